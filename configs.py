@@ -7,6 +7,7 @@ Defaults stand here, a YAML file overrides them (`--config FILE.yaml`), flags ov
 import argparse
 import contextlib
 import difflib
+import functools
 import importlib.metadata
 import io
 import logging
@@ -32,16 +33,16 @@ SchedulerValue = int | float | str | list[int]
 
 PATHS_UNDER_ROOT = ("train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path", "models_dir")
 
-# The parameters of every scheduler with their defaults; scheduler.py builds them.
+# The parameters of every scheduler with their defaults, by torch's names; scheduler.py builds them.
 SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
     "reduce_lr_on_plateau": {"factor": 0.9, "patience": 5},
-    "cosine": {"min_lr": 0.0},
-    "cosine_warm_restarts": {"first_cycle_epochs": 10, "cycle_growth": 2, "min_lr": 0.0},
-    "one_cycle": {"warmup_fraction": 0.3, "start_factor": 0.04, "end_factor": 4e-6},
-    "step": {"every_epochs": 30, "factor": 0.1},
-    "multi_step": {"milestones": [60, 90], "factor": 0.1},
-    "exponential": {"factor": 0.97},
-    "linear_warmup_cosine": {"warmup_epochs": 3.0, "min_lr": 0.0},
+    "cosine": {"T_max": 0, "eta_min": 0.0},  # epochs; 0 takes config.epochs
+    "cosine_warm_restarts": {"T_0": 10, "T_mult": 2, "eta_min": 0.0},
+    "one_cycle": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+    "step": {"step_size": 30, "gamma": 0.1},
+    "multi_step": {"milestones": [60, 90], "gamma": 0.1},
+    "exponential": {"gamma": 0.97},
+    "linear_warmup_cosine": {"warmup_epochs": 3.0, "eta_min": 0.0},
     "none": {},
 }
 
@@ -183,6 +184,7 @@ class Config:
     accumulation_steps: Count = 1  # batches summed into one optimizer step
     grad_clip: Positive | None = None  # largest gradient norm; None does not clip
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # average the weights and score the average
+    max_bad_steps: Count = 20  # steps in a row without a finite loss and gradient before the run stops
     early_stopping: Count | None = None  # epochs without a better validation loss before stopping
     scheduler_name: str = "reduce_lr_on_plateau"  # see SCHEDULER_PARAMS for the names
     scheduler_params: dict[str, SchedulerValue] = Field(default_factory=dict)  # of the scheduler of that name
@@ -192,25 +194,20 @@ class Config:
 
     # Checkpoints
     resume: bool = True  # go on where a stopped run of this experiment ended
+    checkpoint_every_steps: NotNegative = 0  # optimizer steps between checkpoints within an epoch; 0: only at its end
+    checkpoint_every_minutes: Annotated[float, Field(ge=0)] = 0.0  # the same by the clock
     keep_checkpoints: Count = 3  # best checkpoints kept in a fold's folder
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_scheduler_params(cls, data: Any) -> Any:
-        """Parameters that are not given take the defaults of the scheduler that was chosen."""
-        given = dict(data.kwargs if hasattr(data, "kwargs") and data.kwargs else {})
-        name = given.get("scheduler_name", "reduce_lr_on_plateau")
-        params = given.get("scheduler_params", {})
-        if isinstance(params, dict) and name in SCHEDULER_PARAMS:
-            given["scheduler_params"] = SCHEDULER_PARAMS[name] | params
-        return type(data)(getattr(data, "args", ()), given) if hasattr(data, "kwargs") else data
-
     @model_validator(mode="after")
-    def _put_paths_under_root(self) -> "Config":
+    def _settle_dependent_fields(self) -> "Config":
+        """Put relative paths under root; give the chosen scheduler its own default parameters."""
         if self.root != Path("."):
             base = Path(os.path.abspath(self.root))
             for name in PATHS_UNDER_ROOT:
                 self.__dict__[name] = base / self.__dict__[name]
+        if self.scheduler_params in SCHEDULER_PARAMS.values():  # nothing of the user's own
+            self.__dict__["scheduler_params"] = {}
+        self.__dict__["scheduler_params"] = {**SCHEDULER_PARAMS[self.scheduler_name], **self.scheduler_params}
         return self
 
     @field_validator("scheduler_name")
@@ -221,7 +218,7 @@ class Config:
     @field_validator("sample_rate", "fmin", "fmax")
     @classmethod
     def _below_nyquist(cls, value: float, info: ValidationInfo) -> float:
-        now = {**info.data, info.field_name: value}
+        now = {**info.data, str(info.field_name): value}
         if "fmax" in now and now["fmax"] > now["sample_rate"] / 2:
             raise ValueError(f"fmax={now['fmax']:g} Hz is above half the sample_rate, {now['sample_rate'] / 2:g} Hz")
         if "fmax" in now and now["fmin"] >= now["fmax"]:
@@ -383,11 +380,26 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(main())
     except UserError as error:
         logging.getLogger("birdclef").debug("where it happened", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _stop(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _stop(error: UserError) -> NoReturn:
+    last_line = str(error).strip().splitlines()[-1]  # an error from a loader's worker carries its traceback above it
+    print(f"error: {last_line.removeprefix('configs.UserError: ')}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_command_line(module_name: str, description: str | None) -> None:
+    """Answer --help and refuse mistaken settings before a script's heavy imports, if it is run as a script."""
+    if module_name != "__main__":
+        return
+    try:
+        load_config(description=description or "")
+    except UserError as error:
+        _stop(error)
 
 
 def configure_logger(config: Config) -> logging.Logger:
@@ -426,8 +438,9 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Python, platform, packages and the git commit of this code, for the record of a run."""
+    """Collect Python, platform, packages and the git commit of this code, for the record of a run."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in DEPENDENCIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

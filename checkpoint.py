@@ -1,0 +1,403 @@
+"""Checkpoints that resume exactly: complete, plain, checked by a digest, never half-written."""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import pickle
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from configs import PATHS_UNDER_ROOT, Config, UserError, versions
+
+logger = logging.getLogger("birdclef.checkpoint")
+
+FORMAT_VERSION = 1
+LAST_NAME = "last.pth"
+NAME = re.compile(
+    r"Exp_(?P<exp>\d+)_fold_(?P<fold>\d+)_epoch_(?P<epoch>\d+)_loss_(?P<loss>[\d.]+)_cmap_(?P<cmap>[\d.]+)\.pth"
+)
+# A checkpoint made with other values of these belongs to another network or another picture of the sound.
+FIXED_SETTINGS = (
+    *("base_model_name", "scheduler_name", "sample_rate", "period"),
+    *("n_fft", "hop_length", "n_mels", "fmin", "fmax", "top_db"),
+)
+# Where and on what it runs changes nothing.
+FREE_SETTINGS = ("num_workers", "device", "folds", "resume", "debug", "train_dir", *PATHS_UNDER_ROOT, "root")
+# Schedules that are planned for a number of epochs: past it they would raise the rate again, or stop.
+PLANNED_SCHEDULERS = ("cosine", "one_cycle", "linear_warmup_cosine")
+DIGEST_MARK = b"sha256:"
+DIGEST_LENGTH = len(DIGEST_MARK) + 64
+PLAIN = (str, int, float, bool, type(None))
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, foreign, or does not fit the run."""
+
+
+@dataclass(frozen=True, order=True)
+class NamedCheckpoint:
+    """A best checkpoint as its file name describes it; they sort by epoch number."""
+
+    epoch: int
+    path: Path
+
+
+def checkpoint_name(*, exp_id: int, fold: int, epoch: int, loss: float, cmap: float) -> str:
+    """Name a best checkpoint, `Exp_47_fold_0_epoch_25_loss_0.00240_cmap_0.76698.pth`."""
+    return f"Exp_{exp_id}_fold_{fold}_epoch_{epoch}_loss_{loss:.5f}_cmap_{cmap:.5f}.pth"
+
+
+def named_checkpoints(train_dir: Path) -> list[NamedCheckpoint]:
+    """List the best checkpoints in a fold's folder, oldest epoch first."""
+    found = [(NAME.fullmatch(path.name), path) for path in train_dir.glob("Exp_*.pth")]
+    return sorted(NamedCheckpoint(int(match["epoch"]), path) for match, path in found if match)
+
+
+# Files ---------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: readers and a crash see the old content or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}; what was there before is unchanged") from None
+    _put_in_place(part, path)
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk only when its folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint beside, sign it, flush it and rename it.
+
+    The file is a torch zip archive. Its SHA-256 stands in the archive's comment, so that `torch.load` reads the
+    file as any other.
+
+    Args:
+        path: where to; an existing file is replaced whole.
+        state: tensors and plain types (str, int, float, bool, None, in dicts, lists and tuples) alone.
+
+    Raises:
+        TypeError: something else is in the state; the message names its place.
+        CheckpointError: a tensor of the model is not finite, or the disk refuses; the old file is left as it was.
+    """
+    _check_plain(state, "state")
+    for key in ("model", "ema"):
+        for name, tensor in (state.get(key) or {}).items():
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+                raise CheckpointError(f"{path}: not saved: {key} {name} holds NaN or infinity")
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            torch.save({"format_version": FORMAT_VERSION, **state}, file)
+        _sign(part)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error}; the checkpoints before it are unchanged") from None
+    _put_in_place(part, path)
+
+
+def _check_plain(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {place}")
+            _check_plain(item, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check_plain(item, f"{place}[{number}]")
+    elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
+        raise TypeError(f"{place} is a {type(value).__name__}; a checkpoint holds tensors and plain types alone")
+
+
+def _sign(path: Path) -> None:
+    """Append the digest of all before it as the zip archive's comment, and flush."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        digest = _digest(file, size - 2)  # the archive's last two bytes are the length of its comment
+        file.seek(size - 2)
+        file.write(DIGEST_LENGTH.to_bytes(2, "little") + DIGEST_MARK + digest.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(file: Any, length: int) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while length > 0 and (block := file.read(min(length, 1 << 22))):
+        digest.update(block)
+        length -= len(block)
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU after checking its digest; no code in it is ever run.
+
+    Raises:
+        CheckpointError: missing, truncated, altered, not a checkpoint of this project, or of a newer format.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - DIGEST_LENGTH))
+            mark, _, told = file.read().partition(DIGEST_MARK)
+            if mark or len(told) != 64 or _digest(file, size - DIGEST_LENGTH - 2).encode() != told:
+                raise CheckpointError(
+                    f"{path}: damaged, or not a checkpoint of this project (its digest does not match)"
+                )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format version {version!r}; this code reads version {FORMAT_VERSION}")
+    return state
+
+
+# Resuming ------------------------------------------------------------------------------------------------
+
+
+def get_initial_checkpoint(config: Config) -> Path | None:
+    """Find the newest sound checkpoint in `config.train_dir`, None where there is none at all.
+
+    `last.pth` is the newest by construction, unless a run was stopped between writing a best checkpoint and
+    `last.pth`; the best ones are compared by epoch number (as text, 99 comes after 100). A damaged file is
+    passed over with a warning that names it and the one used instead.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    if config.train_dir is None:
+        raise ValueError("config.train_dir is not set; train.py sets it for each fold")
+    last = config.train_dir / LAST_NAME
+    candidates: list[tuple[float, Path]] = [(math.inf, last)] if last.exists() else []
+    candidates += [(item.epoch, item.path) for item in reversed(named_checkpoints(config.train_dir))]
+    newest, newest_epoch = None, -1
+    damaged: list[str] = []
+    for epoch_in_name, path in candidates:
+        if epoch_in_name <= newest_epoch:
+            break
+        try:
+            epoch = int(read_checkpoint(path)["epoch"])
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        if epoch > newest_epoch:
+            newest, newest_epoch = path, epoch
+    if newest is None and candidates:
+        raise CheckpointError("no sound checkpoint is left: " + "; ".join(damaged))
+    for message in damaged:
+        logger.warning("%s; going on from %s instead", message, newest)
+    return newest
+
+
+def check_same_setup(state: dict[str, Any], path: Path, config: Config, class_names: list[str]) -> None:
+    """Refuse a checkpoint that this run cannot go on from, and log the settings that may differ and do.
+
+    Raises:
+        CheckpointError: other classes, another network, other audio settings, or another plan of the learning rate.
+    """
+    remedy = "choose another --exp-id, or --no-resume to set the earlier run aside"
+    theirs = state["class_names"]
+    if theirs != class_names:
+        differ = ", ".join(sorted(set(theirs) ^ set(class_names))[:5])
+        raise CheckpointError(
+            f"{path} was trained with other classes ({len(theirs)} there, {len(class_names)} here; {differ}); {remedy}"
+        )
+    fixed = [*FIXED_SETTINGS]
+    fixed += ["epochs"] if config.scheduler_name in PLANNED_SCHEDULERS else []
+    fixed += ["train_bs", "accumulation_steps"] if state["batch"] else []  # its place in the epoch counts batches
+    now = config.to_dict()
+    for name, old in state["config"].items():
+        if name not in now or now[name] == old or name in FREE_SETTINGS:
+            continue
+        if name in fixed:
+            raise CheckpointError(f"{path} was trained with {name}={old!r}, now it is {now[name]!r}; {remedy}")
+        logger.warning("%s: %s was %r, from here on it is %r", path, name, old, now[name])
+
+
+def load_checkpoint(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    checkpoint: Path | dict[str, Any],
+    *,
+    scheduler: Any = None,
+    scaler: Any = None,
+    ema: torch.nn.Module | None = None,
+    restore_random_state: bool = True,
+) -> tuple[int, int]:
+    """Put a checkpoint's state into the parts of a run.
+
+    Args:
+        model: the network; every key has to fit.
+        optimizer: None loads the model alone, for inference.
+        checkpoint: a file or what `read_checkpoint` returned.
+        scheduler: anything with load_state_dict, as are scaler and ema; None leaves it out.
+        scaler: the GradScaler.
+        ema: the averaged model.
+        restore_random_state: also set the generators of Python, numpy and torch.
+
+    Returns:
+        (last completed epoch, optimizer steps taken).
+
+    Raises:
+        CheckpointError: unreadable, or made with another network.
+    """
+    state = read_checkpoint(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, "ema": ema}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if state.get(name) is None:
+            raise CheckpointError(f"the checkpoint holds no state of the {name}, which this run uses")
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"the checkpoint's {name} does not fit this run: {reason}") from None
+    if restore_random_state:
+        restore_rng(state["rng"])
+    return int(state["epoch"]), int(state["step"])
+
+
+@contextlib.contextmanager
+def lock_folder(train_dir: Path) -> Iterator[None]:
+    """Make the fold's folder and keep a second run out of it; the kernel drops the lock of a killed run.
+
+    Raises:
+        UserError: another run holds it, or the folder cannot be written.
+    """
+    try:
+        train_dir.mkdir(parents=True, exist_ok=True)
+        file = (train_dir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{train_dir}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{train_dir}: another run is training in this folder; choose another --exp-id") from None
+        yield
+
+
+def set_aside(train_dir: Path) -> None:
+    """Move what an earlier run left into a subfolder `replaced_<n>`, so that a new one starts with nothing."""
+    names = [path for path in train_dir.iterdir() if path.name not in (".lock", "train.log")]
+    names = [path for path in names if not path.name.startswith("replaced_")]
+    if not names:
+        return
+    number = 1 + sum(path.name.startswith("replaced_") for path in train_dir.iterdir())
+    target = train_dir / f"replaced_{number}"
+    target.mkdir()
+    for path in names:
+        path.rename(target / path.name)
+    logger.info("%s: the earlier run now lies in %s", train_dir, target)
+
+
+def prune_checkpoints(train_dir: Path, keep: int) -> None:
+    """Delete all but the last `keep` best checkpoints; the newest is the best of all."""
+    for item in named_checkpoints(train_dir)[:-keep]:
+        item.path.unlink(missing_ok=True)
+
+
+def capture_rng() -> dict[str, Any]:
+    """Take the states of the global generators of Python, numpy and torch, as plain types and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - saved for libraries that use it
+    version, words, next_gauss = random.getstate()
+    return {
+        "python": [version, list(words), next_gauss],
+        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Put back what `capture_rng` took; CUDA states only where there are as many devices."""
+    version, words, next_gauss = state["python"]
+    random.setstate((version, tuple(words), next_gauss))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+# The other records of a fold's folder ---------------------------------------------------------------------
+
+
+def write_settings(train_dir: Path, config: Config, class_names: list[str]) -> None:
+    """Write what a run depends on: every setting, versions and commit; and the order of the classes."""
+    settings = {"config": config.to_dict(), "versions": versions()}
+    write_atomically(train_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+    names = json.dumps(class_names, ensure_ascii=False, indent=0)
+    write_atomically(train_dir / "classes.json", names.encode())
+
+
+def write_history(train_dir: Path, history: list[dict[str, Any]]) -> None:
+    """Write a row for each complete epoch; numbers as Python prints them, which read back to the same value."""
+    if not history:
+        return
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    write_atomically(train_dir / "history.csv", text.getvalue().encode())
+
+
+def write_predictions(
+    train_dir: Path, *, scores: np.ndarray, labels: np.ndarray, filenames: list[str], class_names: list[str]
+) -> None:
+    """Write out-of-fold scores (N, C) as float32, labels (N, C) as uint8, filenames (N,) and class_names (C,)."""
+    content = io.BytesIO()
+    np.savez(
+        content,
+        scores=scores.astype(np.float32),
+        labels=labels.astype(np.uint8),
+        filenames=np.array(filenames),
+        class_names=np.array(class_names),
+    )
+    write_atomically(train_dir / "valid_predictions.npz", content.getvalue())
+
+
+def write_summary(config: Config) -> dict[str, Any]:
+    """Write `summary.json` from the histories on disk: each fold's best epoch by validation loss, and their mean."""
+    folds: dict[str, dict[str, float]] = {}
+    for path in sorted(config.exp_dir.glob("fold_*/history.csv"), key=lambda path: int(path.parent.name[5:])):
+        with path.open(newline="") as file:
+            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        folds[path.parent.name[5:]] = min(history, key=lambda row: row["valid_loss"])
+    names = [name for name in next(iter(folds.values())) if name.startswith(("valid_loss", "cmap", "macro"))]
+    mean = {name: sum(best[name] for best in folds.values()) / len(folds) for name in names}
+    summary = {"exp_id": config.exp_id, "folds": folds, "mean": mean}
+    write_atomically(config.exp_dir / "summary.json", json.dumps(summary, indent=2).encode())
+    return summary

@@ -1,0 +1,308 @@
+"""Checkpoints: complete, plain, checked, and never half-written."""
+
+import json
+import logging
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoint as ckpt
+from configs import Config, UserError
+
+
+def make_state(epoch=1, value=1.0, **extra):
+    return {
+        "model": {"weight": torch.full((3,), value)},
+        "optimizer": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "epoch": epoch, "step": 4 * epoch, "batch": 0, "rng": ckpt.capture_rng(), "best_loss": float("inf"),
+        "class_names": ["NA", "22961"], "config": Config().to_dict(), "history": [{"epoch": 1, "train_loss": 0.5}],
+        **extra,
+    }  # fmt: skip
+
+
+def save_named(folder: Path, epoch: int, **state) -> Path:
+    path = folder / ckpt.checkpoint_name(exp_id=47, fold=0, epoch=epoch, loss=0.5, cmap=0.25)
+    ckpt.save_checkpoint(path, make_state(epoch, **state))
+    return path
+
+
+def test_name_is_the_documented_one():
+    name = ckpt.checkpoint_name(exp_id=47, fold=0, epoch=25, loss=0.0024, cmap=0.766984)
+    assert name == "Exp_47_fold_0_epoch_25_loss_0.00240_cmap_0.76698.pth"
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    state = make_state(value=0.1)
+    ckpt.save_checkpoint(tmp_path / "last.pth", state)
+    read = ckpt.read_checkpoint(tmp_path / "last.pth")
+    assert read.pop("format_version") == ckpt.FORMAT_VERSION
+    assert torch.equal(read["model"]["weight"], state["model"]["weight"])
+    assert torch.equal(read["rng"]["torch"], state["rng"]["torch"])
+    plain = ("epoch", "step", "best_loss", "class_names", "config", "history")
+    assert {name: read[name] for name in plain} == {name: state[name] for name in plain}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_any_torch_reads_the_file(tmp_path):
+    ckpt.save_checkpoint(tmp_path / "last.pth", make_state(value=3.0))
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["model"]["weight"].tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("value", [np.float64(1), Path("x"), np.zeros(2), {1, 2}, Config()])
+def test_only_plain_types_are_saved_and_the_place_is_named(tmp_path, value):
+    with pytest.raises(TypeError, match=r"state\['config'\]\['lr'\] is a"):
+        ckpt.save_checkpoint(tmp_path / "last.pth", make_state(config={"lr": value}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nothing_non_finite_is_saved_over_a_good_one(tmp_path, bad):
+    path = tmp_path / "last.pth"
+    ckpt.save_checkpoint(path, make_state(value=1.0))
+    with pytest.raises(ckpt.CheckpointError, match="model weight holds NaN or infinity"):
+        ckpt.save_checkpoint(path, make_state(value=bad))
+    assert ckpt.read_checkpoint(path)["model"]["weight"].tolist() == [1.0] * 3
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path, rng):
+    path = tmp_path / "last.pth"
+    ckpt.save_checkpoint(path, make_state())
+    content = path.read_bytes()
+    for _ in range(100):
+        position, bit = int(rng.integers(len(content))), int(rng.integers(8))
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << bit
+        path.write_bytes(damaged)
+        with pytest.raises(ckpt.CheckpointError, match="last.pth"):
+            ckpt.read_checkpoint(path)
+    for length in [0, 1, 72, 73, *rng.integers(0, len(content), 20)]:
+        path.write_bytes(content[:length])
+        with pytest.raises(ckpt.CheckpointError, match="last.pth"):
+            ckpt.read_checkpoint(path)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hacked",)
+
+
+def test_a_hostile_pickle_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "last.pth"
+    torch.save({"format_version": 1, "model": _Hostile()}, path)
+    ckpt._sign(path)  # even with a digest that fits
+    with pytest.raises(ckpt.CheckpointError, match="last.pth"):
+        ckpt.read_checkpoint(path)
+    path.write_bytes(pickle.dumps(_Hostile()))
+    with pytest.raises(ckpt.CheckpointError, match="last.pth"):
+        ckpt.read_checkpoint(path)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(ckpt, "FORMAT_VERSION", 2)
+    ckpt.save_checkpoint(tmp_path / "last.pth", make_state())
+    monkeypatch.undo()
+    with pytest.raises(ckpt.CheckpointError, match="format version 2; this code reads version 1"):
+        ckpt.read_checkpoint(tmp_path / "last.pth")
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth"
+    ckpt.save_checkpoint(path, make_state(value=1.0))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ckpt.CheckpointError, match="No space left"):
+        ckpt.save_checkpoint(path, make_state(value=2.0))
+    monkeypatch.undo()
+    assert ckpt.read_checkpoint(path)["model"]["weight"].tolist() == [1.0] * 3
+    assert [item.name for item in tmp_path.iterdir()] == ["last.pth"]
+
+
+# Which one to go on from ---------------------------------------------------------------------------------
+
+
+def test_the_newest_is_found_by_number_not_by_text(tmp_path):
+    config = Config(train_dir=tmp_path)
+    assert ckpt.get_initial_checkpoint(config) is None
+    save_named(tmp_path, 99)
+    newest = save_named(tmp_path, 100)
+    assert sorted(path.name for path in tmp_path.iterdir())[-1] != newest.name  # text order would be wrong
+    assert ckpt.get_initial_checkpoint(config) == newest
+
+
+def test_last_is_preferred_unless_a_best_one_is_newer(tmp_path):
+    config = Config(train_dir=tmp_path)
+    ckpt.save_checkpoint(tmp_path / "last.pth", make_state(5))
+    save_named(tmp_path, 5)
+    assert ckpt.get_initial_checkpoint(config) == tmp_path / "last.pth"
+    newer = save_named(tmp_path, 6)
+    assert ckpt.get_initial_checkpoint(config) == newer
+
+
+def test_damaged_ones_are_passed_over_with_a_warning_that_names_both(tmp_path, caplog):
+    good = save_named(tmp_path, 3)
+    bad = save_named(tmp_path, 4)
+    bad.write_bytes(bad.read_bytes()[:-100])
+    (tmp_path / "last.pth").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert ckpt.get_initial_checkpoint(Config(train_dir=tmp_path)) == good
+    assert len(caplog.messages) == 2
+    assert "last.pth" in caplog.messages[0] and bad.name in caplog.messages[1]
+    assert all(good.name in message for message in caplog.messages)
+
+
+def test_only_damaged_ones_is_an_error_not_a_fresh_start(tmp_path):
+    (tmp_path / "last.pth").write_bytes(b"half")
+    with pytest.raises(ckpt.CheckpointError, match="no sound checkpoint is left.*last.pth"):
+        ckpt.get_initial_checkpoint(Config(train_dir=tmp_path))
+
+
+def test_pruning_keeps_the_last_ones_by_number(tmp_path):
+    for epoch in (2, 9, 10, 100):
+        save_named(tmp_path, epoch)
+    (tmp_path / "Exp_47_notes.pth").write_text("mine")
+    ckpt.prune_checkpoints(tmp_path, 2)
+    assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [10, 100]
+    assert (tmp_path / "Exp_47_notes.pth").exists()
+
+
+# Into the parts of a run ---------------------------------------------------------------------------------
+
+
+def take_steps(model, optimizer, scheduler, n):
+    for _ in range(n):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def make_parts():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+
+def test_resumed_parts_go_on_as_if_never_stopped(tmp_path):
+    model, optimizer, scheduler = make_parts()
+    take_steps(model, optimizer, scheduler, 3)
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state = {name: part.state_dict() for name, part in parts.items()}
+    ckpt.save_checkpoint(tmp_path / "last.pth", {**make_state(7), **state, "rng": ckpt.capture_rng()})
+    take_steps(model, optimizer, scheduler, 3)
+
+    other, other_optimizer, other_scheduler = make_parts()
+    found = ckpt.load_checkpoint(other, other_optimizer, tmp_path / "last.pth", scheduler=other_scheduler)
+    assert found == (7, 28)
+    take_steps(other, other_optimizer, other_scheduler, 3)  # the same random inputs follow
+    assert torch.equal(model.weight, other.weight)
+    assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
+
+
+def test_another_network_is_an_error_that_says_what_differs():
+    state = make_state()
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(ckpt.CheckpointError, match="model does not fit this run.*bias"):
+        ckpt.load_checkpoint(model, None, state)
+
+
+def test_a_missing_part_is_an_error():
+    state = {**make_state(), "model": torch.nn.Linear(3, 2).state_dict()}
+    with pytest.raises(ckpt.CheckpointError, match="no state of the ema"):
+        ckpt.load_checkpoint(torch.nn.Linear(3, 2), None, state, ema=torch.nn.Linear(3, 2))
+
+
+def test_random_states_of_all_three_come_back():
+    state = ckpt.capture_rng()
+    ckpt._check_plain(state, "rng")
+
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(2).tolist()  # noqa: NPY002
+
+    first = draw()
+    ckpt.restore_rng(state)
+    assert draw() == first
+
+
+def test_check_same_setup_names_what_differs(tmp_path, caplog):
+    path, names = tmp_path / "last.pth", ["NA", "22961"]
+    state = make_state()
+    with pytest.raises(UserError, match=r"other classes \(2 there, 2 here; 22961, 22962\)"):
+        ckpt.check_same_setup(state, path, Config(), ["NA", "22962"])
+    with pytest.raises(UserError, match="trained with n_mels=224, now it is 128"):
+        ckpt.check_same_setup(state, path, Config(n_mels=128), names)
+    cosine = {**state, "config": Config(scheduler_name="cosine").to_dict()}
+    with pytest.raises(UserError, match="trained with epochs=120, now it is 200"):
+        ckpt.check_same_setup(cosine, path, Config(scheduler_name="cosine", epochs=200), names)
+    with pytest.raises(UserError, match="trained with train_bs=32, now it is 16"):
+        ckpt.check_same_setup({**state, "batch": 3}, path, Config(train_bs=16), names)
+    with caplog.at_level(logging.WARNING):
+        ckpt.check_same_setup(state, path, Config(epochs=200, num_workers=7, device="cpu"), names)
+    assert caplog.messages == [f"{path}: epochs was 120, from here on it is 200"]
+
+
+# The fold's folder ---------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_kept_out_and_a_killed_one_leaves_no_lock(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from checkpoint import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    root = str(Path(ckpt.__file__).parent)
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another run is training"), ckpt.lock_folder(tmp_path):
+            pass
+        holder.kill()
+    with ckpt.lock_folder(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_set_aside_loses_nothing(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "history.csv").write_text(str(number))
+        ckpt.set_aside(tmp_path)
+        assert not (tmp_path / "history.csv").exists()
+    assert [(tmp_path / f"replaced_{n}" / "history.csv").read_text() for n in (1, 2)] == ["1", "2"]
+
+
+def test_history_reads_back_to_the_same_numbers(tmp_path):
+    history = [{"epoch": 1, "valid_loss": 0.1 + 0.2}, {"epoch": 2, "valid_loss": 1 / 3}]
+    ckpt.write_history(tmp_path, history)
+    assert (tmp_path / "history.csv").read_text() == "epoch,valid_loss\n1,0.30000000000000004\n2,0.3333333333333333\n"
+
+
+def test_summary_takes_each_folds_best_epoch_and_the_mean(tmp_path):
+    config = Config(models_dir=tmp_path)
+    for fold, losses in {0: [0.5, 0.25, 0.5], 10: [1.0, 0.75]}.items():
+        config.fold_dir(fold).mkdir(parents=True)
+        rows = [{"epoch": n, "valid_loss": loss, "cmap_pad_5": 1 - loss} for n, loss in enumerate(losses, 1)]
+        ckpt.write_history(config.fold_dir(fold), rows)
+    summary = ckpt.write_summary(config)
+    assert summary == json.loads((tmp_path / "Exp_47" / "summary.json").read_text())
+    assert list(summary["folds"]) == ["0", "10"]
+    assert [summary["folds"][fold]["epoch"] for fold in ("0", "10")] == [2, 2]
+    assert summary["mean"] == {"valid_loss": 0.5, "cmap_pad_5": 0.5}
+
+
+def test_predictions_need_no_pickle(tmp_path):
+    scores, labels = np.array([[0.25, 0.5]]), np.array([[False, True]])
+    ckpt.write_predictions(tmp_path, scores=scores, labels=labels, filenames=["a/ü.ogg"], class_names=["a", "NA"])
+    with np.load(tmp_path / "valid_predictions.npz", allow_pickle=False) as found:
+        assert found["scores"].tolist() == [[0.25, 0.5]] and found["scores"].dtype == np.float32
+        assert found["labels"].tolist() == [[0, 1]] and found["labels"].dtype == np.uint8
+        assert found["filenames"].tolist() == ["a/ü.ogg"] and found["class_names"].tolist() == ["a", "NA"]

@@ -420,6 +420,8 @@ def log_to_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logger = logging.getLogger("birdclef")
+    if logger.level == logging.NOTSET:  # configure_logger was not called
+        logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield

@@ -1,0 +1,463 @@
+"""From a row of train.csv to an augmented log-mel image and its targets.
+
+`python dataset.py --show 6` draws what the model sees: a sheet of training images with their targets.
+"""
+
+import argparse
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+import transforms
+from configs import Config, UserError, configure_logger, load_config, run_main
+
+logger = logging.getLogger("birdclef.dataset")
+
+Mode = Literal["train", "valid"]
+Key = tuple[int, int]  # (epoch, index)
+
+# Targets of absent, background and primary birds.
+SMOOTH_TARGETS = (0.0025, 0.3, 0.995)
+HARD_TARGETS = (0.0, 0.3, 1.0)
+
+
+# The table ----------------------------------------------------------------------------------------------
+
+
+def read_train_table(path: Path) -> pd.DataFrame:
+    """Read train.csv with every label as text, so that `NA` and `22961` stay what they are.
+
+    Raises:
+        UserError: no such file, or no CSV.
+    """
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, low_memory=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run split_data.py first") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}") from None
+
+
+TEXT_COLUMNS = ("primary_label", "secondary_labels", "labels", "filename", "filepath", "author", "type")
+NEEDED_COLUMNS = ("primary_label", "labels", "filepath", "kfold")
+
+
+def check_table(df: pd.DataFrame, source: str = "train.csv") -> pd.DataFrame:
+    """Return a copy with text labels and integer folds, after checking what training needs.
+
+    Raises:
+        UserError: a needed column is missing, a label is empty, or a fold is no whole number.
+    """
+    if missing := [name for name in NEEDED_COLUMNS if name not in df.columns]:
+        raise UserError(
+            f"{source}: no column {', '.join(missing)} (it has {', '.join(map(str, df.columns))}); "
+            "run split_data.py first"
+        )
+    df = df.reset_index(drop=True)
+    empty = df["primary_label"].isna() | (df["primary_label"].astype(str) == "")
+    if empty.any():
+        raise UserError(
+            f"{source}: row {int(empty.idxmax()) + 2}: primary_label is empty; if the species is called NA, "
+            "read the table with keep_default_na=False (dataset.read_train_table does)"
+        )
+    folds = pd.to_numeric(df["kfold"], errors="coerce")
+    if (bad := folds.isna() | (folds % 1 != 0)).any():
+        row = int(bad.idxmax())
+        raise UserError(
+            f"{source}: row {row + 2}: kfold {df['kfold'][row]!r} is no whole number; run split_data.py again"
+        )
+    return df.assign(
+        primary_label=df["primary_label"].astype(str),
+        labels=df["labels"].fillna("").astype(str),
+        filepath=df["filepath"].astype(str),
+        kfold=folds.astype(np.int64),
+    )
+
+
+def load_class_names(df: pd.DataFrame) -> list[str]:
+    """List the species sorted, so that a class keeps its column from run to run."""
+    return sorted(df["primary_label"].astype(str).unique())
+
+
+def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
+    """Check by header and size that every prepared recording is there and whole.
+
+    Raises:
+        UserError: some are missing or damaged; the message counts them and names the first.
+    """
+    faults = []
+    for filepath in df["filepath"]:
+        path = train_np_dir / filepath
+        try:
+            shape, dtype, offset = read_npy_header(path)
+            whole = path.stat().st_size == offset + shape[0] * dtype.itemsize
+            fault = None if whole and shape[0] else "damaged: its size does not fit its header"
+        except FileNotFoundError:
+            fault = "missing"
+        except (OSError, ValueError) as error:
+            fault = f"damaged: {error}"
+        if fault:
+            faults.append(f"{path} is {fault}")
+    if faults:
+        raise UserError(
+            f"{len(faults)} of {len(df)} prepared recordings cannot be used; {faults[0]}; "
+            "run prepare_audios.py, then split_data.py"
+        )
+
+
+def read_npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Read a prepared recording's shape (n,), dtype (float32 or int16) and offset of its samples in bytes.
+
+    Raises:
+        ValueError: no .npy file, or not one of prepare_audios.py's.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if len(shape) != 1 or dtype not in (np.float32, np.int16):
+            raise ValueError(f"holds {dtype} of shape {shape}, not one channel of float32 or int16")
+        return shape, dtype, file.tell()
+
+
+def split_fold(df: pd.DataFrame, fold: int, rare_birds: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide the table into the training and the validation part of a fold.
+
+    Rare birds, and every species whose recordings would all be held back, stay in the training part: a
+    species that was never seen cannot be scored.
+
+    Returns:
+        Copies of the rows (training, validation), in the order of df.
+
+    Raises:
+        UserError: one of the parts would be empty.
+    """
+    held_back = df["kfold"] == fold
+    seen = set(df.loc[~held_back, "primary_label"])
+    rare = df["primary_label"].isin(rare_birds) | ~df["primary_label"].isin(seen)
+    moved = held_back & rare
+    if moved.any():
+        logger.info("fold %d: %d recordings of %d rare species are trained on and not validated",
+                    fold, moved.sum(), df.loc[moved, "primary_label"].nunique())  # fmt: skip
+    valid = held_back & ~rare
+    if not valid.any() or valid.all():
+        raise UserError(
+            f"fold {fold} has {int(valid.sum())} of {len(df)} recordings to validate on; split the data again"
+        )
+    return df[~valid].copy(), df[valid].copy()
+
+
+def shrink(df: pd.DataFrame, fold: int, config: Config) -> tuple[pd.DataFrame, Config]:
+    """Keep at most 64 recordings of each part and two epochs, to try the whole path quickly."""
+    held_back = df["kfold"] == fold
+    small = pd.concat([df[~held_back].head(64), df[held_back].head(64)]).sort_index()
+    return small, replace(config, epochs=min(2, config.epochs))
+
+
+# The data set -------------------------------------------------------------------------------------------
+
+
+class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
+    """Clips of prepared recordings as images with targets.
+
+    An item is the same for any number of workers, on any of them and after a resume: each random draw comes
+    from a generator seeded with (seed, epoch, index). The data set itself holds three arrays and no Python
+    object a row, so workers share its memory.
+
+    Args:
+        df: rows of train.csv (filepath, primary_label, labels); it is not changed.
+        config: paths, clip, log-mel and augmentation settings.
+        mode: "train" crops at random, mixes and augments; "valid" takes the first `period` seconds as they are.
+        class_names: species in the order of the target columns; None takes those of df, sorted.
+    """
+
+    def __init__(self, df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str] | None = None) -> None:
+        if mode not in ("train", "valid"):
+            raise ValueError(f"unknown mode {mode!r}; choose train or valid")
+        if len(df) == 0:
+            raise ValueError(f"the table for mode {mode!r} has no rows")
+        self.config = replace(config)  # later changes of the caller's do not reach it
+        self.mode = mode
+        self.class_names = list(class_names) if class_names is not None else load_class_names(df)
+        self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n,) bytes
+        self._primary, self._background, self._background_start = _encode_labels(df, self.class_names)
+        self._augment_waveform = transforms.build_waveform_augmentation(config)
+        self._masks = transforms.build_masks(config)
+        self._mel = mel_settings(config)
+        self._pink = transforms.PinkNoiseImages(
+            config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: int | Key) -> dict[str, torch.Tensor]:
+        """Make one item.
+
+        Args:
+            key: (epoch, index), as EpochSampler hands them out; an index alone means epoch 0.
+
+        Returns:
+            `image` (3, n_frames, n_mels) float32 in [0, 1] and `targets` (n_classes,) float32.
+        """
+        rng = self._rng(key)
+        birds = self.birds_of(key, rng)
+        image = self._training_image(birds, rng) if self.mode == "train" else self._validation_image(birds[0])
+        color = transforms.mono_to_color(image.T)  # (3, n_frames, n_mels)
+        return {"image": torch.from_numpy(color), "targets": torch.from_numpy(self.targets_of(birds))}
+
+    def path(self, index: int) -> Path:
+        """Return the prepared file of a row."""
+        return self.config.train_np_dir / os.fsdecode(self._paths[index])
+
+    def filename(self, index: int) -> str:
+        """Name a row as `<label>/<file>`, relative to the prepared folder."""
+        return Path(os.fsdecode(self._paths[index])).as_posix().removesuffix(".npy")
+
+    def filenames(self) -> list[str]:
+        """Name all rows, in order."""
+        return [self.filename(index) for index in range(len(self))]
+
+    def birds_of(self, key: int | Key, rng: np.random.Generator | None = None) -> list[int]:
+        """Draw the rows mixed into an item: its own first, then up to `max_mixed_birds` - 1 others."""
+        rng = rng or self._rng(key)
+        birds = [key[1] if isinstance(key, tuple) else int(key)]
+        while self.mode == "train" and len(birds) < self.config.max_mixed_birds:
+            if rng.random() < self.config.p_stop_mixing:
+                break
+            birds.append(int(rng.integers(len(self))))
+        return birds
+
+    def targets_of(self, birds: Sequence[int]) -> np.ndarray:
+        """Make the targets (n_classes,) float32 of rows heard together; primary wins over background."""
+        smooth = self.mode == "train" and self.config.label_smoothing
+        absent, background, primary = SMOOTH_TARGETS if smooth else HARD_TARGETS
+        targets = np.full(len(self.class_names), absent, np.float32)
+        for bird in birds:
+            targets[self._background_of(bird)] = background
+        targets[self._primary[list(birds)]] = primary
+        return targets
+
+    def _background_of(self, bird: int) -> np.ndarray:
+        return self._background[self._background_start[bird] : self._background_start[bird + 1]]
+
+    def _rng(self, key: int | Key) -> np.random.Generator:
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        return np.random.default_rng((self.config.seed, epoch, index))
+
+    def _validation_image(self, bird: int) -> np.ndarray:
+        power = self._mel_power(bird, None)
+        return to_unit_image(power, self.config.top_db)
+
+    def _training_image(self, birds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+        """Sum the birds' mel powers, go to decibels, then add noises, shaping and contrast: (n_mels, n_frames)."""
+        config = self.config
+        power = np.zeros((config.n_mels, config.n_frames), np.float32)
+        for bird in birds:
+            one = transforms.random_power(self._mel_power(bird, rng), 3, 0.5, rng)
+            power += one * np.float32(rng.uniform(1, 101))  # linear power: decibels do not add
+        image = to_unit_image(power, config.top_db)
+        if rng.random() < config.p_white_noise_image:
+            image = transforms.white_noise_image(image, rng)
+        if rng.random() < config.p_pink_noise_image:
+            image = transforms.pink_noise_image(image, self._pink.draw(rng), rng)
+        if rng.random() < config.p_band_noise_image:
+            image = transforms.band_noise_image(image, rng)
+        if rng.random() < config.p_frequency_shaping:
+            image = transforms.frequency_shaping(image, rng)
+        image = transforms.random_power(image, 2, 0.7, rng)
+        return self._masks(image, rng) if self._masks else image
+
+    def _mel_power(self, bird: int, rng: np.random.Generator | None) -> np.ndarray:
+        """Mel power (n_mels, n_frames) of a clip with peak 1: a random and augmented one, or without rng the first."""
+        augment = self._augment_waveform if rng is not None else None
+        n_samples = self.config.n_samples
+        if augment is not None and self.config.p_time_stretch:  # what the fastest stretch leaves is a whole clip
+            n_samples = math.ceil(n_samples * max(1.0, self.config.time_stretch_rate[1]))
+        waveform = transforms.normalize_peak(self._read_clip(bird, n_samples, rng))
+        if augment is not None and rng is not None:
+            stretched = augment(waveform, rng)
+            waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, self.config.n_samples))
+        return transforms.mel_power(waveform, **self._mel)
+
+    def _read_clip(self, bird: int, n_samples: int, rng: np.random.Generator | None) -> np.ndarray:
+        path = self.path(bird)
+        try:
+            recording = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: no prepared audio for {self.filename(bird)}; run prepare_audios.py first"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}; delete it and run prepare_audios.py again") from None
+        return transforms.crop_or_pad(recording, n_samples, rng)
+
+
+def mel_settings(config: Config) -> dict[str, Any]:
+    """Collect the keyword arguments that `transforms.mel_power` needs."""
+    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
+    return {name: getattr(config, name) for name in names}
+
+
+def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
+    """Scale power to decibels below its own peak, and those from [-top_db, 0] to [0, 1]; silence is 0 throughout."""
+    if not power.any():
+        return np.zeros_like(power)
+    decibels = transforms.power_to_db(power, top_db)
+    return (decibels - decibels.max() + np.float32(top_db)) / np.float32(top_db)
+
+
+def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Turn labels into class numbers.
+
+    Returns:
+        primary (n,) int32; background numbers of all rows one after the other, int32; and where each row's
+        begin, (n + 1,) int64.
+    """
+    number = {name: position for position, name in enumerate(class_names)}
+    unknown_primary = sorted(set(df["primary_label"].astype(str)) - number.keys())
+    if unknown_primary:
+        raise UserError(f"primary_label {', '.join(unknown_primary[:5])} is not among the {len(class_names)} classes")
+    primary = df["primary_label"].astype(str).map(number).to_numpy(np.int32)
+    exploded = df["labels"].fillna("").astype(str).str.split().reset_index(drop=True).explode().dropna()
+    codes = exploded.map(number)
+    outside = exploded[codes.isna()]
+    if len(outside):
+        logger.info(
+            "%d background labels of %d species outside the classes are ignored", len(outside), outside.nunique()
+        )
+    known = codes.dropna().astype(np.int32)
+    known = known[known.to_numpy() != primary[known.index.to_numpy()]]
+    starts = np.searchsorted(known.index.to_numpy(), np.arange(len(df) + 1))
+    return primary, known.to_numpy(), starts.astype(np.int64)
+
+
+# Batches ------------------------------------------------------------------------------------------------
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of (epoch, index) keys, in an order that (seed, epoch) alone decides.
+
+    The epoch travels with each key, because an attribute set on the data set never reaches workers that persist
+    (pytorch/pytorch issue 97326). Iteration starts at the batch that `set_position` named, so that a run
+    stopped inside an epoch goes on there without loading what it has already seen.
+
+    Args:
+        n_items: length of the data set.
+        batch_size: items in a batch; the last one may be smaller.
+        seed: the run's seed.
+        shuffle: a new order each epoch; otherwise rows in order.
+    """
+
+    def __init__(self, n_items: int, batch_size: int, *, seed: int, shuffle: bool) -> None:
+        self.n_items, self.batch_size, self.seed, self.shuffle = n_items, batch_size, seed, shuffle
+        self.epoch, self.first_batch = 0, 0
+
+    def set_position(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch and its batch that the next iteration starts with."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch."""
+        return -(-self.n_items // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order(self.epoch)
+        for batch in range(self.first_batch, len(self)):
+            yield [(self.epoch, int(index)) for index in self._of_batch(order, batch)]
+
+    def keys(self, batch: int) -> list[Key]:
+        """List the keys of one batch of the current epoch."""
+        return [(self.epoch, int(index)) for index in self._of_batch(self.order(self.epoch), batch)]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the rows in the order of an epoch, (n_items,) int64."""
+        if not self.shuffle:
+            return np.arange(self.n_items)
+        return np.random.default_rng((self.seed, epoch)).permutation(self.n_items)
+
+    def _of_batch(self, order: np.ndarray, batch: int) -> np.ndarray:
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+def build_loader(dataset: WaveformDataset, config: Config, device: torch.device) -> tuple[DataLoader, EpochSampler]:
+    """Make the loader of a data set and the sampler that says which epoch and batch it starts with."""
+    train = dataset.mode == "train"
+    sampler = EpochSampler(len(dataset), config.train_bs if train else config.valid_bs, seed=config.seed, shuffle=train)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+        pin_memory=device.type == "cuda",  # so that the copy to the device can run beside the computation
+        generator=torch.Generator(),  # its own, or each epoch would draw the workers' seed from torch's global one
+    )
+    return loader, sampler
+
+
+# What the model sees ------------------------------------------------------------------------------------
+
+
+def draw_contact_sheet(dataset: WaveformDataset, n_images: int, save_path: Path) -> Path:
+    """Draw the first images of epoch 1 with their targets, low frequencies at the bottom, and save a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    config = dataset.config
+    columns = min(3, n_images)
+    rows = -(-n_images // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    order = EpochSampler(len(dataset), 1, seed=config.seed, shuffle=dataset.mode == "train").order(1)
+    for position in range(rows * columns):
+        axes = figure.add_subplot(rows, columns, position + 1)
+        if position >= n_images:
+            axes.axis("off")
+            continue
+        item = dataset[1, int(order[position % len(dataset)])]
+        axes.imshow(item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=1,
+                    extent=(0.0, config.period, 0, config.n_mels))  # fmt: skip
+        axes.set_title(_describe_targets(item["targets"].numpy(), dataset.class_names), fontsize=8, loc="left")
+        axes.set_xlabel("seconds", fontsize=8)
+        axes.set_ylabel("mel band", fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.savefig(save_path, dpi=120)
+    return save_path
+
+
+def _describe_targets(targets: np.ndarray, class_names: Sequence[str]) -> str:
+    heard = [number for number in np.argsort(-targets, kind="stable") if targets[number] >= 0.1]
+    return ",  ".join(f"{class_names[number]} {targets[number]:g}" for number in heard) or "no bird"
+
+
+def main() -> int:
+    """Draw a contact sheet of training images."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--show", type=int, default=6)
+    own.add_argument("--mode", choices=("train", "valid"), default="train")
+    own.add_argument("--save", type=Path, default=Path("training_images.png"))
+    flags, rest = own.parse_known_args()
+    config = load_config(
+        rest, description="Draw what the model sees: --show N images of --mode train or valid, into --save FILE.png."
+    )
+    configure_logger(config)
+    if flags.show < 1:
+        raise UserError(f"--show {flags.show}: at least one image")
+    df = check_table(read_train_table(config.train_dataframe_path), str(config.train_dataframe_path))
+    check_prepared(df, config.train_np_dir)
+    saved = draw_contact_sheet(WaveformDataset(df, config, flags.mode), flags.show, flags.save)
+    print(f"wrote {saved}: {flags.show} images as the model sees them in {flags.mode} mode\nnext: python train.py")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,421 @@
+"""The loop: steps, skips, mixing, validation, and what an epoch leaves."""
+
+import json
+import logging
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+import checkpoint as ckpt
+import dataset as data
+import train
+from configs import Config, UserError
+from metrics import BCEFocal2WayLoss
+
+CPU = torch.device("cpu")
+SPECIES = ["bird0", "bird1", "bird2"]
+
+
+def make_recordings(config: Config, n: int = 24) -> pd.DataFrame:
+    """Tones of another pitch for each species, in noise; every third row names a background bird."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(n):
+        label = SPECIES[number % 3]
+        time = np.arange(80_000) / 32_000
+        waveform = np.sin(2 * np.pi * (1000 + 2500 * (number % 3)) * time) * (np.sin(7 * time) > 0)
+        path = config.train_np_dir / label / f"{number}.ogg.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, (waveform + 0.05 * rng.standard_normal(80_000)).astype(np.float32) / 2)
+        labels = f"{label} {SPECIES[(number + 1) % 3]} other" if number % 3 == 0 else label
+        rows.append({"primary_label": label, "labels": labels, "filepath": f"{label}/{path.name}",
+                     "kfold": number // 3 % 4})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(
+        root=tmp_path, base_model_name="test_efficientnet", pretrained=False, n_mels=32, period=1.0, train_bs=7,
+        valid_bs=4, epochs=2, folds=[0], num_workers=0, device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def df(config) -> pd.DataFrame:
+    return make_recordings(config)
+
+
+def build(df: pd.DataFrame, config: Config) -> train.FoldRun:
+    config.train_dir = config.fold_dir(0)
+    config.train_dir.mkdir(parents=True, exist_ok=True)
+    parts = data.split_fold(df, 0, [])
+    return train.build_fold_run(*parts, 0, SPECIES, config, CPU)
+
+
+def weights(run: train.FoldRun) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# A step -------------------------------------------------------------------------------------------------
+
+
+def test_one_batch_is_learnt_in_thirty_steps(df, config):
+    config.p_mixup = config.p_cutmix = config.p_spec_augment = 0.0
+    run = build(df, config)
+    run.model.train()
+    batch = next(iter(run.train_loader))
+    losses = []
+    for _ in range(30):
+        run.batch = 0
+        before = run.train_loss.total
+        train.train_step(run, batch)
+        losses.append((run.train_loss.total - before) / 7)
+    assert losses[-1] < 0.35 * losses[0]
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
+    config.p_mixup, config.p_cutmix = (1.0, 0.0) if kind == "mixup" else (0.0, 1.0)
+    config.p_spec_augment = 0.0
+    run = build(df, config)
+    run.model.eval()
+    batch = next(iter(run.train_loader))
+    loss = train.forward_loss(run, batch)
+
+    rng = np.random.default_rng((config.seed, 1, 0, 1))  # (seed, epoch, batch, 1), as forward_loss draws it
+    rng.random(1 if kind == "mixup" else 2)
+    mix = getattr(train, kind)
+    alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
+    images, targets_a, targets_b, lam = mix(batch["image"], batch["targets"], alpha, rng)
+    output = run.model(images)
+    criterion = BCEFocal2WayLoss()
+    expected = lam * criterion(output, targets_a) + (1 - lam) * criterion(output, targets_b)
+    assert 0 < lam < 1 and float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert not torch.equal(targets_a, targets_b)
+
+
+class Linear(torch.nn.Module):
+    """A model without statistics over the batch: its gradient is the mean over clips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(32, 3)
+
+    def forward(self, images):
+        framewise = self.head(images.mean(dim=1))
+        return {"logit": framewise.mean(dim=1), "framewise_logit": framewise,
+                "clipwise_output": framewise.mean(dim=1).float().sigmoid()}  # fmt: skip
+
+
+def with_linear_model(run: train.FoldRun, lr: float = 0.1) -> train.FoldRun:
+    torch.manual_seed(0)
+    run.model = Linear()
+    run.optimizer = torch.optim.SGD(run.model.parameters(), lr=lr)
+    return run
+
+
+def test_accumulated_batches_step_like_one_large_batch(df, config):
+    config.p_mixup = config.p_cutmix = 0.0
+    found = []
+    for bs, groups in ((9, 1), (3, 3), (4, 3)):  # 4 + 4 + 1: the last batch counts by its clips
+        changed = Config(**{**config.to_dict(), "train_bs": bs, "accumulation_steps": groups})
+        run = with_linear_model(build(df[:12], changed))
+        stepped = [train.train_step(run, batch) for batch in positioned(run, 1)]
+        assert stepped == [False] * (groups - 1) + [True]
+        found.append(run.model.head.weight.detach())
+    assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(found[0], found[2], atol=1e-7)
+
+
+def positioned(run, epoch):
+    run.train_sampler.set_position(epoch)
+    return run.train_loader
+
+
+def test_clipping_acts_on_unscaled_gradients(df, config):
+    config.p_mixup = config.p_cutmix = 0.0
+    config.grad_clip = 1e-4
+    run = with_linear_model(build(df, config), lr=1.0)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    train.train_step(run, next(iter(positioned(run, 1))))
+    moved = [after.detach() - old for after, old in zip(run.model.parameters(), before, strict=True)]
+    assert math.sqrt(sum(float(part.square().sum()) for part in moved)) == pytest.approx(1e-4, rel=1e-3)
+
+
+# Mixed precision ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_amp_trains_on_the_cpu_through_the_same_path(df, config, dtype):
+    config.amp_dtype = dtype
+    run = build(df, config)
+    assert run.scaler.is_enabled() == (dtype == "float16")
+    seen = []
+    run.model.encoder.conv_stem.register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    before = weights(run)
+    train.train_one_epoch(run)
+    assert set(seen) == {getattr(torch, dtype)}
+    assert run.step == 3 and run.skipped_steps <= 1  # the first scale may be too high for float16
+    assert 0 < run.train_loss.avg < 1
+    assert not same(before, run.model.state_dict())
+    loss, meter = train.validate(run)
+    assert 0 < loss < 1 and meter.scores.dtype == np.float32
+
+
+def test_an_overflowing_step_is_skipped_the_scale_halves_and_training_goes_on(df, config):
+    config.amp_dtype = "float16"
+    run = build(df, config)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    run.model.train()
+    batches = iter(positioned(run, 1))
+    before = weights(run)
+    train.train_step(run, next(batches))
+    assert run.scaler.get_scale() == 2.0**39
+    assert same(before, run.model.state_dict()) and (run.step, run.skipped_steps) == (1, 1)
+    while run.scaler.get_scale() > 2.0**10 and run.skipped_steps == run.step:
+        run.batch = 0
+        train.train_step(run, next(iter(positioned(run, 1))))
+        run.bad_steps = 0
+    assert run.skipped_steps < run.step and not same(before, run.model.state_dict())
+
+
+def test_amp_is_off_by_itself_only_where_it_does_not_pay(config):
+    assert train.pick_amp_dtype(config, CPU) is None
+    assert train.pick_amp_dtype(config, torch.device("cuda")) is torch.float16
+    config.amp_dtype = "bfloat16"
+    assert train.pick_amp_dtype(config, CPU) is torch.bfloat16
+    config.amp = False
+    assert train.pick_amp_dtype(config, CPU) is None
+
+
+def test_one_scaler_serves_the_whole_run(df, config, monkeypatch):
+    made = []
+    original = torch.amp.GradScaler
+
+    def counted(*args, **kwargs):
+        made.append(original(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(torch.amp, "GradScaler", counted)
+    config.amp_dtype, config.epochs = "float16", 3
+    train.run(df, config)
+    assert len(made) == 1
+    assert ckpt.read_checkpoint(config.fold_dir(0) / "last.pth")["scaler"] == made[0].state_dict()
+
+
+# Numbers that break -------------------------------------------------------------------------------------
+
+
+def test_a_bad_batch_is_skipped_named_and_leaves_no_trace(df, config, caplog):
+    run = build(df, config)
+    run.model.train()
+    batch = next(iter(positioned(run, 1)))
+    before = weights(run)
+    bad = {**batch, "image": batch["image"].clone()}
+    bad["image"][2, 0, 5, 5] = float("nan")
+    with caplog.at_level(logging.WARNING):
+        assert train.train_step(run, bad)
+    assert same(before, run.model.state_dict())  # the running statistics too
+    assert (run.step, run.skipped_steps, run.bad_steps) == (1, 1, 1) and run.train_loss.count == 0
+    names = {run.train_loader.dataset.filename(index) for _, index in run.train_sampler.keys(0)}
+    assert "loss nan" in caplog.text and all(name in caplog.text for name in names)
+    assert train.train_step(run, batch) and run.bad_steps == 0
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run(df, config):
+    config.max_bad_steps = 2
+    run = build(df, config)
+    batch = next(iter(positioned(run, 1)))
+    batch["image"][:] = float("inf")
+    train.train_step(run, batch)
+    with pytest.raises(UserError, match="2 steps in a row without a finite loss"):
+        train.train_step(run, batch)
+
+
+def test_infinite_gradients_without_a_scaler_are_skipped_too(df, config):
+    run = with_linear_model(build(df, config))
+    run.model.head.weight.register_hook(lambda grad: grad * float("inf"))
+    before = weights(run)
+    train.train_step(run, next(iter(positioned(run, 1))))
+    assert same(before, run.model.state_dict()) and run.skipped_steps == 1
+
+
+# Validation ---------------------------------------------------------------------------------------------
+
+
+def test_validation_loss_is_averaged_over_samples_on_hard_targets_and_scored_once(df, config):
+    run = with_linear_model(build(df, config))
+    assert len(run.valid_loader.dataset) == 6  # a batch of 4 and one of 2
+    loss, meter = train.validate(run)
+    items = [run.valid_loader.dataset[index] for index in range(6)]
+    targets = torch.stack([item["targets"] for item in items])
+    assert targets.unique().tolist() == pytest.approx([0.0, 0.3, 1.0])
+    output = run.model(torch.stack([item["image"] for item in items]))
+    expected = BCEFocal2WayLoss()(output, targets)  # a mean over all six
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-6)
+    labels = (targets == 1.0).numpy()
+    scores = output["clipwise_output"].detach().numpy()
+    padded = (np.concatenate([labels, np.ones((5, 3))]), np.concatenate([scores, np.ones((5, 3))]))
+    assert meter.compute()["cmap_pad_5"] == pytest.approx(average_precision_score(*padded, average="macro"), abs=1e-12)
+    assert run.model.training is False
+
+
+def test_the_averaged_weights_are_what_is_scored(df, config):
+    config.ema_decay = 0.9
+    run = build(df, config)
+    train.train_one_epoch(run)
+    assert run.scored_model is run.ema.module
+    assert not same(weights(run), run.ema.module.state_dict())
+    loss, _ = train.validate(run)
+    run.ema = None
+    assert train.validate(run)[0] != loss
+
+
+# What a run leaves --------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_the_contract_says(df, config):
+    before = df.copy(deep=True)
+    summary = train.run(df, config)
+    pd.testing.assert_frame_equal(df, before)
+    folder = config.fold_dir(0)
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [1, 2] and list(history["step"]) == [3, 6]
+    wanted = {"lr", "train_loss", "valid_loss", "macro_ap", "macro_roc_auc", "skipped_steps"}
+    wanted |= {f"cmap_pad_{n}{floor}" for n in (1, 3, 5) for floor in ("", "_floor")}
+    assert wanted <= set(history.columns) and history.notna().all(axis=None)
+    best = history.loc[history["valid_loss"].idxmin()]
+    name = ckpt.checkpoint_name(exp_id=47, fold=0, epoch=int(best.epoch), loss=best.valid_loss, cmap=best.cmap_pad_5)
+    state = torch.load(folder / name, weights_only=True)
+    assert state["class_names"] == SPECIES == json.loads((folder / "classes.json").read_text())
+    assert ckpt.read_checkpoint(folder / "last.pth")["epoch"] == 2
+    with np.load(folder / "valid_predictions.npz") as found:
+        assert found["scores"].shape == found["labels"].shape == (6, 3)
+        assert found["filenames"][0] == df["filepath"][0].removesuffix(".npy")
+        recomputed = average_precision_score(found["labels"], found["scores"], average="macro")
+    assert recomputed == pytest.approx(best.macro_ap, abs=1e-12)
+    assert summary == json.loads((config.exp_dir / "summary.json").read_text())
+    assert summary["folds"]["0"]["valid_loss"] == best.valid_loss
+    assert "fold 0 epoch   2" in (folder / "train.log").read_text()
+    assert Config(**ckpt.yaml.safe_load((folder / "config.yaml").read_text())["config"]).n_mels == 32
+
+
+def test_the_history_is_there_after_each_epoch_not_after_all_folds(df, config, monkeypatch):
+    lengths = []
+    original = train.finish_epoch
+
+    def watched(run, *args):
+        original(run, *args)
+        lengths.append(len((run.train_dir / "history.csv").read_text().splitlines()) - 1)
+
+    monkeypatch.setattr(train, "finish_epoch", watched)
+    train.run(df, config)
+    assert lengths == [1, 2]
+
+
+def test_the_same_seed_writes_the_same_history_byte_for_byte(df, config, tmp_path):
+    train.run(df, config)
+    other = Config(**{**config.to_dict(), "exp_id": 48})
+    train.run(df, other)
+    first, second = (folder / "history.csv" for folder in (config.fold_dir(0), other.fold_dir(0)))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_two_folds_make_one_summary_also_when_trained_apart(df, config):
+    config.epochs = 1
+    train.run(df, config)
+    config.folds = [2]
+    summary = train.run(df, config)
+    assert list(summary["folds"]) == ["0", "2"]
+    losses = [summary["folds"][fold]["valid_loss"] for fold in ("0", "2")]
+    assert summary["mean"]["valid_loss"] == pytest.approx(sum(losses) / 2)
+
+
+def test_early_stopping_counts_epochs_without_a_better_loss(df, config, monkeypatch):
+    losses = iter([0.5, 0.4, 0.45, 0.41, 0.1])
+    original = train.validate
+    monkeypatch.setattr(train, "validate", lambda run: (next(losses), original(run)[1]))
+    config.early_stopping, config.epochs = 2, 9
+    train.run(df, config)
+    history = pd.read_csv(config.fold_dir(0) / "history.csv")
+    assert history["valid_loss"].tolist() == [0.5, 0.4, 0.45, 0.41]
+
+
+def test_best_checkpoints_are_those_of_better_epochs_and_few(df, config, monkeypatch):
+    losses = iter([0.5, 0.4, 0.45, 0.3, 0.2])
+    original = train.validate
+    monkeypatch.setattr(train, "validate", lambda run: (next(losses), original(run)[1]))
+    config.epochs, config.keep_checkpoints = 5, 2
+    train.run(df, config)
+    assert [item.epoch for item in ckpt.named_checkpoints(config.fold_dir(0))] == [4, 5]
+
+
+def test_no_resume_sets_the_earlier_run_aside(df, config):
+    config.epochs = 1
+    train.run(df, config)
+    old = (config.fold_dir(0) / "history.csv").read_bytes()
+    config.resume, config.lr = False, 1e-4
+    train.run(df, config)
+    assert (config.fold_dir(0) / "replaced_1" / "history.csv").read_bytes() == old
+    assert len(pd.read_csv(config.fold_dir(0) / "history.csv")) == 1
+
+
+def test_debug_takes_two_epochs(df, config):
+    config.debug, config.epochs = True, 50
+    train.run(df, config)
+    assert len(pd.read_csv(config.fold_dir(0) / "history.csv")) == 2
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "linear_warmup_cosine", "cosine", "none"])
+def test_each_schedule_is_stepped_when_it_should_be(df, config, name):
+    config.scheduler_name = name
+    train.run(df, config)
+    rates = pd.read_csv(config.fold_dir(0) / "history.csv")["lr"].tolist()
+    state = ckpt.read_checkpoint(config.fold_dir(0) / "last.pth")["scheduler"]
+    assert state["last_epoch"] == (6 if name in ("one_cycle", "linear_warmup_cosine") else 2)
+    assert (rates[0] == rates[1]) == (name == "none")
+
+
+# People's mistakes --------------------------------------------------------------------------------------
+
+
+def test_a_fold_that_does_not_exist(df, config):
+    config.folds = [7]
+    with pytest.raises(UserError, match=r"there is no fold 7 in .*train.csv; it has \[0, 1, 2, 3\]"):
+        train.run(df, config)
+
+
+def test_a_folder_trained_with_other_classes(df, config):
+    config.epochs = 1
+    train.run(df, config)
+    renamed = df.assign(primary_label=df["primary_label"].str.upper(), labels=df["labels"].str.upper())
+    with pytest.raises(UserError, match="last.pth was trained with other classes .*--exp-id"):
+        train.run(renamed, config)
+
+
+def test_a_device_that_is_not_there(config):
+    with pytest.raises(UserError, match="device 'cuda:99' cannot be used"):
+        train.pick_device("cuda:99")
+
+
+def test_two_runs_in_one_folder(df, config):
+    with ckpt.lock_folder(config.fold_dir(0)), pytest.raises(UserError, match="another run is training"):
+        train.run(df, config)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_cuda_with_the_default_precision(df, config):
+    config.device = "cuda"
+    summary = train.run(df, config)
+    assert math.isfinite(summary["mean"]["valid_loss"])
+    assert ckpt.read_checkpoint(config.fold_dir(0) / "last.pth")["scaler"]["scale"] >= 1.0

@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -124,7 +125,7 @@ class Config:
 
     # Clip and log-mel
     period: Positive = 5.0  # seconds in a clip
-    n_fft: Annotated[int, Field(ge=16)] = 2048  # samples in an STFT frame
+    n_fft: Annotated[int, Field(ge=16, multiple_of=2)] = 2048  # samples in an STFT frame, even
     hop_length: Count = 512  # samples between frames
     n_mels: Annotated[int, Field(ge=8)] = 224  # mel bands
     fmin: Annotated[float, Field(ge=0)] = 20.0  # Hz, lower edge of the lowest band
@@ -400,6 +401,11 @@ def check_command_line(module_name: str, description: str | None) -> None:
         load_config(description=description or "")
     except UserError as error:
         _stop(error)
+
+
+def next_command(script: str) -> str:
+    """Return the command of the stage that follows, with the settings this one was given."""
+    return shlex.join(["python", script, *sys.argv[1:]])
 
 
 def configure_logger(config: Config) -> logging.Logger:

@@ -455,7 +455,7 @@ def main() -> int:
     df = check_table(read_train_table(config.train_dataframe_path), str(config.train_dataframe_path))
     check_prepared(df, config.train_np_dir)
     saved = draw_contact_sheet(WaveformDataset(df, config, flags.mode), flags.show, flags.save)
-    print(f"wrote {saved}: {flags.show} images as the model sees them in {flags.mode} mode\nnext: python train.py")
+    print(f"wrote {saved}: {flags.show} images as the model sees them in {flags.mode} mode")
     return 0
 
 

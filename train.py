@@ -9,6 +9,7 @@ and from (seed, epoch, batch) for a step, so a resumed run makes the same draws 
 
 import logging
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -157,8 +158,11 @@ def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Conf
                     fold, len(train_part), len(valid_part), len(class_names), device)  # fmt: skip
         if not config.resume:
             ckpt.set_aside(config.train_dir)
-        fold_run = build_fold_run(train_part, valid_part, fold, class_names, config, device)
-        resume(fold_run)
+        start_from = ckpt.get_initial_checkpoint(config)
+        load_weights = start_from is None  # a resumed run needs neither the network nor the file they came from
+        fold_run = build_fold_run(train_part, valid_part, fold, class_names, config, device, load_weights=load_weights)
+        if start_from is not None:
+            resume(fold_run, start_from)
         ckpt.write_settings(config.train_dir, config, class_names)
         while fold_run.epoch < config.epochs and not stopped_early(fold_run):
             started = time.perf_counter()
@@ -176,6 +180,8 @@ def build_fold_run(
     class_names: list[str],
     config: Config,
     device: torch.device,
+    *,
+    load_weights: bool = True,
 ) -> FoldRun:
     """Make data, model, optimizer, schedule and the rest, in their state before the first step."""
     set_seed(config.seed)
@@ -185,7 +191,7 @@ def build_fold_run(
     valid_loader, valid_sampler = data.build_loader(
         data.WaveformDataset(valid_part, config, "valid", class_names), config, device
     )
-    model = build_model(config, len(class_names)).to(device)
+    model = build_model(config, len(class_names), load_weights=load_weights).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -445,15 +451,12 @@ def log_epoch(run: FoldRun, *, train_s: float, valid_s: float, waited_s: float) 
 # Resuming -----------------------------------------------------------------------------------------------
 
 
-def resume(run: FoldRun) -> None:
-    """Go on from the newest sound checkpoint of the fold's folder, if there is one.
+def resume(run: FoldRun, path: Path) -> None:
+    """Go on from a checkpoint of the fold's folder.
 
     Raises:
         UserError: it was made with other classes, another network or other audio settings.
     """
-    path = ckpt.get_initial_checkpoint(run.config)
-    if path is None:
-        return
     state = ckpt.read_checkpoint(path)
     ckpt.check_same_setup(state, path, run.config, run.class_names)
     run.epoch, run.step = ckpt.load_checkpoint(
@@ -479,7 +482,7 @@ def main() -> int:
     for fold, best in summary["folds"].items():
         print(f"fold {fold}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
     print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-    print(f"wrote {config.exp_dir}\nnext: python plot_loss_metric.py {config.exp_dir}")
+    print(f"wrote {config.exp_dir}\nnext: {shlex.join(['python', 'plot_loss_metric.py', str(config.exp_dir)])}")
     return 0
 
 

@@ -1,0 +1,127 @@
+"""Losses against scalar formulas and numbers worked by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import slow_focal_loss
+
+from metrics import BCEFocal2WayLoss, BCEFocalLoss, get_loss
+
+
+def model_output(rng, n_clips=4, n_frames=9, n_classes=3) -> dict[str, torch.Tensor]:
+    return {
+        "logit": torch.from_numpy(rng.normal(size=(n_clips, n_classes)).astype("float32")),
+        "framewise_logit": torch.from_numpy(rng.normal(size=(n_clips, n_frames, n_classes)).astype("float32")),
+    }
+
+
+def test_golden_number():
+    # p = 1/2, bce = ln 2: 1/4 * (1/2)^2 * ln 2
+    loss = BCEFocalLoss(alpha=0.25, gamma=2.0)(torch.zeros(1, 1), torch.ones(1, 1))
+    assert loss.item() == pytest.approx(math.log(2) / 16, rel=1e-6)
+    # the negative has no alpha: (1/2)^2 * ln 2
+    loss = BCEFocalLoss(alpha=0.25, gamma=2.0)(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert loss.item() == pytest.approx(math.log(2) / 4, rel=1e-6)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.floats(-12, 12), st.floats(0, 1)), min_size=1, max_size=8),
+    alpha=st.floats(0, 1),
+    gamma=st.floats(0, 4),
+)
+@settings(max_examples=100, deadline=None)
+def test_focal_loss_matches_the_formula(pairs, alpha, gamma):
+    logits, targets = torch.tensor(pairs).unbind(dim=1)
+    expected = slow_focal_loss(logits.numpy(), targets.numpy(), alpha, gamma)
+    assert BCEFocalLoss(alpha, gamma)(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gamma_zero_without_alpha_is_bce(rng):
+    logits = torch.from_numpy(rng.normal(size=(6, 5)).astype("float32"))
+    targets = torch.from_numpy(rng.random((6, 5)).astype("float32"))
+    torch.testing.assert_close(
+        BCEFocalLoss(alpha=1.0, gamma=0.0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_huge_logits_give_finite_loss_and_gradient(gamma):
+    logits = torch.tensor([1e4, -1e4, 1e4, -1e4, 100.0, -100.0], requires_grad=True)
+    targets = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0025, 0.995])
+    loss = BCEFocalLoss(alpha=0.25, gamma=gamma)(logits, targets)
+    loss.backward()
+    # right and sure: nothing; wrong and sure: |logit|, times alpha for a positive. A soft target that the logit
+    # contradicts (0.0025 at 100, 0.995 at -100) costs that part twice: in its weight and in the cross entropy.
+    soft = 0.9975 * (0.9975 * 100) + 0.25 * 0.995 * (0.995 * 100)
+    if gamma == 0:  # then the easy part counts, too
+        soft += 0.25 * 0.0025 * (0.9975 * 100) + 0.005 * (0.995 * 100)
+    assert loss.item() == pytest.approx((1e4 + 0.25 * 1e4 + soft) / 6, rel=1e-5)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[2] == pytest.approx(1 / 6, rel=1e-5)
+    assert logits.grad[3] == pytest.approx(-0.25 / 6, rel=1e-5)
+
+
+def test_gradient_matches_finite_differences(rng):
+    logits = torch.from_numpy(rng.normal(size=8).astype("float32")).requires_grad_()
+    targets = torch.from_numpy(rng.random(8).astype("float32"))
+    BCEFocalLoss()(logits, targets).backward()
+    values, step = logits.detach().numpy().astype("float64"), 1e-5
+    for i in range(8):
+        up, down = values.copy(), values.copy()
+        up[i] += step
+        down[i] -= step
+        slope = (
+            slow_focal_loss(up, targets.numpy(), 0.25, 2.0) - slow_focal_loss(down, targets.numpy(), 0.25, 2.0)
+        ) / (2 * step)
+        assert logits.grad[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+def test_half_precision_logits_are_lossless_under_autocast():
+    logits = torch.tensor([[9.0, -9.0]], dtype=torch.float16)
+    targets = torch.tensor([[0.0, 1.0]])
+    for loss_name in ("bce", "bce_focal", "bce_focal_2way"):
+        output = {"logit": logits, "framewise_logit": logits[:, None, :]}
+        criterion = get_loss(loss_name)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = criterion(output, targets)
+        wide = {key: value.float() for key, value in output.items()}
+        assert loss.dtype == torch.float32
+        assert loss.item() == criterion(wide, targets).item()
+
+
+def test_two_way_loss_adds_the_loudest_frame(rng):
+    output, targets = model_output(rng), torch.from_numpy(rng.random((4, 3)).astype("float32"))
+    loudest = output["framewise_logit"].numpy().max(axis=1)
+    clipwise = slow_focal_loss(output["logit"].numpy(), targets.numpy(), 0.3, 1.5)
+    framewise = slow_focal_loss(loudest, targets.numpy(), 0.3, 1.5)
+    loss = BCEFocal2WayLoss(weights=(1.0, 0.5), alpha=0.3, gamma=1.5)(output, targets)
+    assert loss.item() == pytest.approx(clipwise + 0.5 * framewise, rel=1e-5)
+
+
+def test_get_loss_knows_three_names(rng):
+    output, targets = model_output(rng), torch.from_numpy(rng.random((4, 3)).astype("float32"))
+    logits = output["logit"].numpy()
+    plain = slow_focal_loss(logits, targets.numpy(), 1.0, 0.0)
+    focal = slow_focal_loss(logits, targets.numpy(), 0.4, 1.0)
+    framewise = slow_focal_loss(output["framewise_logit"].numpy().max(axis=1), targets.numpy(), 0.4, 1.0)
+    given = {"alpha": 0.4, "gamma": 1.0, "weights": (2.0, 3.0)}
+    assert get_loss("bce", **given)(output, targets).item() == pytest.approx(plain, rel=1e-5)
+    assert get_loss("bce_focal", **given)(output, targets).item() == pytest.approx(focal, rel=1e-5)
+    both = get_loss("bce_focal_2way", **given)(output, targets).item()
+    assert both == pytest.approx(2 * focal + 3 * framewise, rel=1e-5)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"):
+        get_loss("focal")
+    with pytest.raises(ValueError, match="must not be negative"):
+        BCEFocalLoss(gamma=-1)
+    with pytest.raises(ValueError, match="clipwise and the framewise"):
+        BCEFocal2WayLoss(weights=(1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="differ in shape"):  # (4, 1) would be broadcast without a word
+        BCEFocalLoss()(torch.zeros(4, 3), torch.zeros(4, 1))

@@ -309,6 +309,22 @@ def lock_folder(train_dir: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Append the log lines of the block to a file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logger = logging.getLogger("birdclef")
+    if logger.level == logging.NOTSET:  # configure_logger was not called
+        logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
 def set_aside(train_dir: Path) -> None:
     """Move what an earlier run left into a subfolder `replaced_<n>`, so that a new one starts with nothing."""
     names = [path for path in train_dir.iterdir() if path.name not in (".lock", "train.log")]
@@ -321,6 +337,20 @@ def set_aside(train_dir: Path) -> None:
     for path in names:
         path.rename(target / path.name)
     logger.info("%s: the earlier run now lies in %s", train_dir, target)
+
+
+def save_best(train_dir: Path, state: dict[str, Any], *, keep: int) -> None:
+    """Save the epoch that the state's history ends with under its own name, and keep the last `keep` of such."""
+    row = state["history"][-1]
+    name = checkpoint_name(
+        exp_id=state["config"]["exp_id"],
+        fold=state["fold"],
+        epoch=state["epoch"],
+        loss=row["valid_loss"],
+        cmap=row["cmap_pad_5"],
+    )
+    save_checkpoint(train_dir / name, state)
+    prune_checkpoints(train_dir, keep)
 
 
 def prune_checkpoints(train_dir: Path, keep: int) -> None:
@@ -375,7 +405,7 @@ def write_history(train_dir: Path, history: list[dict[str, Any]]) -> None:
 
 
 def write_predictions(
-    train_dir: Path, *, scores: np.ndarray, labels: np.ndarray, filenames: list[str], class_names: list[str]
+    train_dir: Path, scores: np.ndarray, labels: np.ndarray, filenames: list[str], class_names: list[str]
 ) -> None:
     """Write out-of-fold scores (N, C) as float32, labels (N, C) as uint8, filenames (N,) and class_names (C,)."""
     content = io.BytesIO()

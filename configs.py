@@ -18,7 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -113,7 +113,7 @@ class Config:
     audio_dtype: Literal["float32", "int16"] = "float32"  # of the prepared files; int16 takes half the disk
     trim_db: Positive | None = None  # drop silence at both ends, this many dB below the peak; None keeps it
     file_timeout_s: Positive = 120.0  # seconds one file may take to prepare
-    max_bad_fraction: Probability = 0.05  # share of files that may be unusable before prepare_audios.py fails
+    max_bad_fraction: Probability = 0.05  # share that may be bad (all but ok and skipped) before prepare_audios.py fails
 
     # Folds
     n_folds: Annotated[int, Field(ge=2)] = 5  # parts of the cross-validation
@@ -418,22 +418,6 @@ def configure_logger(config: Config) -> logging.Logger:
         console.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
     return logger
-
-
-@contextlib.contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Append the log lines of the block to a file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logger = logging.getLogger("birdclef")
-    if logger.level == logging.NOTSET:  # configure_logger was not called
-        logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def set_seed(seed: int) -> None:

@@ -66,12 +66,12 @@ def check_table(df: pd.DataFrame, source: str = "train.csv") -> pd.DataFrame:
     empty = df["primary_label"].isna() | (df["primary_label"].astype(str) == "")
     if empty.any():
         raise UserError(
-            f"{source}: row {int(empty.idxmax()) + 2}: primary_label is empty; if the species is called NA, "
+            f"{source}: row {int(empty.to_numpy().argmax()) + 2}: primary_label is empty; if the species is called NA, "
             "read the table with keep_default_na=False (dataset.read_train_table does)"
         )
     folds = pd.to_numeric(df["kfold"], errors="coerce")
     if (bad := folds.isna() | (folds % 1 != 0)).any():
-        row = int(bad.idxmax())
+        row = int(bad.to_numpy().argmax())
         raise UserError(
             f"{source}: row {row + 2}: kfold {df['kfold'][row]!r} is no whole number; run split_data.py again"
         )
@@ -409,27 +409,18 @@ def build_loader(dataset: WaveformDataset, config: Config, device: torch.device)
 
 def draw_contact_sheet(dataset: WaveformDataset, n_images: int, save_path: Path) -> Path:
     """Draw the first images of epoch 1 with their targets, low frequencies at the bottom, and save a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    config = dataset.config
-    columns = min(3, n_images)
+    config, columns = dataset.config, min(3, n_images)
     rows = -(-n_images // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     order = EpochSampler(len(dataset), 1, seed=config.seed, shuffle=dataset.mode == "train").order(1)
-    for position in range(rows * columns):
-        axes = figure.add_subplot(rows, columns, position + 1)
-        if position >= n_images:
-            axes.axis("off")
-            continue
+    for position in range(n_images):
         item = dataset[1, int(order[position % len(dataset)])]
-        axes.imshow(item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=1,
-                    extent=(0.0, config.period, 0, config.n_mels))  # fmt: skip
+        axes = figure.add_subplot(rows, columns, position + 1, xlabel="seconds", ylabel="mel band")
+        extent = (0.0, config.period, 0, config.n_mels)
+        axes.imshow(item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", extent=extent)
         axes.set_title(_describe_targets(item["targets"].numpy(), dataset.class_names), fontsize=8, loc="left")
-        axes.set_xlabel("seconds", fontsize=8)
-        axes.set_ylabel("mel band", fontsize=8)
-        axes.tick_params(labelsize=7)
     figure.savefig(save_path, dpi=120)
     return save_path
 

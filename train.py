@@ -16,17 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from configs import (
-    Config,
-    UserError,
-    check_command_line,
-    configure_logger,
-    load_config,
-    log_to_file,
-    run_main,
-    set_seed,
-    versions,
-)
+from configs import Config, UserError, check_command_line, configure_logger, load_config, run_main, set_seed, versions
 
 check_command_line(__name__, __doc__)  # --help and mistyped settings need not wait for torch
 
@@ -47,6 +37,10 @@ from transforms import cutmix, mixup
 logger = logging.getLogger("birdclef.train")
 
 
+# How far a run has come, by the names of FoldRun's fields
+PROGRESS = ("epoch", "batch", "step", "skipped_steps", "bad_steps", "best_loss", "best_epoch", "history")
+
+
 @dataclass
 class FoldRun:
     """The parts of one fold's training, and how far it has come."""
@@ -62,6 +56,8 @@ class FoldRun:
     ema: ModelEmaV3 | None
     criterion: Any
     amp_dtype: torch.dtype | None
+    train_set: data.WaveformDataset
+    valid_set: data.WaveformDataset
     train_loader: DataLoader
     train_sampler: data.EpochSampler
     valid_loader: DataLoader
@@ -94,22 +90,13 @@ class FoldRun:
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, in tensors and plain types."""
+        parts = ("model", "optimizer", "scheduler", "scaler")
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in parts},
+            **{name: getattr(self, name) for name in PROGRESS},
             "ema": self.ema.module.state_dict() if self.ema else None,
-            "rng": ckpt.capture_rng(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "skipped_steps": self.skipped_steps,
-            "bad_steps": self.bad_steps,
             "train_loss": self.train_loss.state_dict(),
-            "best_loss": self.best_loss,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
+            "rng": ckpt.capture_rng(),
             "fold": self.fold,
             "class_names": self.class_names,
             "config": self.config.to_dict(),
@@ -142,28 +129,28 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
         raise UserError(f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}")
     data.check_prepared(df, config.train_np_dir)
     for fold in config.folds:
-        fold_config = replace(config, train_dir=config.fold_dir(fold))
-        train_fold(df, fold, class_names, fold_config, device)
+        train_fold(df, fold, class_names, config, device)
     return ckpt.write_summary(config)
 
 
 def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Config, device: torch.device) -> None:
     """Train one fold, from its newest checkpoint if there is one."""
-    assert config.train_dir is not None
-    with ckpt.lock_folder(config.train_dir), log_to_file(config.train_dir / "train.log"):
+    train_dir = config.fold_dir(fold)
+    config = replace(config, train_dir=train_dir)
+    with ckpt.lock_folder(train_dir), ckpt.log_to_file(train_dir / "train.log"):
         if config.debug:
             df, config = data.shrink(df, fold, config)
         train_part, valid_part = data.split_fold(df, fold, config.rare_birds)
         logger.info("fold %d: %d recordings to train, %d to validate, %d species, on %s",
                     fold, len(train_part), len(valid_part), len(class_names), device)  # fmt: skip
         if not config.resume:
-            ckpt.set_aside(config.train_dir)
+            ckpt.set_aside(train_dir)
         start_from = ckpt.get_initial_checkpoint(config)
         load_weights = start_from is None  # a resumed run needs neither the network nor the file they came from
         fold_run = build_fold_run(train_part, valid_part, fold, class_names, config, device, load_weights=load_weights)
         if start_from is not None:
             resume(fold_run, start_from)
-        ckpt.write_settings(config.train_dir, config, class_names)
+        ckpt.write_settings(train_dir, config, class_names)
         while fold_run.epoch < config.epochs and not stopped_early(fold_run):
             started = time.perf_counter()
             waited = train_one_epoch(fold_run)
@@ -185,12 +172,10 @@ def build_fold_run(
 ) -> FoldRun:
     """Make data, model, optimizer, schedule and the rest, in their state before the first step."""
     set_seed(config.seed)
-    train_loader, train_sampler = data.build_loader(
-        data.WaveformDataset(train_part, config, "train", class_names), config, device
-    )
-    valid_loader, valid_sampler = data.build_loader(
-        data.WaveformDataset(valid_part, config, "valid", class_names), config, device
-    )
+    train_set = data.WaveformDataset(train_part, config, "train", class_names)
+    valid_set = data.WaveformDataset(valid_part, config, "valid", class_names)
+    train_loader, train_sampler = data.build_loader(train_set, config, device)
+    valid_loader, valid_sampler = data.build_loader(valid_set, config, device)
     model = build_model(config, len(class_names), load_weights=load_weights).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -211,6 +196,8 @@ def build_fold_run(
             config.loss_name, alpha=config.focal_alpha, gamma=config.focal_gamma, weights=config.loss_weights
         ),
         amp_dtype=amp_dtype,
+        train_set=train_set,
+        valid_set=valid_set,
         train_loader=train_loader,
         train_sampler=train_sampler,
         valid_loader=valid_loader,
@@ -351,9 +338,8 @@ def skip_step(run: FoldRun) -> None:
 
 def report_bad_batch(run: FoldRun, what: str) -> None:
     """Log the recordings in the current batch, those that were mixed in too."""
-    dataset = run.train_loader.dataset
-    birds = {bird for key in run.train_sampler.keys(run.batch) for bird in dataset.birds_of(key)}
-    names = ", ".join(sorted(dataset.filename(bird) for bird in birds))
+    birds = {bird for key in run.train_sampler.keys(run.batch) for bird in run.train_set.birds_of(key)}
+    names = ", ".join(sorted(run.train_set.filename(bird) for bird in birds))
     logger.warning(
         "epoch %d batch %d: %s, the step is skipped; its recordings: %s", run.epoch + 1, run.batch, what, names
     )
@@ -404,23 +390,13 @@ def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
         run.scheduler.step(*([valid_loss] if when == "valid_loss" else []))
     run.history.append(row)
     run.epoch, run.batch, run.skipped_steps, run.train_loss = run.epoch + 1, 0, 0, AverageMeter()
-    best = valid_loss < run.best_loss
-    if best:
+    is_best = valid_loss < run.best_loss
+    if is_best:
         run.best_loss, run.best_epoch = valid_loss, run.epoch
     state = run.state()
-    if best:
-        name = ckpt.checkpoint_name(
-            exp_id=run.config.exp_id, fold=run.fold, epoch=run.epoch, loss=valid_loss, cmap=row["cmap_pad_5"]
-        )
-        ckpt.save_checkpoint(run.train_dir / name, state)
-        ckpt.write_predictions(
-            run.train_dir,
-            scores=meter.scores,
-            labels=meter.labels,
-            filenames=run.valid_loader.dataset.filenames(),
-            class_names=run.class_names,
-        )
-        ckpt.prune_checkpoints(run.train_dir, run.config.keep_checkpoints)
+    if is_best:
+        ckpt.save_best(run.train_dir, state, keep=run.config.keep_checkpoints)
+        ckpt.write_predictions(run.train_dir, meter.scores, meter.labels, run.valid_set.filenames(), run.class_names)
     ckpt.save_checkpoint(run.train_dir / ckpt.LAST_NAME, state)
     ckpt.write_history(run.train_dir, run.history)
 
@@ -459,7 +435,7 @@ def resume(run: FoldRun, path: Path) -> None:
     """
     state = ckpt.read_checkpoint(path)
     ckpt.check_same_setup(state, path, run.config, run.class_names)
-    run.epoch, run.step = ckpt.load_checkpoint(
+    ckpt.load_checkpoint(
         run.model,
         run.optimizer,
         state,
@@ -467,7 +443,7 @@ def resume(run: FoldRun, path: Path) -> None:
         scaler=run.scaler if run.scaler.is_enabled() else None,
         ema=run.ema.module if run.ema else None,
     )
-    for name in ("batch", "skipped_steps", "bad_steps", "best_loss", "best_epoch", "history"):
+    for name in PROGRESS:
         setattr(run, name, state[name])
     run.train_loss.load_state_dict(state["train_loss"])
     ckpt.write_history(run.train_dir, run.history)

@@ -113,7 +113,7 @@ class Config:
     audio_dtype: Literal["float32", "int16"] = "float32"  # of the prepared files; int16 takes half the disk
     trim_db: Positive | None = None  # drop silence at both ends, this many dB below the peak; None keeps it
     file_timeout_s: Positive = 120.0  # seconds one file may take to prepare
-    max_bad_fraction: Probability = 0.05  # share that may be bad (all but ok and skipped) before prepare_audios.py fails
+    max_bad_fraction: Probability = 0.05  # share of bad recordings (all but ok and skipped) that is put up with
 
     # Folds
     n_folds: Annotated[int, Field(ge=2)] = 5  # parts of the cross-validation
@@ -365,10 +365,14 @@ def _describe(error: ValidationError, source: str) -> str:
 
 
 def _unbox(text: str) -> str:
-    """Put the words of tyro's framed error message on one line."""
+    """Put the words of tyro's framed error message on one line, with our own guess at a mistyped flag."""
     lines = [line.strip("│ \t") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
     words = " ".join("; see" if set(line) == {"─"} else line for line in lines if line)
-    words = re.sub(r" ; see Perhaps you meant: ", "; perhaps you meant ", words)
+    if unknown := re.match(r"Unrecognized options: (--[^\s,]+)", words):
+        flags = ["--" + field.name.replace("_", "-") for field in fields(Config)]
+        close = difflib.get_close_matches(unknown[1].replace("_", "-"), flags, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the settings"
+        return f"there is no setting {unknown[1]}; {hint}"
     return re.sub(r" ; see (Argument helptext: .*? ; see )?For full helptext.*", "; --help lists the settings", words)
 
 

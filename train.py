@@ -30,7 +30,7 @@ from tqdm import tqdm
 import checkpoint as ckpt
 import dataset as data
 from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
-from model import build_model, pick_amp_dtype, pick_device
+from model import build_model, find_backbone, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from transforms import cutmix, mixup
 
@@ -122,6 +122,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     """
     config = config or Config()
     device = pick_device(config.device)
+    find_backbone(config.base_model_name)
     df = data.check_table(train_df, str(config.train_dataframe_path))
     class_names = data.load_class_names(df)
     known = sorted(set(df["kfold"]))

@@ -290,7 +290,7 @@ def test_script_says_what_it_did_and_what_comes_next(config, monkeypatch, capsys
     assert run_script(monkeypatch, config) == 0
     said = capsys.readouterr().out
     assert "2 recordings: 2 ok" in said and "2 s of audio" in said and str(config.report_path) in said
-    assert said.endswith("next: python split_data.py\n")
+    assert said.endswith(f"next: python split_data.py --root {config.root} --num-workers 1\n")
 
 
 @pytest.mark.parametrize(("limit", "code"), [("0.5", 0), ("0.49", 1)])

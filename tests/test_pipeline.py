@@ -1,0 +1,184 @@
+"""The four scripts in sequence, as people run them, on a small synthetic archive; and what a trained model knows."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import checkpoint as ckpt
+import dataset as data
+import transforms
+from configs import Config
+from examples.make_sample_data import SPECIES, render_clip
+from model import SED
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = [
+    *("--root", ".", "--exp-id", "3", "--folds", "0", "--n-folds", "3", "--n-mels", "64", "--no-pretrained"),
+    *("--base-model-name", "test_efficientnet", "--epochs", "20", "--train-bs", "16", "--lr", "3e-3"),
+    *("--scheduler-name", "one_cycle", "--p-mixup", "0", "--p-cutmix", "0", "--device", "cpu"),
+]
+
+
+def run_script(folder: Path, script: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(ROOT / script), *flags], cwd=folder, capture_output=True, text=True)
+
+
+def run_stage(folder: Path, script: str, *flags: str) -> str:
+    answer = run_script(folder, script, *flags)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """A trained experiment: sample set, prepare, split, train."""
+    folder = tmp_path_factory.mktemp("archive")
+    sample = ("--output", "data", "--species", "4", "--recordings", "18", "--seconds", "8")
+    said = run_stage(folder, "examples/make_sample_data.py", *sample)
+    assert "next: python prepare_audios.py" in said
+    assert "next: python split_data.py" in run_stage(folder, "prepare_audios.py", *SETTINGS)
+    assert "next: python train.py" in run_stage(folder, "split_data.py", *SETTINGS)
+    said = run_stage(folder, "train.py", *SETTINGS)
+    assert "next: python plot_loss_metric.py models/Exp_3" in said and "(floor" in said
+    return folder
+
+
+@pytest.mark.slow
+def test_each_stage_leaves_what_the_next_one_and_people_need(archive):
+    report = pd.read_csv(archive / "train_np" / "prepare_report.csv")
+    assert set(report["status"]) == {"ok", "silent", "truncated"} and len(report) == 3 * 18 + 1
+    table = data.check_table(data.read_train_table(archive / "train.csv"))
+    assert len(table) == 54  # all but the silent one
+    copies = table[table["filename"].isin(["falsyn1/SYN100018.ogg", "falsyn1/SYN100034.ogg"])]
+    folds = json.loads((archive / "train_folds.json").read_text())
+    assert len(set(copies["kfold"])) <= 1 and folds["leakage"]["content"]["in_several_folds"] == []
+    fold = archive / "models" / "Exp_3" / "fold_0"
+    assert {"config.yaml", "classes.json", "history.csv", "last.pth", "valid_predictions.npz", "train.log"} <= {
+        path.name for path in fold.iterdir()
+    }
+    assert len(pd.read_csv(fold / "history.csv")) == 20
+    assert ckpt.named_checkpoints(fold)
+
+
+@pytest.mark.slow
+def test_the_model_has_learnt_far_above_the_floor(archive):
+    best = json.loads((archive / "models" / "Exp_3" / "summary.json").read_text())["folds"]["0"]
+    assert best["macro_ap"] > 2 * best["macro_ap_floor"]
+    assert best["cmap_pad_5"] > best["cmap_pad_5_floor"] + 0.5 * (1 - best["cmap_pad_5_floor"])
+    assert best["macro_roc_auc"] > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [["fold_0"], [".", "0"], [".", "0", "mine.png"]])
+def test_the_plot_in_each_documented_form(archive, form):
+    folder, *rest = form
+    said = run_stage(archive, "plot_loss_metric.py", str(Path("models/Exp_3") / folder), *rest)
+    picture = archive / said.strip().splitlines()[-1].removeprefix("wrote ")
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_contact_sheet_from_the_shell(archive):
+    said = run_stage(archive, "dataset.py", *SETTINGS, "--show", "3", "--save", "sheet.png")
+    assert "wrote sheet.png" in said and (archive / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_from_python_as_documented(archive):
+    code = (
+        "import pandas as pd\n"
+        "from configs import Config, configure_logger\n"
+        "from train import run\n"
+        "config = Config(exp_id=3, folds=[0], n_mels=64, base_model_name='test_efficientnet', pretrained=False,\n"
+        "                epochs=1, train_bs=16, device='cpu', scheduler_name='none'); configure_logger(config)\n"
+        "config.exp_id = 4\n"
+        "print(run(pd.read_csv(config.train_dataframe_path), config)['exp_id'])\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=archive, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert answer.stdout == "4\n", answer.stderr
+    assert len(pd.read_csv(archive / "models" / "Exp_4" / "fold_0" / "history.csv")) == 1
+
+
+@pytest.mark.slow
+def test_the_frames_peak_where_the_only_bird_sings(archive):
+    """Localisation: each species sings alone in the first, the middle or the last second of a clip."""
+    path = ckpt.named_checkpoints(archive / "models" / "Exp_3" / "fold_0")[-1].path
+    state = ckpt.read_checkpoint(path)
+    config, names = Config(**state["config"]), state["class_names"]
+    model = SED(config.base_model_name, num_classes=len(names), n_mels=config.n_mels).eval()
+    model.load_state_dict(state["model"])
+    numbers = {species.label: number for number, species in enumerate(SPECIES)}
+    counts = pd.read_csv(archive / "train.csv")["primary_label"].value_counts()
+    hits = []
+    for column, name in enumerate(names):
+        if counts[name] == 1:  # one recording teaches no song
+            continue
+        for start in (0.0, 2.0, 4.0):
+            for seed in range(4):
+                rng = np.random.default_rng(seed)
+                clip = render_clip(numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0)
+                power = transforms.mel_power(transforms.normalize_peak(clip), **data.mel_settings(config))
+                image = transforms.mono_to_color(data.to_unit_image(power, config.top_db).T)
+                with torch.inference_mode():
+                    frames = model(torch.from_numpy(image)[None])["framewise_output"][0, :, column]
+                peak_s = int(frames.argmax()) * config.hop_length / config.sample_rate
+                hits.append(start - 0.5 <= peak_s <= start + 1.5)  # a segment of the network lasts half a second
+    assert len(hits) == 36
+    assert np.mean(hits) > 0.8  # chance is 0.3 to 0.4
+
+
+# People's mistakes, from the shell ----------------------------------------------------------------------
+
+
+def mistake(folder: Path, script: str, *flags: str) -> str:
+    answer = run_script(folder, script, *flags)
+    assert answer.returncode == 2 and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    assert answer.stderr.startswith("error: ")
+    return answer.stderr
+
+
+def test_nothing_there_yet(tmp_path):
+    assert "data/train_audio" in mistake(tmp_path, "prepare_audios.py")
+    assert "data/train_metadata.csv" in mistake(tmp_path, "split_data.py")
+    assert "train.csv: no such file; run split_data.py first" in mistake(tmp_path, "train.py")
+    assert "nowhere" in mistake(tmp_path, "plot_loss_metric.py", "nowhere")
+
+
+def write_tiny_table(folder: Path, **columns: str) -> None:
+    path = folder / "train_np" / "a" / "x.ogg.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, np.zeros(1000, np.float32))
+    row = {"primary_label": "a", "labels": "a", "filepath": "a/x.ogg.npy", "kfold": "0", **columns}
+    pd.DataFrame([row, row | {"kfold": "1"}]).to_csv(folder / "train.csv", index=False)
+
+
+def test_a_table_without_kfold(tmp_path):
+    write_tiny_table(tmp_path)
+    table = pd.read_csv(tmp_path / "train.csv").drop(columns="kfold")
+    table.to_csv(tmp_path / "train.csv", index=False)
+    assert "no column kfold" in mistake(tmp_path, "train.py")
+
+
+def test_a_fold_that_does_not_exist(tmp_path):
+    write_tiny_table(tmp_path)
+    assert "there is no fold 9" in mistake(tmp_path, "train.py", "--folds", "9")
+
+
+def test_prepared_files_missing(tmp_path):
+    write_tiny_table(tmp_path, filepath="a/gone.ogg.npy")
+    said = mistake(tmp_path, "train.py", "--folds", "0")
+    assert "gone.ogg.npy is missing; run prepare_audios.py" in said
+
+
+def test_a_backbone_with_a_typo(tmp_path):
+    write_tiny_table(tmp_path)
+    said = mistake(tmp_path, "train.py", "--folds", "0", "--no-pretrained", "--base-model-name", "tf_eficientnet_b0")
+    assert "tf_efficientnet_b0" in said

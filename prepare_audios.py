@@ -384,7 +384,7 @@ def find_recordings(train_audio_dir: Path) -> list[str]:
         labels = [entry for entry in os.scandir(train_audio_dir) if entry.is_dir()]
         found = [f"{label.name}/{file.name}" for label in labels for file in os.scandir(label) if file.name[0] != "."]
     except OSError as error:
-        raise UserError(f"cannot look for recordings: {error}") from None
+        raise UserError(f"no recordings: {error.filename}: {error.strerror}") from None
     found = sorted(name for name in found if name.lower().endswith(SUFFIXES))
     if not found:
         raise UserError(f"no recordings: no <label>/*{' or *'.join(SUFFIXES)} in {train_audio_dir.resolve()}")

@@ -80,6 +80,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
     table = table[(table != "").any(axis=1)]
     if table.empty:
         raise UserError(f"{path}: no rows below the header")
+    table.attrs["source"] = str(path)
     return table
 
 
@@ -105,10 +106,10 @@ def check_metadata(metadata: pd.DataFrame, fold_group: str | None = None) -> pd.
         UserError: a needed column is missing or not text; a filename that is absolute, has `..`, backslashes or
             control characters, or starts as a formula; different rows for one filename.
     """
-    wanted = NEEDED_COLUMNS + ([fold_group] if fold_group else [])
-    if missing := [name for name in wanted if name not in metadata.columns]:
+    if missing := [name for name in (*NEEDED_COLUMNS, fold_group) if name and name not in metadata.columns]:
         there = ", ".join(map(repr, metadata.columns))
-        raise UserError(f"metadata: no column {' or '.join(map(repr, missing))}; the columns are {there}")
+        source = metadata.attrs.get("source", "metadata")
+        raise UserError(f"{source}: no column {' or '.join(map(repr, missing))}; the columns are {there}")
     for name in NEEDED_COLUMNS:
         if not pd.api.types.is_string_dtype(metadata[name]) or metadata[name].hasnans:
             raise UserError(f"metadata: {name} is not all text; read the table with split_data.read_metadata")
@@ -437,8 +438,8 @@ def main() -> None:
     if os.path.realpath(config.metadata_path) == os.path.realpath(config.train_dataframe_path):
         raise UserError(f"train_dataframe_path={config.train_dataframe_path} is the metadata itself; name another file")
     table, report = split(read_metadata(config.metadata_path), config)
-    text = table.select_dtypes(exclude="number")
-    table[text.columns] = text.apply(spreadsheet_safe)
+    text = table.select_dtypes(exclude="number").columns
+    table[text] = table[text].apply(spreadsheet_safe)
     _write(config.train_dataframe_path, table.to_csv(index=False, lineterminator="\n"))
     _write(config.fold_report_path, json.dumps(report, indent=1) + "\n")
     print(format_report(report))

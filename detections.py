@@ -1,4 +1,4 @@
-"""What was found in recordings: scores of windows, timelines and events, and the files they are written to.
+"""What was found in recordings: scores of windows, timelines and events, and the file that an interrupted run leaves.
 
 Times are seconds from the start of a recording, scores lie in [0, 1), and a species is the number of its class.
 """
@@ -6,20 +6,17 @@ Times are seconds from the start of a recording, scores lie in [0, 1), and a spe
 import base64
 import binascii
 import contextlib
-import csv
 import fcntl
-import itertools
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +26,6 @@ logger = logging.getLogger("birdclef.detections")
 
 AVERAGES = ("probability", "logit", "rank")
 BELOW_ONE = np.float32(1 - 2**-24)  # as in model.py: 1 itself would tie with the padding rows of the metric
-TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # any file name passes
 
 
 class Event(NamedTuple):
@@ -71,10 +67,10 @@ def average_models(scores: np.ndarray, how: str) -> np.ndarray:
     """Average (models, ..., C) probabilities over models as such, or as logits: (..., C) float32 below 1."""
     if how == "logit":
         clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-        mean = 1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(axis=0)))
+        mean = 1 / (1 + np.exp(-np.mean(np.log(clipped / (1 - clipped)), axis=0)))
     else:
-        mean = scores.mean(axis=0, dtype=np.float64)
-    return np.minimum(mean.astype(np.float32), BELOW_ONE)
+        mean = np.mean(scores, axis=0, dtype=np.float64)
+    return np.clip(np.asarray(mean, np.float32), 0, BELOW_ONE)
 
 
 def average_ranks(scores: np.ndarray) -> np.ndarray:
@@ -85,7 +81,7 @@ def average_ranks(scores: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     ranks = [rankdata(one, axis=0) / (scores.shape[1] + 1) for one in scores]
-    return np.mean(ranks, axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(ranks, axis=0), np.float32)
 
 
 def smooth(scores: np.ndarray, weight: float) -> np.ndarray:
@@ -117,10 +113,9 @@ class Timeline:
     def take(self, before: int) -> np.ndarray:
         """Give out the frames up to `before`, (n, C) float32; NaN where no clip was."""
         n = max(0, before - self._first)
-        self.add(self._first, np.zeros((0, self._total.shape[1])))
         lacking = max(0, n - len(self._total))
         mean = np.full((n, self._total.shape[1]), np.nan, np.float32)
-        np.divide(self._total[:n], self._count[:n], out=mean[: n - lacking], where=self._count[:n] > 0, casting="unsafe")
+        np.divide(self._total[:n], self._count[:n], out=mean[: n - lacking], where=self._count[:n] > 0)
         self._total, self._count, self._first = self._total[n:], self._count[n:], self._first + n
         return mean
 
@@ -186,13 +181,13 @@ class TimelineFile:
 
     def __init__(self, path: Path, class_names: Sequence[str], hop_s: float) -> None:
         self.path, self.class_names, self.hop_s, self.n_frames = path, list(class_names), hop_s, 0
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._pieces = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by close
 
     def add(self, frames: np.ndarray) -> None:
         """Append (n, C) frames."""
-        with _writing(self.path):
+        with writing(self.path):
             self._pieces.write(np.ascontiguousarray(frames, np.float32).tobytes())
         self.n_frames += len(frames)
 
@@ -200,7 +195,7 @@ class TimelineFile:
         """Put the file together and give it its name."""
         part = self.path.with_name(self.path.name + ".part")
         shape = (self.n_frames, len(self.class_names))
-        with _writing(self.path), self._pieces, zipfile.ZipFile(part, "w") as archive:
+        with writing(self.path), self._pieces, zipfile.ZipFile(part, "w") as archive:
             with archive.open("frames.npy", "w", force_zip64=True) as entry:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(entry, header)
@@ -212,7 +207,22 @@ class TimelineFile:
         os.replace(part, self.path)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 # An interrupted run --------------------------------------------------------------------------------------
+
+
+def identity(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in ns, by which a changed file is known."""
+    info = path.stat()
+    return [info.st_size, info.st_mtime_ns]
 
 
 class PartialResults:
@@ -232,7 +242,8 @@ class PartialResults:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self._places: dict[str, tuple[int, list[int]]] = {}  # name to (offset, identity) of the newest line
-        with _writing(path):
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a+b")  # noqa: SIM115 - closed by close
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,7 +272,7 @@ class PartialResults:
         self._file.truncate(sound)
 
     def _write(self, row: dict[str, Any]) -> None:
-        with _writing(self.path):
+        with writing(self.path):
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()
 
@@ -285,6 +296,14 @@ class PartialResults:
         starts_s = np.array(row.pop("starts_s"), np.float64)
         del row["identity"]
         return Recording(**row, starts_s=starts_s, scores=scores, events=events)
+
+    def __enter__(self) -> "PartialResults":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.close()
+        if kind is not None:
+            logger.warning("%s keeps what is done; the same command goes on from there", self.path)
 
     def close(self, *, delete: bool = False) -> None:
         """Close the file; a run that has written its output deletes it first."""
@@ -331,64 +350,3 @@ class Results:
                 scores = self._ranks[done : done + n_windows]
             done += n_windows
             yield replace(recording, scores=smooth(scores, self._weight) if self._weight else scores)
-
-
-# What goes into the output -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A sample_submission.csv: its format, its species in order, and its row ids."""
-
-    path: Path
-    form: str
-    species: list[str]
-    row_ids: list[str]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of the results is written, and how it is named.
-
-    Attributes:
-        class_names: label of each class.
-        period: seconds in a window.
-        folder: where the recordings lie, for those formats that name whole paths.
-        fmin: Hz, lower edge of what the model hears.
-        fmax: Hz, upper edge.
-        threshold: lowest score that is a detection; None takes the format's.
-        top_k: the most detections of one window; None has no limit.
-        wanted: (C,) bool, classes to write; the others score 0 in submissions.
-        names: label to (scientific, common) name.
-        sample: what a submission has to look like.
-        events: write events rather than windows, in the formats that list detections.
-    """
-
-    class_names: list[str]
-    period: float
-    folder: Path
-    fmin: float
-    fmax: float
-    threshold: float | None = None
-    top_k: int | None = None
-    wanted: np.ndarray | None = None
-    names: dict[str, tuple[str, str]] = field(default_factory=dict)
-    sample: Sample | None = None
-    events: bool = False
-
-    def name(self, species: int) -> tuple[str, str]:
-        """Scientific and common name; the label where there is none."""
-        label = self.class_names[species]
-        return self.names.get(label, (label, label))
-
-    def found(self, recording: Recording, threshold: float) -> Iterator[Event]:
-        """List detections by start, those of one window by falling score."""
-        wanted = np.ones(len(self.class_names), bool) if self.wanted is None else self.wanted
-        if self.events:
-            yield from (event for event in recording.events if wanted[event.species])
-            return
-        for start_s, scores in zip(recording.starts_s.tolist(), recording.scores, strict=True):
-            species = np.flatnonzero(wanted & (scores >= threshold))
-            species = species[np.argsort(-scores[species], kind="stable")][: self.top_k]
-            end_s = min(start_s + self.period, recording.seconds)
-            yield from (Event(start_s, end_s, int(one), float(scores[one])) for one in species)

@@ -1,0 +1,170 @@
+"""What scores clips: the checkpoints of one or more folds, found, checked against each other, and run.
+
+Torch is imported by what needs it and not before, so that a model in another form can be run without it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import Config, UserError
+from detections import identity
+from transforms import crop_or_pad, mel_power, mono_to_color, normalize_peak
+
+logger = logging.getLogger("birdclef.scorers")
+
+# What a clip has to look like: the folds of one run agree in it.
+AUDIO_SETTINGS = ("sample_rate", "period", "n_fft", "hop_length", "n_mels", "fmin", "fmax", "top_db", "audio_dtype")
+FIXED_SETTINGS = (*AUDIO_SETTINGS, "base_model_name")
+RUN_SETTINGS = ("device", "valid_bs", "num_workers")  # where it runs: as given
+PRECISION_SETTINGS = ("amp", "amp_dtype")  # as validation had them, unless given
+
+
+class TorchModels:
+    """Checkpoints of train.py, all of which score each clip just as validation would.
+
+    Args:
+        paths: of the checkpoints.
+        given: settings of the command line: where it runs is taken from them, all else from the checkpoints.
+
+    Raises:
+        UserError: a damaged checkpoint, or ones that differ in classes or audio settings.
+    """
+
+    def __init__(self, paths: Sequence[Path], given: Config) -> None:
+        import torch
+
+        import checkpoint as ckpt
+        from dataset import mel_settings, to_unit_image
+        from model import build_model, pick_amp_dtype, pick_device
+
+        self.device = pick_device(given.device)
+        self.models: list[torch.nn.Module] = []
+        for path in paths:
+            state = ckpt.read_checkpoint(path)
+            config = merge_settings(state["config"], given, path)
+            if not self.models:
+                self.config, self.class_names = config, list(state["class_names"])
+                self._memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+            check_agreement(path, config, state["class_names"], paths[0], self.config, self.class_names)
+            model = build_model(config, len(self.class_names), load_weights=False)
+            weights = state["ema"] if state["ema"] is not None else state["model"]  # what validation scored
+            ckpt.load_checkpoint(model, None, {**state, "model": weights}, restore_random_state=False)
+            self.models.append(model.to(self.device).to(memory_format=self._memory_format).eval())
+        self.amp_dtype = pick_amp_dtype(self.config, self.device)
+        self.identity = [*(f"{path} {identity(path)}" for path in paths), str(self.amp_dtype)]
+        self._mel, self._to_unit_image = mel_settings(self.config), to_unit_image
+
+    def enter_thread(self) -> None:
+        """Make ready a thread that will call `prepare`: the network's threads must not be fought over."""
+        import torch
+
+        torch.set_num_threads(1)  # of this thread alone
+
+    def prepare(self, clip: np.ndarray) -> np.ndarray:
+        """Make a clip (n,) float32, n from 1 to n_samples, an image (n_frames, n_mels), one of three equal channels."""
+        if self.config.audio_dtype == "int16":  # as prepare_audios.py rounds what training reads
+            clip = np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
+        waveform = normalize_peak(crop_or_pad(clip, self.config.n_samples))
+        image = self._to_unit_image(mel_power(waveform, **self._mel), self.config.top_db)
+        return mono_to_color(image.T)[0]
+
+    def score(self, images: Sequence[np.ndarray], *, frames: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Score a batch.
+
+        Args:
+            images: B of what `prepare` returns.
+            frames: whether framewise scores are wanted.
+
+        Returns:
+            Clipwise scores and frame maxima, (models, B, C) float32; framewise scores (models, B, n_frames, C) or None.
+
+        Raises:
+            UserError: scores that are not finite.
+        """
+        import torch
+
+        one_channel = torch.from_numpy(np.stack(images))[:, None].to(self.device)  # (B, 1, n_frames, n_mels)
+        batch = one_channel.expand(-1, 3, -1, -1).contiguous(memory_format=self._memory_format)
+        answers = []
+        for model in self.models:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None),
+            ):
+                output = model(batch)
+            framewise = output["framewise_output"]  # (B, n_frames, C)
+            parts = [output["clipwise_output"], framewise.amax(dim=1), *([framewise] if frames else [])]
+            answers.append([part.cpu().numpy() for part in parts])
+        clipwise, frame_max, *framewise = (np.stack(parts) for parts in zip(*answers, strict=True))
+        if not np.isfinite(clipwise).all():
+            raise UserError("scores are not finite; try --no-amp")
+        return clipwise, frame_max, framewise[0] if frames else None
+
+
+def merge_settings(trained: dict[str, Any], given: Config, path: Path) -> Config:
+    """Make the settings of a run: a checkpoint's own, and where and how it runs as given.
+
+    Raises:
+        UserError: another value was given for what the checkpoint fixes.
+    """
+    default = Config()
+    trained = {field.name: trained[field.name] for field in fields(Config) if field.name in trained}
+    for name in FIXED_SETTINGS:
+        if (value := getattr(given, name)) not in (getattr(default, name), trained.get(name)):
+            raise UserError(f"{name}: {path} was trained with {trained.get(name)!r}; {value!r} cannot be had from it")
+    changed = {name: getattr(given, name) for name in RUN_SETTINGS}
+    for name in PRECISION_SETTINGS:
+        if getattr(given, name) != getattr(default, name):
+            changed[name] = getattr(given, name)
+    return Config(**trained | changed)
+
+
+def check_agreement(
+    path: Path, config: Config, class_names: list[str], first: Path, first_config: Config, first_names: list[str]
+) -> None:
+    """Refuse a fold whose scores cannot be averaged with the first one's (UserError)."""
+    if class_names != first_names:
+        differ = ", ".join(sorted(set(class_names) ^ set(first_names))[:5]) or "their order"
+        raise UserError(f"{path} and {first} have other classes ({differ}) and cannot be averaged")
+    for name in AUDIO_SETTINGS:
+        one, other = getattr(config, name), getattr(first_config, name)
+        if one != other:
+            raise UserError(f"{path} has {name}={one!r}, {first} {other!r}; they cannot be averaged")
+
+
+def find_checkpoints(path: Path) -> list[Path]:
+    """Find what to predict with: a checkpoint, the best one of a fold's folder, or those of an experiment's folds.
+
+    The best is the newest by epoch number; a damaged one is passed over with a warning.
+
+    Raises:
+        UserError: there is none; the message says where it looked.
+    """
+    from checkpoint import CheckpointError, named_checkpoints, read_checkpoint
+
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        near = sorted(str(other) for other in path.parent.glob("Exp_*")) if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such model" + (f"; there are {', '.join(near)}" if near else ""))
+    folds = [fold for fold in path.glob("fold_*") if fold.name[5:].isdigit() and fold.is_dir()]
+    found = []
+    for folder in sorted(folds, key=lambda fold: int(fold.name[5:])) or [path]:
+        for item in reversed(named_checkpoints(folder)):
+            try:
+                read_checkpoint(item.path)
+            except CheckpointError as error:
+                logger.warning("%s; looking for the one before", error)
+                continue
+            found.append(item.path)
+            break
+        else:
+            logger.warning("%s holds no sound checkpoint of a best epoch; it is left out", folder)
+    if not found:
+        raise UserError(f"{path}: no model in it: neither Exp_*_epoch_*.pth nor fold_*/ with one; train.py makes them")
+    return found

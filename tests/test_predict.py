@@ -1,0 +1,451 @@
+"""From recordings to scores: the same as validation gives, for any batch, length, format and interruption."""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import checkpoint as ckpt
+import detections
+import predict
+import prepare_audios
+import scorers
+import train
+from configs import Config, UserError
+from model import build_model
+
+ROOT = Path(predict.__file__).parent
+SPECIES = ["NA", "bird1", "bird2"]
+RATE = 8000
+
+
+def tiny(**settings) -> Config:
+    given = {
+        "base_model_name": "test_efficientnet", "pretrained": False, "sample_rate": RATE, "fmax": 4000.0, "period": 1.0,
+        "n_mels": 32, "n_fft": 512, "hop_length": 128, "valid_bs": 4, "num_workers": 2, "device": "cpu",
+    }  # fmt: skip
+    return Config(**given | settings)
+
+
+def save_model(
+    path: Path, config: Config, *, seed: int = 0, class_names: list[str] = SPECIES, ema: bool = False
+) -> Path:
+    """An untrained checkpoint whose scores spread widely."""
+    torch.manual_seed(seed)
+    model = build_model(config, len(class_names))
+    with torch.no_grad():
+        for block in model.att_blocks:
+            block.cla.weight *= 200
+    weights = model.state_dict()
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    state = {
+        **{"model": other if ema else weights, "ema": weights if ema else None, "history": [], "fold": 0},
+        **{"epoch": 1, "batch": 0, "step": 1, "skipped_steps": 0, "bad_steps": 0, "best_loss": 0.1, "best_epoch": 1},
+        **{"optimizer": {}, "scheduler": {}, "scaler": {}, "rng": {}, "train_loss": {}, "versions": {}},
+        **{"class_names": list(class_names), "config": config.to_dict()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ckpt.save_checkpoint(path, state)
+    return path
+
+
+def song(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = 500 + 1000 * np.sin(2 * np.pi * 0.3 * time + seed)
+    return (0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / rate) + 0.02 * rng.standard_normal(len(time))).astype("f4")
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = RATE, **how) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, **{"subtype": "FLOAT"} | how)
+    return path
+
+
+def score(models, recordings: dict[str, Path], plan: predict.Plan, folder: Path) -> dict[str, detections.Recording]:
+    """All recordings, with scores averaged over models."""
+    folder.mkdir(exist_ok=True)
+    partial = detections.PartialResults(folder / "partial", {})
+    predict.run(models, recordings, plan, partial)
+    results = {one.name: one for one in detections.Results(partial, list(recordings), plan.average)}
+    partial.close(delete=True)
+    return results
+
+
+@pytest.fixture
+def models(tmp_path) -> scorers.TorchModels:
+    return scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny())
+
+
+@pytest.fixture
+def sounds(tmp_path) -> Path:
+    for number, seconds in enumerate((3.0, 0.3, 2.4)):
+        write_wav(tmp_path / "sounds" / f"s{number}.wav", song(seconds, seed=number))
+    return tmp_path / "sounds"
+
+
+# The same as validation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rate", "channels", "suffix"), [(RATE, 1, ".wav"), (44100, 2, ".flac"), (12000, 1, ".ogg")])
+@pytest.mark.parametrize("audio_dtype", ["float32", "int16"])
+def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audio_dtype):
+    """Prepared by prepare_audios.py and scored by train.validate, or streamed by predict.py: one and the same."""
+    config = tiny(root=tmp_path, audio_dtype=audio_dtype, valid_bs=3)
+    recordings = {}
+    for number, seconds in enumerate((1.7, 0.4, 1.0, 2.2)):
+        mono = song(seconds, rate, seed=number)
+        path = tmp_path / "sounds" / SPECIES[number % 3] / f"{number}{suffix}"
+        write_wav(path, np.stack([mono, 0.5 * mono][:channels], axis=1), rate, subtype=None)
+        recordings[path.relative_to(tmp_path / "sounds").as_posix()] = path
+        prepare_audios.prepare_recording(
+            path, config.train_np_dir / f"{path.relative_to(tmp_path / 'sounds')}.npy", sample_rate=RATE,
+            max_seconds=30.0, audio_dtype=audio_dtype, trim_db=None,
+        )  # fmt: skip
+    rows = [{"primary_label": name.split("/")[0], "labels": "", "filepath": f"{name}.npy"} for name in recordings]
+    df = pd.DataFrame(rows)
+    config.train_dir = tmp_path / "fold_0"
+    run = train.build_fold_run(df, df, 0, SPECIES, replace(config, num_workers=0), torch.device("cpu"))
+    checkpoint = save_model(tmp_path / "m.pth", config, ema=True)
+    run.model.load_state_dict(ckpt.read_checkpoint(checkpoint)["ema"])
+    _, meter = train.validate(run)
+
+    found = score(scorers.TorchModels([checkpoint], tiny(valid_bs=5)), recordings, predict.Plan(), tmp_path / "out")
+    first = np.stack([found[name].scores[0] for name in recordings])
+    assert first.std() > 0.05  # or the comparison would say little
+    np.testing.assert_allclose(first, meter.scores, atol=1e-6)
+
+
+def test_later_windows_and_the_last_shorter_one_are_clips_of_their_own(models, tmp_path):
+    """Each window scores as if it were a recording by itself."""
+    samples = song(3.4)
+    whole = {"w": write_wav(tmp_path / "whole.wav", samples)}
+    parts = {str(n): write_wav(tmp_path / f"{n}.wav", samples[n * RATE // 2 : n * RATE // 2 + RATE]) for n in range(6)}
+    found = score(models, whole, predict.Plan(stride_s=0.5), tmp_path / "a")["w"]
+    assert found.starts_s.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # the one at 2.5 s is the first to reach the end
+    assert found.seconds == pytest.approx(3.4)
+    wanted = np.concatenate([one.scores for one in score(models, parts, predict.Plan(), tmp_path / "b").values()])
+    np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
+
+
+def test_scores_do_not_depend_on_batches_or_threads(tmp_path, sounds):
+    path = save_model(tmp_path / "m.pth", tiny())
+    recordings = predict.audio.find_recordings(sounds)
+    results = []
+    for batch_size, n_threads in ((1, 1), (4, 2), (32, 3)):
+        models = scorers.TorchModels([path], tiny(valid_bs=batch_size, num_workers=n_threads))
+        found = score(models, recordings, predict.Plan(), tmp_path / f"b{batch_size}")
+        assert list(found) == ["s0.wav", "s1.wav", "s2.wav"]
+        assert [len(one.scores) for one in found.values()] == [3, 1, 3]
+        results.append(np.concatenate([one.scores for one in found.values()]))
+    np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+    np.testing.assert_allclose(results[2], results[0], atol=1e-6)
+
+
+def test_silence_has_scores(models, tmp_path):
+    found = score(
+        models, {"s": write_wav(tmp_path / "s.wav", np.zeros(2 * RATE, "f4"))}, predict.Plan(), tmp_path / "o"
+    )
+    assert found["s"].scores.shape == (2, 3) and np.array_equal(found["s"].scores[0], found["s"].scores[1])
+
+
+# Kinds of scores ----------------------------------------------------------------------------------------
+
+
+def raw(models, samples: np.ndarray) -> dict[str, np.ndarray]:
+    image = torch.from_numpy(models.prepare(samples))[None, None].expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        return {name: value.numpy()[0] for name, value in models.models[0](image).items()}
+
+
+def test_clip_scores_by_choice(models, tmp_path):
+    samples = song(1.0)
+    recordings = {"s": write_wav(tmp_path / "s.wav", samples)}
+    output = raw(models, samples)
+    clipwise, highest = output["clipwise_output"], output["framewise_output"].max(axis=0)
+    wanted = {"clipwise": clipwise, "framewise_max": highest, "mix": 0.75 * clipwise + 0.25 * highest}
+    for kind in predict.SCORES:
+        found = score(models, recordings, predict.Plan(score=kind), tmp_path / kind)
+        np.testing.assert_allclose(found["s"].scores[0], wanted[kind], atol=1e-6)
+
+
+def test_shifted_clips_stay_inside_the_recording_and_are_averaged(models, tmp_path):
+    samples = song(3.0)
+    recordings = {"s": write_wav(tmp_path / "s.wav", samples)}
+    found = score(models, recordings, predict.Plan(shifts_s=(0.25, -0.25)), tmp_path / "o")["s"]
+    wanted = []
+    for starts in ((0, 2000, 0), (8000, 10000, 6000), (16000, 16000, 14000)):
+        wanted.append(np.mean([raw(models, samples[at : at + RATE])["clipwise_output"] for at in starts], axis=0))
+    np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("average", detections.AVERAGES)
+def test_folds_are_averaged(tmp_path, sounds, average):
+    paths = [save_model(tmp_path / f"{seed}.pth", tiny(), seed=seed) for seed in (1, 2)]
+    recordings = predict.audio.find_recordings(sounds)
+    alone = []
+    for number, path in enumerate(paths):
+        found = score(scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / str(number))
+        alone.append(np.concatenate([one.scores for one in found.values()]))
+    plan = predict.Plan(average=average)
+    both = score(scorers.TorchModels(paths, tiny()), recordings, plan, tmp_path / "both")
+    both = np.concatenate([one.scores for one in both.values()])
+    if average == "rank":
+        wanted = (alone[0].argsort(axis=0).argsort(axis=0) + alone[1].argsort(axis=0).argsort(axis=0) + 2) / 2 / 8
+    elif average == "logit":
+        wanted = torch.sigmoid(torch.logit(torch.tensor(np.stack(alone), dtype=torch.float64)).mean(dim=0)).numpy()
+    else:
+        wanted = (alone[0] + alone[1]) / 2
+    np.testing.assert_allclose(both, wanted, atol=1e-6)
+
+
+# Frames and events --------------------------------------------------------------------------------------
+
+
+def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path):
+    samples = song(2.3)
+    recordings = {"sub/s": write_wav(tmp_path / "s.wav", samples)}
+    plan = predict.Plan(
+        stride_s=0.32, frames_dir=tmp_path / "frames", frame_species=(2, 0), events=detections.EventRule(0.5, 0.4)
+    )
+    found = score(models, recordings, plan, tmp_path / "o")["sub/s"]
+    n_frames = 1 + len(samples) // 128
+    piles = [[] for _ in range(n_frames + 80)]
+    for start in range(0, 6 * 2560, 2560):  # 0.32 s is 20 frames; the sixth window is the first to reach the end
+        for number, frame in enumerate(raw(models, samples[start : start + RATE])["framewise_output"]):
+            piles[start // 128 + number].append(frame)
+    wanted = np.array([np.mean(pile, axis=0) for pile in piles[:n_frames]])
+    with np.load(tmp_path / "frames" / "sub" / "s.npz") as saved:
+        np.testing.assert_allclose(saved["frames"], wanted[:, [2, 0]], atol=1e-6)
+        assert saved["species"].tolist() == ["bird2", "NA"] and float(saved["hop_s"]) == 0.016
+    finder = detections.EventFinder(plan.events, 0.016, 3)
+    finder.add(wanted.astype(np.float32))
+    events = finder.finish(2.3)
+    assert [event.species for event in found.events] == [event.species for event in events] != []
+    np.testing.assert_allclose(found.events, events, atol=1e-6)
+
+
+# Recordings that cannot be read -------------------------------------------------------------------------
+
+
+def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
+    folder = tmp_path / "sounds"
+    write_wav(folder / "b_good.wav", song(2.0))
+    (folder / "a_text.ogg").write_text("no audio")
+    (folder / "c_empty.wav").write_bytes(b"")
+    write_wav(folder / "d_no_samples.wav", np.zeros(0, "f4"))
+    write_wav(folder / "e_nan.wav", np.concatenate([song(1.5), np.full(RATE, np.nan, "f4")]))
+    whole = write_wav(folder / "f_cut.flac", song(20.0), subtype="PCM_16").read_bytes()
+    (folder / "f_cut.flac").write_bytes(whole[: len(whole) // 2])
+    plan = predict.Plan(frames_dir=tmp_path / "frames")
+    found = score(models, predict.audio.find_recordings(folder), plan, tmp_path / "o")
+    assert {one.name[:5] for one in (tmp_path / "frames").iterdir()} == {"b_goo", "e_nan", "f_cut"}
+    assert {name: one.status for name, one in found.items()} == {
+        "a_text.ogg": "unreadable", "b_good.wav": "ok", "c_empty.wav": "empty", "d_no_samples.wav": "empty",
+        "e_nan.wav": "non_finite", "f_cut.flac": "truncated",
+    }  # fmt: skip
+    assert len(found["e_nan.wav"].scores) == 2 and "from 1.500 s on" in found["e_nan.wav"].reason
+    assert 5 <= len(found["f_cut.flac"].scores) <= 11 and "of 20.00 s decoded" in found["f_cut.flac"].reason
+    assert all(np.isfinite(one.scores).all() for one in found.values())
+
+
+# An interrupted run -------------------------------------------------------------------------------------
+
+
+class Breaking(scorers.TorchModels):
+    """Stops, as if interrupted, after some batches."""
+
+    batches_left = 10**9
+    n_images = 0
+
+    def score(self, images, *, frames):
+        if not self.batches_left:
+            raise KeyboardInterrupt
+        self.batches_left -= 1
+        self.n_images += len(images)
+        return super().score(images, frames=frames)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
+    path = save_model(tmp_path / "m.pth", tiny())
+    recordings = predict.audio.find_recordings(sounds)
+    unbroken = score(scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / "whole")
+    models = Breaking([path], tiny())
+    models.batches_left = 1  # four clips: all of s0 and of s1
+    for wanted_images in (4, 3):
+        partial = detections.PartialResults(tmp_path / "partial", {"a": 1})
+        try:
+            models.n_images = 0
+            predict.run(models, recordings, predict.Plan(), partial)
+        except KeyboardInterrupt:
+            partial.close()
+        assert models.n_images == wanted_images
+        models.batches_left = 10
+    for one in detections.Results(partial, list(recordings), "probability"):
+        np.testing.assert_allclose(one.scores, unbroken[one.name].scores, atol=1e-6)
+    partial.close()
+
+
+def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
+    recordings = predict.audio.find_recordings(sounds)
+    partial = detections.PartialResults(tmp_path / "partial", {})
+    assert predict.run(models, recordings, predict.Plan(), partial) == pytest.approx(5.7)
+    assert predict.run(models, recordings, predict.Plan(), partial) == 0
+    write_wav(sounds / "s1.wav", song(1.5))
+    assert predict.run(models, recordings, predict.Plan(), partial) == pytest.approx(1.5)
+    assert partial["s1.wav"].scores.shape == (1, 2, 3)
+    partial.close()
+
+
+# Models -------------------------------------------------------------------------------------------------
+
+
+def named(folder: Path, epoch: int) -> Path:
+    return folder / ckpt.checkpoint_name(exp_id=1, fold=0, epoch=epoch, loss=0.1, cmap=0.5)
+
+
+def test_the_newest_best_checkpoint_of_each_fold_is_taken(tmp_path, caplog):
+    exp = tmp_path / "Exp_1"
+    for fold, epochs in ((0, (99, 100)), (10, (3,)), (2, (7, 8))):
+        for epoch in epochs:
+            save_model(named(exp / f"fold_{fold}", epoch), tiny())
+    damaged = named(exp / "fold_2", 8)
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    (exp / "fold_3").mkdir()
+    found = [named(exp / "fold_0", 100), named(exp / "fold_2", 7), named(exp / "fold_10", 3)]
+    assert scorers.find_checkpoints(exp) == found
+    assert str(damaged) in caplog.text and "fold_3 holds no sound checkpoint" in caplog.text
+    assert scorers.find_checkpoints(exp / "fold_0") == found[:1]
+    assert scorers.find_checkpoints(found[1]) == found[1:2]
+
+
+def test_where_there_is_no_model_it_says_where_it_looked(tmp_path):
+    (tmp_path / "Exp_4").mkdir()
+    with pytest.raises(UserError, match=r"Exp_47: no such model; there are .*Exp_4"):
+        scorers.find_checkpoints(tmp_path / "Exp_47")
+    with pytest.raises(UserError, match="no model in it"):
+        scorers.find_checkpoints(tmp_path / "Exp_4")
+
+
+def test_folds_that_do_not_fit_together_are_refused(tmp_path):
+    one = save_model(tmp_path / "1.pth", tiny())
+    other = save_model(tmp_path / "2.pth", tiny(), class_names=["NA", "bird1", "bird3"])
+    with pytest.raises(UserError, match=r"other classes \(bird2, bird3\)"):
+        scorers.TorchModels([one, other], tiny())
+    with pytest.raises(UserError, match=r"other classes \(their order\)"):
+        scorers.TorchModels([one, save_model(tmp_path / "3.pth", tiny(), class_names=SPECIES[::-1])], tiny())
+    with pytest.raises(UserError, match=r"top_db=60\.0"):
+        scorers.TorchModels([one, save_model(tmp_path / "4.pth", tiny(top_db=60.0))], tiny())
+
+
+def test_settings_of_the_model_cannot_be_changed_and_those_of_the_run_can(tmp_path):
+    trained = tiny(amp_dtype="bfloat16", valid_bs=7).to_dict()
+    settings = scorers.merge_settings(trained, Config(valid_bs=3, device="cpu", num_workers=1), Path("m.pth"))
+    assert (settings.valid_bs, settings.num_workers, settings.n_mels) == (3, 1, 32)
+    assert settings.amp_dtype == "bfloat16"  # as validation scored
+    assert scorers.merge_settings(trained, Config(amp=False), Path("m.pth")).amp is False
+    scorers.merge_settings(trained, tiny(), Path("m.pth"))  # the run's own YAML
+    with pytest.raises(UserError, match=r"n_mels: m\.pth was trained with 32; 64 cannot"):
+        scorers.merge_settings(trained, Config(n_mels=64), Path("m.pth"))
+
+
+# The command line ---------------------------------------------------------------------------------------
+
+
+def command(*args: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "predict.py"), *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+def call(monkeypatch, *args: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, args)])
+    return predict.main()
+
+
+def test_from_the_shell_to_a_submission(tmp_path, sounds):
+    save_model(named(tmp_path / "Exp_1" / "fold_0", 1), tiny())
+    answer = command(tmp_path / "Exp_1", sounds, "--output", tmp_path / "submission.csv", "--device", "cpu")
+    assert answer.returncode == 0, answer.stderr
+    table = pd.read_csv(tmp_path / "submission.csv")
+    assert table.columns.tolist() == ["row_id", *SPECIES]
+    assert table["row_id"].tolist() == ["s0_1", "s0_2", "s0_3", "s1_1", "s2_1", "s2_2", "s2_3"]
+    assert "3 recordings, 3 species" in answer.stdout and "x real time" in answer.stdout
+    assert f"wrote {tmp_path / 'submission.csv'}: 7 rows" in answer.stdout
+    assert not answer.stderr  # no bar without a terminal, no warning
+    assert not (tmp_path / "submission.csv.partial").exists()
+
+
+def test_help_is_quick_and_lists_the_flags():
+    answer = command("--help")
+    assert answer.returncode == 0 and "--sample-submission" in answer.stdout
+    code = "import sys, predict; print([m for m in ('torch', 'pandas', 'timm') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_several_formats_are_written_at_once(monkeypatch, capsys, tmp_path, sounds):
+    path = save_model(tmp_path / "m.pth", tiny())
+    forms = ["submission-2023", "long", "raven", "audacity", "birdnet"]
+    args = ["--format", *forms, "--num-workers", 1, "--no-amp", "--frames", tmp_path / "f", "--events"]
+    assert call(monkeypatch, path, sounds, "--output", tmp_path / "out.csv", "--threshold", 0.1, *args) == 0
+    names = {"out.submission-2023.csv", "out.long.csv", "out.raven.txt", "out.audacity", "out.birdnet.csv"}
+    assert names <= {one.name for one in tmp_path.iterdir()}
+    assert "5.7" not in capsys.readouterr().err
+    long = pd.read_csv(tmp_path / "out.long.csv", keep_default_na=False)
+    raven = pd.read_csv(tmp_path / "out.raven.txt", sep="\t", keep_default_na=False)
+    assert len(long) == len(raven) > 0
+    assert raven["File Offset (s)"].tolist() == pytest.approx(long["start_s"].tolist(), abs=1e-6)
+    with np.load(tmp_path / "f" / "s0.wav.npz") as saved:
+        assert saved["frames"].shape == (1 + 3 * RATE // 128, 3)
+
+
+def test_an_interrupted_command_keeps_its_partial_results(monkeypatch, tmp_path, sounds, caplog):
+    path = save_model(tmp_path / "m.pth", tiny())
+    args = [path, sounds, "--output", tmp_path / "s.csv", "--valid-bs", 4, "--device", "cpu"]
+    monkeypatch.setattr(predict, "TorchModels", Breaking)
+    monkeypatch.setattr(Breaking, "batches_left", 1)
+    with pytest.raises(KeyboardInterrupt):
+        call(monkeypatch, *args)
+    assert "s.csv.partial keeps what is done; the same command goes on" in caplog.text
+    lines = (tmp_path / "s.csv.partial").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines[1:]] == ["s0.wav", "s1.wav"]
+    assert not (tmp_path / "s.csv").exists()
+    monkeypatch.setattr(Breaking, "batches_left", 10)
+    with caplog.at_level(logging.INFO, "birdclef"):
+        assert call(monkeypatch, *args) == 0
+    assert "2 of 3 recordings were done before" in caplog.text
+    assert len(pd.read_csv(tmp_path / "s.csv")) == 7 and not (tmp_path / "s.csv.partial").exists()
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["MODEL", "nowhere", "--output", "o"], "nowhere: no such recording or folder"),
+    (["MODEL", "EMPTY", "--output", "o"], "no recordings in "),
+    (["Exp_9", "SOUNDS", "--output", "o"], "Exp_9: no such model"),
+    (["MODEL", "SOUNDS"], "required: --output"),
+    (["MODEL", "SOUNDS", "--output", "empty"], "empty is a folder; choose another --output"),
+    (["MODEL", "SOUNDS", "--output", "m.pth", "--format", "audacity"], "m.pth is a file; choose another --output"),
+    (["MODEL", "SOUNDS", "--output", "o", "--format", "csv"], "invalid choice: 'csv'"),
+    (["MODEL", "SOUNDS", "--output", "o", "--threshold", "2"], "2 is not between 0 and 1"),
+    (["MODEL", "SOUNDS", "--output", "o", "--top-k", "x"], "invalid number value: 'x'"),
+    (["MODEL", "SOUNDS", "--output", "o", "--average", "rank", "--events"], "--average rank orders whole windows"),
+    (["MODEL", "SOUNDS", "--output", "o", "--event-low", "0.9"], "--event-low 0.9 is above the threshold, 0.5"),
+    (["MODEL", "SOUNDS", "--output", "o", "--n-mels", "64"], "was trained with 32; 64 cannot"),
+    (["MODEL", "SOUNDS", "--output", "o", "--striide", "2"], "striide"),
+    (["MODEL", "SOUNDS", "--output", "o", "--taxonomy", "t.csv"], "t.csv: cannot be read"),
+])  # fmt: skip
+def test_mistakes_are_one_line(monkeypatch, tmp_path, sounds, args, message):
+    (tmp_path / "empty").mkdir()
+    places = {"MODEL": save_model(tmp_path / "m.pth", tiny()), "SOUNDS": sounds, "EMPTY": tmp_path / "empty"}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        call(monkeypatch, *(places.get(arg, arg) for arg in args))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "o").exists()

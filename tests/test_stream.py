@@ -1,0 +1,214 @@
+"""Recordings of any length, rate and format, decoded block by block."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stream as audio
+from configs import UserError
+from prepare_audios import prepare_recording
+
+ROOT = Path(audio.__file__).parent
+
+
+class Samples(audio.Stream):
+    """A stream of 0, 1, 2, ... in blocks of 7."""
+
+    def __init__(self, n_samples: int) -> None:
+        super().__init__(Path("none"), 1)
+        self._blocks = (np.arange(at, min(at + 7, n_samples), dtype=np.float32) for at in range(0, n_samples, 7))
+        self.longest = 0
+
+    def has(self, position: int) -> bool:
+        answer = super().has(position)
+        self.longest = max(self.longest, len(self._buffer))
+        return answer
+
+
+def whole(path: Path, rate: int) -> np.ndarray:
+    source = audio.Stream(path, rate)
+    assert not source.has(10**12)
+    return source.take(0, source.end)
+
+
+# Samples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".aiff", ".w64", ".caf", ".au"])
+def test_formats_give_the_samples_that_soundfile_gives(tmp_path, rng, suffix):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, 0.1 * rng.standard_normal(70_000), 32_000)
+    wanted = soundfile.read(path, dtype="float32")[0]
+    # libsndfile's MP3 decoder itself rounds the last bit of a sample differently, block by block
+    np.testing.assert_allclose(whole(path, 32_000), wanted, rtol=0, atol=1e-7 if suffix == ".mp3" else 0)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000, 96_000])
+def test_resampling_block_by_block_is_that_of_the_whole_to_the_bit(tmp_path, rng, rate):
+    samples = (0.1 * rng.standard_normal((3 * rate + 123, 2))).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    found = whole(tmp_path / "a.wav", 32_000)
+    assert len(found) == round(len(samples) * 32_000 / rate)
+    mono = samples @ np.full(2, 0.5, np.float32)
+    assert np.array_equal(found, soxr.resample(mono, rate, 32_000, quality="HQ")[: len(found)])
+
+
+def test_samples_equal_the_prepared_ones(tmp_path, rng):
+    """The prepared recording stops at max_seconds, the stream goes on."""
+    soundfile.write(tmp_path / "a.flac", 0.1 * rng.standard_normal((44_100 * 4, 3)), 44_100)
+    prepare_recording(
+        tmp_path / "a.flac",
+        tmp_path / "a.npy",
+        sample_rate=32_000,
+        max_seconds=2.0,
+        audio_dtype="float32",
+        trim_db=None,
+    )
+    prepared = np.load(tmp_path / "a.npy")
+    assert len(prepared) == 64_000
+    assert np.array_equal(whole(tmp_path / "a.flac", 32_000)[:64_000], prepared)
+
+
+# Clips --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 25), st.lists(st.integers(-9, 9), max_size=2))
+def test_windows_cover_the_recording_and_clips_stay_in_it(n, n_samples, stride, shifts):
+    source = Samples(n)
+    clips = list(audio.cut(source, n_samples, stride, shifts))
+    starts = [clip.start for clip in clips[:: 1 + len(shifts)]]
+    # as long as there is something left that no window has reached
+    wanted = [at for at in range(0, n, stride) if at == 0 or (at - stride + n_samples < n)]
+    assert starts == wanted
+    for number, clip in enumerate(clips):
+        assert clip.samples.tolist() == list(range(clip.begin, min(clip.begin + n_samples, n)))
+        shift = (0, *shifts)[number % (1 + len(shifts))]
+        latest = max(clip.start, n - n_samples)
+        assert clip.begin == min(max(clip.start + shift, 0), latest)
+    assert source.longest <= n_samples + stride + 2 * 9 + 2 * 7  # memory: a window, and what lies around it
+
+
+def test_dropping_what_is_not_decoded_yet_skips_it():
+    clips = list(audio.cut(Samples(50), n_samples=3, stride=20))
+    assert [clip.samples.tolist() for clip in clips] == [[0, 1, 2], [20, 21, 22], [40, 41, 42]]
+
+
+# Files --------------------------------------------------------------------------------------------------
+
+
+def test_recordings_are_found_in_subfolders_in_order(tmp_path):
+    for name in ("b.ogg", "a/z.WAV", "a/y.flac", ".hidden.ogg", ".cache/x.ogg", "notes.txt", "c.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "folder.ogg").mkdir()
+    assert list(audio.find_recordings(tmp_path)) == ["a/y.flac", "a/z.WAV", "b.ogg", "c.mp3"]
+    assert audio.find_recordings(tmp_path / "notes.txt") == {"notes.txt": tmp_path / "notes.txt"}
+
+
+def test_where_there_is_none_it_says_where_it_looked(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        audio.find_recordings(tmp_path)
+    with pytest.raises(UserError, match="no such recording or folder"):
+        audio.find_recordings(tmp_path / "nothing")
+
+
+# Threads ------------------------------------------------------------------------------------------------
+
+
+def run_in_order(sources, n_threads: int = 2, depth: int = 3):
+    return audio.in_order(sources, n_threads=n_threads, depth=depth, enter_thread=lambda: None)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_items_come_in_order_however_long_each_takes(n_threads):
+    def source(number: int):
+        for item in range(number):
+            time.sleep(0.002 * (5 - number))
+            yield number, item
+
+    sources = [lambda number=number: source(number) for number in range(5)]
+    found = list(run_in_order(sources, n_threads))
+    assert found == [(number, item) for number in range(5) for item in range(number)]
+
+
+def test_no_source_runs_further_ahead_than_asked():
+    made = [0, 0, 0]
+
+    def source(number: int):
+        for _ in range(100):
+            made[number] += 1
+            yield number
+
+    items = run_in_order([lambda number=number: source(number) for number in range(3)])
+    assert next(items) == 0
+    time.sleep(0.3)
+    assert made[0] <= 1 + 3 + 1 and made[1] <= 3 + 1 and made[2] == 0  # given, waiting, and in hand
+    items.close()
+    assert threading.active_count() == 1 or not [one for one in threading.enumerate() if "ThreadPool" in one.name]
+
+
+def test_an_error_comes_out_in_its_place_and_ends_the_threads():
+    def source():
+        yield 1
+        raise ValueError("broken")
+
+    items = run_in_order([source, lambda: iter(range(10**9))])
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+    assert not [one for one in threading.enumerate() if "ThreadPool" in one.name]
+
+
+# A day of audio -----------------------------------------------------------------------------------------
+
+DAY = """
+import logging, resource, sys
+from pathlib import Path
+import predict, scorers, detections
+from configs import Config
+from test_predict import save_model, tiny
+folder = Path(sys.argv[1])
+config = tiny(sample_rate=1000, fmax=500.0, period=200.0, n_fft=256, hop_length=4000, n_mels=16)
+path = save_model(folder / "m.pth", config, class_names=[str(number) for number in range(900)])
+models = scorers.TorchModels([path], Config(valid_bs=8, num_workers=2, device="cpu"))
+frames = predict.Plan(frames_dir=folder / "frames")
+for name, plan in (("minutes.wav", frames), ("day.wav", frames), ("day.wav", predict.Plan())):
+    with detections.PartialResults(folder / f"{name}{plan.needs_frames}.partial", {}) as partial:
+        predict.run(models, {name: folder / name}, plan, partial)
+        print(partial[name].scores.shape[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def long_wav(path: Path, seconds: int, rate: int = 1000) -> None:
+    """Silence with a header that counts it; the file takes no room on the disk."""
+    soundfile.write(path, np.zeros(0), rate, subtype="PCM_16")
+    n_bytes = 2 * seconds * rate
+    with open(path, "r+b") as file:
+        header = bytearray(file.read(44))
+        header[4:8], header[40:44] = (36 + n_bytes).to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
+        file.seek(0)
+        file.write(header)
+        file.truncate(44 + n_bytes)
+
+
+@pytest.mark.slow
+def test_a_day_takes_no_more_memory_than_ten_minutes(tmp_path):
+    long_wav(tmp_path / "minutes.wav", 600)
+    long_wav(tmp_path / "day.wav", 86_400)
+    line = [sys.executable, "-c", DAY, str(tmp_path)]
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin"}
+    answer = subprocess.run(line, capture_output=True, text=True, env=paths, timeout=300, check=False)
+    assert answer.returncode == 0, answer.stderr
+    found = [tuple(map(int, row.split())) for row in answer.stdout.splitlines()]
+    assert [n_windows for n_windows, _ in found] == [3, 432, 432]
+    # MB; the day's samples would take 345, its frames 78
+    assert found[-1][1] - found[0][1] < 50

@@ -1,0 +1,120 @@
+"""Say what a model finds in soundscapes whose birds are known, level by level.
+
+    python examples/score_soundscapes.py soundscapes/labels.csv windows.csv [events.csv]
+
+`labels.csv` is make_soundscapes.py's; `windows.csv` and `events.csv` are predict.py's long tables, the second with
+--events. Windows: for each level, those of a species in which a bird of that level sings against those without the
+species (ROC-AUC and average precision over all species together), and padded cmAP over all windows. Events: a bird is
+found when an event of its species overlaps it; an event that overlaps no bird of its species is a false alarm.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the metric is the project's own
+
+from metrics import macro_average_precision, macro_roc_auc, padded_cmap, padded_cmap_floor
+
+TEXT = {"file": str, "species": str, "primary_label": str}
+
+
+def overlap_s(start: np.ndarray, end: np.ndarray, other_start: float, other_end: float) -> np.ndarray:
+    """Seconds that spans (n,) share with another."""
+    return np.maximum(0, np.minimum(end, other_end) - np.maximum(start, other_start))
+
+
+def loudest_level(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float) -> np.ndarray:
+    """Give each row (window, species) the highest level in dB of its species in it, NaN where it does not sing.
+
+    Args:
+        windows: file, start_s, end_s, species.
+        labels: file, start_s, end_s, primary_label, snr_db.
+        least_s: a bird counts from this many seconds in the window.
+    """
+    level = np.full(len(windows), np.nan)
+    place = windows.groupby(["file", "species"], sort=False).indices
+    start, end = windows["start_s"].to_numpy(), windows["end_s"].to_numpy()
+    for bird in labels.itertuples():
+        rows = place.get((bird.file, bird.primary_label), np.array([], int))
+        heard = rows[overlap_s(start[rows], end[rows], bird.start_s, bird.end_s) >= least_s]
+        level[heard] = np.fmax(level[heard], bird.snr_db)
+    return level
+
+
+def score_windows(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0) -> pd.DataFrame:
+    """Table of windows, ROC-AUC and average precision for each level, against the windows without the species."""
+    level = loudest_level(windows, labels, least_s)
+    scores = windows["score"].to_numpy()
+    rows = []
+    for snr_db in sorted(labels["snr_db"].unique()):
+        chosen = (level == snr_db) | np.isnan(level)
+        truth, found = (level[chosen] == snr_db)[:, None].astype(int), scores[chosen][:, None]
+        rows.append(
+            {
+                "snr_db": snr_db,
+                "windows": int(truth.sum()),
+                "roc_auc": macro_roc_auc(truth, found),
+                "average_precision": macro_average_precision(truth, found),
+                "chance": padded_cmap_floor(truth.sum(axis=0), len(truth), 0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def score_all(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0) -> dict[str, float]:
+    """Padded cmAP with its floor, macro AP and macro ROC-AUC over all windows, as a competition would count."""
+    labelled = windows.assign(truth=~np.isnan(loudest_level(windows, labels, least_s)))
+    index = ["file", "start_s"]
+    truth = labelled.pivot(index=index, columns="species", values="truth").to_numpy().astype(int)
+    scores = labelled.pivot(index=index, columns="species", values="score").to_numpy()
+    return {
+        "cmap_pad_5": padded_cmap(truth, scores),
+        "cmap_pad_5_floor": padded_cmap_floor(truth.sum(axis=0), len(truth)),
+        "macro_ap": macro_average_precision(truth, scores),
+        "macro_roc_auc": macro_roc_auc(truth, scores),
+    }
+
+
+def score_events(events: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Table of birds and the share of them found at each level; and precision, recall and F1 over all."""
+    found = np.zeros(len(labels), bool)
+    right = np.zeros(len(events), bool)
+    start, end = events["start_s"].to_numpy(), events["end_s"].to_numpy()
+    place = events.groupby(["file", "species"], sort=False).indices
+    for number, bird in enumerate(labels.itertuples()):
+        rows = place.get((bird.file, bird.primary_label), np.array([], int))
+        hits = rows[overlap_s(start[rows], end[rows], bird.start_s, bird.end_s) > 0]
+        found[number], right[hits] = len(hits) > 0, True
+    by_level = labels.assign(found=found).groupby("snr_db")["found"].agg(["size", "mean"]).reset_index()
+    by_level.columns = ["snr_db", "birds", "found"]
+    precision = float(right.mean()) if len(events) else 0.0
+    recall = float(found.mean())
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return by_level, {"events": len(events), "precision": precision, "recall": recall, "f1": f1}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("windows", type=Path)
+    parser.add_argument("events", type=Path, nargs="?")
+    parser.add_argument("--least-seconds", type=float, default=1.0, help="of a bird in a window for it to count")
+    flags = parser.parse_args(args)
+    labels, windows = (pd.read_csv(path, dtype=TEXT, keep_default_na=False) for path in (flags.labels, flags.windows))
+    print(score_windows(windows, labels, flags.least_seconds).to_string(index=False, float_format="%.3f"))
+    everything = score_all(windows, labels, flags.least_seconds)
+    print("all windows: " + "  ".join(f"{name} {value:.4f}" for name, value in everything.items()))
+    if flags.events:
+        events = pd.read_csv(flags.events, dtype=TEXT, keep_default_na=False)
+        by_level, total = score_events(events, labels)
+        print(by_level.to_string(index=False, float_format="%.3f"))
+        print("all events: " + "  ".join(f"{name} {value:.4g}" for name, value in total.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -273,6 +273,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     add("--smooth", type=_number(0, 1), default=0.0, help="weight of each neighbouring window in a mean (default: 0)")
     add("--average", choices=detections.AVERAGES, default=detections.AVERAGES[0], help="how folds are averaged")
     add("--frames", type=Path, metavar="DIR", help="save each recording's framewise scores as DIR/<name>.npz")
+    add("--report", type=Path, metavar="FILE", help="write a page to look at and listen to, FILE.html")
     add("--events", action="store_true", help="write events of the timeline, not windows, in lists of detections")
     add("--event-low", type=_number(0, 1), help="an event ends below this score (default: half the threshold)")
     add("--event-min", type=_number(0), default=0.0, metavar="SECONDS", help="least duration of an event (default: 0)")
@@ -377,6 +378,29 @@ def write_outputs(paths: dict[str, Path], bad_path: Path, results: Results, sele
     return lines
 
 
+def write_page(
+    flags: argparse.Namespace, results: Results, selection: formats.Selection, models: TorchModels, plan: Plan
+) -> str:
+    """Write the page of the run, with the best detections to see and hear; say in a line what was written."""
+    from report import write_report
+
+    def framewise(samples: np.ndarray) -> np.ndarray:
+        frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
+        assert frames is not None
+        return detections.average_models(frames[:, 0], plan.average)
+
+    n_models, period = len(models.models), models.config.period
+    facts = {
+        "Model": f"{flags.model}" + (f", mean of {n_models} by {plan.average}" if n_models > 1 else ""),
+        "Recordings": str(flags.recordings.resolve()),
+        "Windows": f"{period:g} s, one every {plan.stride_s or period:g} s",
+        "Score": plan.score + (f", neighbours weigh {flags.smooth:g}" if flags.smooth else ""),
+        "Written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    n_clips = write_report(flags.report, results, selection, models.config, facts, framewise)
+    return f"wrote {flags.report}: {n_clips} clips to look at and listen to"
+
+
 def main() -> int:
     """Score what the command line names and say what came of it."""
     flags, config = read_command_line()
@@ -397,6 +421,8 @@ def main() -> int:
         results = Results(partial, list(recordings), plan.average, flags.smooth)
         bad_path = flags.output.with_name(f"{flags.output.stem}.bad_files.csv")
         lines = write_outputs(paths, bad_path, results, selection)
+        if flags.report is not None:
+            lines.append(write_page(flags, results, selection, models, plan))
         partial.close(delete=True)
     n_models = f", mean of {n} models" if (n := len(models.models)) > 1 else ""
     print(f"{len(recordings)} recordings, {len(models.class_names)} species{n_models}")

@@ -407,6 +407,17 @@ def test_several_formats_are_written_at_once(monkeypatch, capsys, tmp_path, soun
         assert saved["frames"].shape == (1 + 3 * RATE // 128, 3)
 
 
+def test_a_page_to_look_at_holds_the_detections_and_their_sound(monkeypatch, capsys, tmp_path, sounds):
+    path = save_model(tmp_path / "m.pth", tiny())
+    page = tmp_path / "report.html"
+    args = ["--output", tmp_path / "out.csv", "--report", page, "--threshold", 0.1, "--num-workers", 1, "--no-amp"]
+    assert call(monkeypatch, path, sounds, *args) == 0
+    assert f"wrote {page}: " in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert "s0.wav" in text and SPECIES[0] in text and "data:audio/" in text
+    assert "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text
+
+
 def test_an_interrupted_command_keeps_its_partial_results(monkeypatch, tmp_path, sounds, caplog):
     path = save_model(tmp_path / "m.pth", tiny())
     args = [path, sounds, "--output", tmp_path / "s.csv", "--valid-bs", 4, "--device", "cpu"]

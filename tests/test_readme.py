@@ -31,7 +31,14 @@ def commands(text: str) -> list[str]:
 
 def test_the_readme_shows_each_stage():
     shown = {command.split()[1] for command in commands(README)}
-    assert shown >= {"prepare_audios.py", "split_data.py", "train.py", "plot_loss_metric.py", "dataset.py"}
+    assert shown >= {
+        "prepare_audios.py",
+        "split_data.py",
+        "train.py",
+        "plot_loss_metric.py",
+        "dataset.py",
+        "predict.py",
+    }
     assert set(re.findall(r"make (\w+)", README)) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
 
 
@@ -54,6 +61,9 @@ def archive(tmp_path_factory) -> Path:
     subprocess.run([sys.executable, script, *make], cwd=folder, check=True, capture_output=True)
     shutil.copytree(folder / "data" / "train_audio", folder / "my" / "recordings")
     shutil.copy(folder / "data" / "train_metadata.csv", folder / "my" / "table.csv")
+    (folder / "data" / "test_soundscapes").mkdir()
+    copied = sorted((folder / "data" / "train_audio").glob("*/*.ogg"))[0]
+    shutil.copy(copied, folder / "data" / "test_soundscapes" / "soundscape_1.ogg")
     (folder / "experiment.yaml").write_text("exp_id: 5\n")
     return folder
 

@@ -1,27 +1,20 @@
 """Checkpoints that resume exactly: complete, plain, checked by a digest, never half-written."""
 
-import contextlib
-import csv
-import fcntl
 import hashlib
-import io
-import json
 import logging
 import math
 import os
-import pickle
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from configs import PATHS_UNDER_ROOT, Config, UserError, versions
+from configs import PATHS_UNDER_ROOT, Config, UserError
+from folder import put_in_place
 
 logger = logging.getLogger("birdclef.checkpoint")
 
@@ -36,12 +29,14 @@ FIXED_SETTINGS = (
     *("n_fft", "hop_length", "n_mels", "fmin", "fmax", "top_db"),
 )
 # Where and on what it runs changes nothing.
-FREE_SETTINGS = ("num_workers", "device", "folds", "resume", "debug", "train_dir", *PATHS_UNDER_ROOT, "root")
+FREE_SETTINGS = ("num_workers", "device", "folds", "resume", "verify", "debug", "train_dir", *PATHS_UNDER_ROOT, "root")
 # Schedules that are planned for a number of epochs: past it they would raise the rate again, or stop.
 PLANNED_SCHEDULERS = ("cosine", "one_cycle", "linear_warmup_cosine")
 DIGEST_MARK = b"sha256:"
 DIGEST_LENGTH = len(DIGEST_MARK) + 64
 PLAIN = (str, int, float, bool, type(None))
+# What every reader of a checkpoint relies on
+CONTENT = {"model": dict, "epoch": int, "step": int, "class_names": list, "config": dict, "history": list}
 
 
 class CheckpointError(UserError):
@@ -68,29 +63,6 @@ def named_checkpoints(train_dir: Path) -> list[NamedCheckpoint]:
 
 
 # Files ---------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: readers and a crash see the old content or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}; what was there before is unchanged") from None
-    _put_in_place(part, path)
-
-
-def _put_in_place(part: Path, path: Path) -> None:
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk only when its folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -120,7 +92,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         part.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written: {error}; the checkpoints before it are unchanged") from None
-    _put_in_place(part, path)
+    put_in_place(part, path)
 
 
 def _check_plain(value: Any, place: str) -> None:
@@ -162,25 +134,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: missing, truncated, altered, not a checkpoint of this project, or of a newer format.
     """
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - DIGEST_LENGTH))
-            mark, _, told = file.read().partition(DIGEST_MARK)
-            if mark or len(told) != 64 or _digest(file, size - DIGEST_LENGTH - 2).encode() != told:
-                raise CheckpointError(
-                    f"{path}: damaged, or not a checkpoint of this project (its digest does not match)"
-                )
+        _check_digest(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a stranger's file makes torch raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {version!r}; this code reads version {FORMAT_VERSION}")
+    if wrong := [name for name, kind in CONTENT.items() if not isinstance(state.get(name), kind)]:
+        raise CheckpointError(f"{path}: not a checkpoint of this project: no {', '.join(wrong)} in it")
     return state
+
+
+def _check_digest(path: Path) -> None:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - DIGEST_LENGTH))
+        mark, _, told = file.read().partition(DIGEST_MARK)
+        if mark or len(told) != 64 or _digest(file, size - DIGEST_LENGTH - 2).encode() != told:
+            raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project (its digest does not match)")
 
 
 # Resuming ------------------------------------------------------------------------------------------------
@@ -281,62 +258,15 @@ def load_checkpoint(
             raise CheckpointError(f"the checkpoint holds no state of the {name}, which this run uses")
         try:
             part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"the checkpoint's {name} does not fit this run: {reason}") from None
     if restore_random_state:
-        restore_rng(state["rng"])
-    return int(state["epoch"]), int(state["step"])
-
-
-@contextlib.contextmanager
-def lock_folder(train_dir: Path) -> Iterator[None]:
-    """Make the fold's folder and keep a second run out of it; the kernel drops the lock of a killed run.
-
-    Raises:
-        UserError: another run holds it, or the folder cannot be written.
-    """
-    try:
-        train_dir.mkdir(parents=True, exist_ok=True)
-        file = (train_dir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{train_dir}: cannot be written: {error.strerror}") from None
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{train_dir}: another run is training in this folder; choose another --exp-id") from None
-        yield
-
-
-@contextlib.contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Append the log lines of the block to a file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logger = logging.getLogger("birdclef")
-    if logger.level == logging.NOTSET:  # configure_logger was not called
-        logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-
-
-def set_aside(train_dir: Path) -> None:
-    """Move what an earlier run left into a subfolder `replaced_<n>`, so that a new one starts with nothing."""
-    names = [path for path in train_dir.iterdir() if path.name not in (".lock", "train.log")]
-    names = [path for path in names if not path.name.startswith("replaced_")]
-    if not names:
-        return
-    number = 1 + sum(path.name.startswith("replaced_") for path in train_dir.iterdir())
-    target = train_dir / f"replaced_{number}"
-    target.mkdir()
-    for path in names:
-        path.rename(target / path.name)
-    logger.info("%s: the earlier run now lies in %s", train_dir, target)
+            restore_rng(state["rng"])
+        except (RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise CheckpointError(f"the checkpoint's random state cannot be used: {error}") from None
+    return int(state["epoch"]), int(state["step"])
 
 
 def save_best(train_dir: Path, state: dict[str, Any], *, keep: int) -> None:
@@ -354,9 +284,18 @@ def save_best(train_dir: Path, state: dict[str, Any], *, keep: int) -> None:
 
 
 def prune_checkpoints(train_dir: Path, keep: int) -> None:
-    """Delete all but the last `keep` best checkpoints; the newest is the best of all."""
-    for item in named_checkpoints(train_dir)[:-keep]:
-        item.path.unlink(missing_ok=True)
+    """Delete all but the last `keep` best checkpoints that are sound; the newest of them is the best of all."""
+    sound = 0
+    for item in reversed(named_checkpoints(train_dir)):
+        if sound >= keep:
+            item.path.unlink(missing_ok=True)
+            continue
+        try:
+            _check_digest(item.path)
+        except (CheckpointError, OSError):  # a damaged one does not count: what it should replace stays
+            logger.warning("%s is damaged", item.path)
+            continue
+        sound += 1
 
 
 def capture_rng() -> dict[str, Any]:
@@ -367,67 +306,16 @@ def capture_rng() -> dict[str, Any]:
         "python": [version, list(words), next_gauss],
         "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put back what `capture_rng` took; CUDA states only where there are as many devices."""
+    """Put back what `capture_rng` took; that of the CUDA device only where there is one."""
     version, words, next_gauss = state["python"]
     random.setstate((version, tuple(words), next_gauss))
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-# The other records of a fold's folder ---------------------------------------------------------------------
-
-
-def write_settings(train_dir: Path, config: Config, class_names: list[str]) -> None:
-    """Write what a run depends on: every setting, versions and commit; and the order of the classes."""
-    settings = {"config": config.to_dict(), "versions": versions()}
-    write_atomically(train_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
-    names = json.dumps(class_names, ensure_ascii=False, indent=0)
-    write_atomically(train_dir / "classes.json", names.encode())
-
-
-def write_history(train_dir: Path, history: list[dict[str, Any]]) -> None:
-    """Write a row for each complete epoch; numbers as Python prints them, which read back to the same value."""
-    if not history:
-        return
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(history)
-    write_atomically(train_dir / "history.csv", text.getvalue().encode())
-
-
-def write_predictions(
-    train_dir: Path, scores: np.ndarray, labels: np.ndarray, filenames: list[str], class_names: list[str]
-) -> None:
-    """Write out-of-fold scores (N, C) as float32, labels (N, C) as uint8, filenames (N,) and class_names (C,)."""
-    content = io.BytesIO()
-    np.savez(
-        content,
-        scores=scores.astype(np.float32),
-        labels=labels.astype(np.uint8),
-        filenames=np.array(filenames),
-        class_names=np.array(class_names),
-    )
-    write_atomically(train_dir / "valid_predictions.npz", content.getvalue())
-
-
-def write_summary(config: Config) -> dict[str, Any]:
-    """Write `summary.json` from the histories on disk: each fold's best epoch by validation loss, and their mean."""
-    folds: dict[str, dict[str, float]] = {}
-    for path in sorted(config.exp_dir.glob("fold_*/history.csv"), key=lambda path: int(path.parent.name[5:])):
-        with path.open(newline="") as file:
-            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        folds[path.parent.name[5:]] = min(history, key=lambda row: row["valid_loss"])
-    names = [name for name in next(iter(folds.values())) if name.startswith(("valid_loss", "cmap", "macro"))]
-    mean = {name: sum(best[name] for best in folds.values()) / len(folds) for name in names}
-    summary = {"exp_id": config.exp_id, "folds": folds, "mean": mean}
-    write_atomically(config.exp_dir / "summary.json", json.dumps(summary, indent=2).encode())
-    return summary
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0])

@@ -50,26 +50,9 @@ SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
 HOW_SETTINGS_ARE_GIVEN = "Settings come from configs.py, then from --config FILE.yaml, then from these flags."
 
 DEPENDENCIES = [
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "torch",
-    "torchvision",
-    "timm",
-    "librosa",
-    "soundfile",
-    "soxr",
-    "scipy",
-    "torchlibrosa",
-    "albumentations",
-    "colorednoise",
-    "matplotlib",
-    "joblib",
-    "tqdm",
-    "pydantic",
-    "tyro",
-    "PyYAML",
-]
+    "numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "scipy",
+    "torchlibrosa", "albumentations", "colorednoise", "matplotlib", "joblib", "tqdm", "pydantic", "tyro", "PyYAML",
+]  # fmt: skip
 
 
 class UserError(ValueError):
@@ -96,6 +79,8 @@ class Config:
     seed: NotNegative = 8  # every random draw follows from it
     debug: bool = False  # a small subset of the recordings, two epochs, and DEBUG logs
     device: str = "auto"  # auto takes CUDA, else Apple's MPS, else the CPU; or cpu, cuda, cuda:1, mps
+    deterministic: bool = False  # CUDA too repeats itself, as far as torch can make it; slower
+    verify: bool = False  # read every prepared recording in full before training
     num_workers: NotNegative = Field(default_factory=lambda: min(8, _available_cpus()))  # processes that load data
 
     # Paths: a relative one lies under root
@@ -324,7 +309,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if settings is None:
         return {}
@@ -360,14 +345,15 @@ def _describe(error: ValidationError, source: str) -> str:
             hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(known)}"
             lines.append(f"{name}: no such field; {hint}")
         else:
-            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
+            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')} (got {repr(item['input'])[:80]})")
     return f"{source}: " + "; ".join(lines)
 
 
 def _unbox(text: str) -> str:
     """Put the words of tyro's framed error message on one line, with our own guess at a mistyped flag."""
-    lines = [line.strip("│ \t") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    words = " ".join("; see" if set(line) == {"─"} else line for line in lines if line)
+    lines = [line.strip("│| \t") for line in text.splitlines() if not line.startswith(("╭", "╰", "+", "-"))]
+    words = " ".join("; see" if set(line) <= {"─", "-"} else line for line in lines if line)
+    words = re.sub(r"^[A-Z][\w ]+ ; see ", "", words)  # the title, which stands apart where the frame is ASCII
     if unknown := re.match(r"Unrecognized options: (--[^\s,]+)", words):
         flags = ["--" + field.name.replace("_", "-") for field in fields(Config)]
         close = difflib.get_close_matches(unknown[1].replace("_", "-"), flags, n=3, cutoff=0.5)
@@ -385,14 +371,15 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(main())
     except UserError as error:
         logging.getLogger("birdclef").debug("where it happened", exc_info=True)
-        _stop(error)
+        message = str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    _stop(message)  # the error is gone by now, and with it the frames that hold loaders and their workers
 
 
-def _stop(error: UserError) -> NoReturn:
-    last_line = str(error).strip().splitlines()[-1]  # an error from a loader's worker carries its traceback above it
+def _stop(message: str) -> NoReturn:
+    last_line = message.strip().splitlines()[-1]  # an error from a loader's worker carries its traceback above it
     print(f"error: {last_line.removeprefix('configs.UserError: ')}", file=sys.stderr)
     sys.exit(2)
 
@@ -404,7 +391,7 @@ def check_command_line(module_name: str, description: str | None) -> None:
     try:
         load_config(description=description or "")
     except UserError as error:
-        _stop(error)
+        _stop(str(error))
 
 
 def next_command(script: str) -> str:

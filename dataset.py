@@ -6,8 +6,10 @@
 import argparse
 import logging
 import math
+import mmap
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 import transforms
 from configs import Config, UserError, configure_logger, load_config, run_main
@@ -98,15 +100,11 @@ def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
     for filepath in df["filepath"]:
         path = train_np_dir / filepath
         try:
-            shape, dtype, offset = read_npy_header(path)
-            whole = path.stat().st_size == offset + shape[0] * dtype.itemsize
-            fault = None if whole and shape[0] else "damaged: its size does not fit its header"
+            open_recording(path)
         except FileNotFoundError:
-            fault = "missing"
+            faults.append(f"{path} is missing")
         except (OSError, ValueError) as error:
-            fault = f"damaged: {error}"
-        if fault:
-            faults.append(f"{path} is {fault}")
+            faults.append(f"{path} is damaged: {error}")
     if faults:
         raise UserError(
             f"{len(faults)} of {len(df)} prepared recordings cannot be used; {faults[0]}; "
@@ -114,19 +112,30 @@ def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
         )
 
 
-def read_npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Read a prepared recording's shape (n,), dtype (float32 or int16) and offset of its samples in bytes.
+# As numpy writes the header of one channel: version 1.0, type, samples, and spaces to a multiple of 64 bytes.
+NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|<i2)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.DOTALL
+)
+
+
+def open_recording(path: Path) -> np.ndarray:
+    """Map a prepared recording into memory: (n,) float32 or int16, n >= 1, read-only.
+
+    As np.load does with mmap_mode="r", without its time, most of which goes into reading the header as Python.
 
     Raises:
-        ValueError: no .npy file, or not one of prepare_audios.py's.
+        OSError: it is missing or cannot be read.
+        ValueError: it is cut, empty, or not as prepare_audios.py writes it.
     """
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if len(shape) != 1 or dtype not in (np.float32, np.int16):
-            raise ValueError(f"holds {dtype} of shape {shape}, not one channel of float32 or int16")
-        return shape, dtype, file.tell()
+    with open(path, "rb", buffering=0) as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header = NPY_HEADER.match(data)
+    if not header:
+        raise ValueError("it is not one channel of float32 or int16 in a .npy file")
+    recording = np.frombuffer(data, header[1].decode(), offset=header.end())
+    if not 0 < len(recording) == int(header[2]):
+        raise ValueError("its size does not fit its header")
+    return recording
 
 
 def split_fold(df: pd.DataFrame, fold: int, rare_birds: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -193,9 +202,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self._augment_waveform = transforms.build_waveform_augmentation(config)
         self._masks = transforms.build_masks(config)
         self._mel = mel_settings(config)
-        self._pink = transforms.PinkNoiseImages(
-            config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel
-        )
+        self._pink = PinkNoiseImages(config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -264,7 +271,8 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         power = np.zeros((config.n_mels, config.n_frames), np.float32)
         for bird in birds:
             one = transforms.random_power(self._mel_power(bird, rng), 3, 0.5, rng)
-            power += one * np.float32(rng.uniform(1, 101))  # linear power: decibels do not add
+            one *= np.float32(rng.uniform(1, 101))
+            power += one  # linear power: decibels do not add
         image = to_unit_image(power, config.top_db)
         if rng.random() < config.p_white_noise_image:
             image = transforms.white_noise_image(image, rng)
@@ -292,7 +300,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
     def _read_clip(self, bird: int, n_samples: int, rng: np.random.Generator | None) -> np.ndarray:
         path = self.path(bird)
         try:
-            recording = np.load(path, mmap_mode="r", allow_pickle=False)
+            recording = open_recording(path)
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no prepared audio for {self.filename(bird)}; run prepare_audios.py first"
@@ -300,6 +308,37 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}; delete it and run prepare_audios.py again") from None
         return transforms.crop_or_pad(recording, n_samples, rng)
+
+
+class PinkNoiseImages:
+    """Log-mel images of 1/f noise, min-max scaled to [0, 1], each made when it is first drawn.
+
+    Image k follows from (seed, k) alone: it is the same in every worker. The noise is synthesised by FFT, so
+    it is periodic, with a period of n_frames * hop_length samples, and its frames wrap around. An image rolled
+    by r frames is thus exactly that of the noise delayed by r hops. `mel_settings` are those of `transforms.mel_power`.
+    """
+
+    def __init__(self, seed: int, *, n_frames: int, top_db: float, size: int = 32, **mel_settings: Any) -> None:
+        self.seed, self.n_frames, self.top_db = seed, n_frames, top_db
+        self.size, self.mel_settings = size, mel_settings
+        self._images: dict[int, np.ndarray] = {}
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return one of `size` images, rolled by a random number of frames: (n_mels, n_frames) float32."""
+        k, shift = int(rng.integers(self.size)), int(rng.integers(self.n_frames))
+        if k not in self._images:
+            self._images[k] = transforms.min_max(self.log_mel(k))
+        return np.roll(self._images[k], shift, axis=1)
+
+    def log_mel(self, k: int) -> np.ndarray:
+        """Make image k before it is scaled: (n_mels, n_frames) float32, dB."""
+        import colorednoise
+
+        hop_length, rng = self.mel_settings["hop_length"], np.random.default_rng((self.seed, k))
+        noise = colorednoise.powerlaw_psd_gaussian(1, self.n_frames * hop_length, random_state=rng)
+        margin = math.ceil(self.mel_settings["n_fft"] / 2 / hop_length)  # frames that meet mel_power's zeros
+        power = transforms.mel_power(np.pad(noise, margin * hop_length, mode="wrap"), **self.mel_settings)
+        return transforms.power_to_db(power[:, margin : margin + self.n_frames], self.top_db)
 
 
 def mel_settings(config: Config) -> dict[str, Any]:
@@ -312,8 +351,11 @@ def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
     """Scale power to decibels below its own peak, and those from [-top_db, 0] to [0, 1]; silence is 0 throughout."""
     if not power.any():
         return np.zeros_like(power)
-    decibels = transforms.power_to_db(power, top_db)
-    return (decibels - decibels.max() + np.float32(top_db)) / np.float32(top_db)
+    image = transforms.power_to_db(power, top_db)
+    image -= image.max()
+    image += np.float32(top_db)
+    image /= np.float32(top_db)
+    return image
 
 
 def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -341,82 +383,18 @@ def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray
     return primary, known.to_numpy(), starts.astype(np.int64)
 
 
-# Batches ------------------------------------------------------------------------------------------------
-
-
-class EpochSampler(Sampler[list[Key]]):
-    """Batches of (epoch, index) keys, in an order that (seed, epoch) alone decides.
-
-    The epoch travels with each key, because an attribute set on the data set never reaches workers that persist
-    (pytorch/pytorch issue 97326). Iteration starts at the batch that `set_position` named, so that a run
-    stopped inside an epoch goes on there without loading what it has already seen.
-
-    Args:
-        n_items: length of the data set.
-        batch_size: items in a batch; the last one may be smaller.
-        seed: the run's seed.
-        shuffle: a new order each epoch; otherwise rows in order.
-    """
-
-    def __init__(self, n_items: int, batch_size: int, *, seed: int, shuffle: bool) -> None:
-        self.n_items, self.batch_size, self.seed, self.shuffle = n_items, batch_size, seed, shuffle
-        self.epoch, self.first_batch = 0, 0
-
-    def set_position(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch and its batch that the next iteration starts with."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    def __len__(self) -> int:
-        """Return the batches of a whole epoch."""
-        return -(-self.n_items // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = self.order(self.epoch)
-        for batch in range(self.first_batch, len(self)):
-            yield [(self.epoch, int(index)) for index in self._of_batch(order, batch)]
-
-    def keys(self, batch: int) -> list[Key]:
-        """List the keys of one batch of the current epoch."""
-        return [(self.epoch, int(index)) for index in self._of_batch(self.order(self.epoch), batch)]
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the rows in the order of an epoch, (n_items,) int64."""
-        if not self.shuffle:
-            return np.arange(self.n_items)
-        return np.random.default_rng((self.seed, epoch)).permutation(self.n_items)
-
-    def _of_batch(self, order: np.ndarray, batch: int) -> np.ndarray:
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
-
-
-def build_loader(dataset: WaveformDataset, config: Config, device: torch.device) -> tuple[DataLoader, EpochSampler]:
-    """Make the loader of a data set and the sampler that says which epoch and batch it starts with."""
-    train = dataset.mode == "train"
-    sampler = EpochSampler(len(dataset), config.train_bs if train else config.valid_bs, seed=config.seed, shuffle=train)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
-        pin_memory=device.type == "cuda",  # so that the copy to the device can run beside the computation
-        generator=torch.Generator(),  # its own, or each epoch would draw the workers' seed from torch's global one
-    )
-    return loader, sampler
-
-
 # What the model sees ------------------------------------------------------------------------------------
 
 
 def draw_contact_sheet(dataset: WaveformDataset, n_images: int, save_path: Path) -> Path:
-    """Draw the first images of epoch 1 with their targets, low frequencies at the bottom, and save a PNG."""
+    """Draw images of rows spread over the table with their targets, low frequencies at the bottom, and save a PNG."""
     from matplotlib.figure import Figure
 
     config, columns = dataset.config, min(3, n_images)
     rows = -(-n_images // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    order = EpochSampler(len(dataset), 1, seed=config.seed, shuffle=dataset.mode == "train").order(1)
     for position in range(n_images):
-        item = dataset[1, int(order[position % len(dataset)])]
+        item = dataset[1, position * len(dataset) // n_images]
         axes = figure.add_subplot(rows, columns, position + 1, xlabel="seconds", ylabel="mel band")
         extent = (0.0, config.period, 0, config.n_mels)
         axes.imshow(item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", extent=extent)

@@ -3,8 +3,9 @@
 Torch is imported by what needs it and not before, so that a model in another form can be run without it.
 """
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ AUDIO_SETTINGS = ("sample_rate", "period", "n_fft", "hop_length", "n_mels", "fmi
 FIXED_SETTINGS = (*AUDIO_SETTINGS, "base_model_name")
 RUN_SETTINGS = ("device", "valid_bs", "num_workers")  # where it runs: as given
 PRECISION_SETTINGS = ("amp", "amp_dtype")  # as validation had them, unless given
+
+
+EXPORT_FORMAT = "birdclef waveform 1"  # what inputs, outputs and metadata of export.py's files are
+
+Session = Callable[[np.ndarray], Sequence[np.ndarray]]  # waveforms to clipwise and framewise scores
 
 
 class TorchModels:
@@ -104,6 +110,83 @@ class TorchModels:
         if not np.isfinite(clipwise).all():
             raise UserError("scores are not finite; try --no-amp")
         return clipwise, frame_max, framewise[0] if frames else None
+
+
+class ExportedModel:
+    """A file of export.py, run by onnxruntime or OpenVINO; torch is not imported.
+
+    Log-mel and the mean over folds are inside the file, so what `prepare` makes are waveforms.
+
+    Args:
+        path: .onnx, or .xml with its .bin beside it.
+        given: settings of the command line: where it runs is taken from them, all else from the file.
+
+    Raises:
+        UserError: not a file of export.py, or the library that runs it is not installed.
+    """
+
+    def __init__(self, path: Path, given: Config) -> None:
+        try:
+            self._run, about = (_open_openvino if path.suffix == ".xml" else _open_onnx)(path)
+        except ModuleNotFoundError as error:
+            raise UserError(f"{path} needs {error.name}; python -m pip install -r requirements-export.txt") from None
+        except Exception as error:  # each library raises its own
+            raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        if about.get("format") != EXPORT_FORMAT:
+            raise UserError(f"{path}: not a file of export.py, or of another version of it")
+        self.config = merge_settings(json.loads(about["settings"]), given, path)
+        self.class_names: list[str] = json.loads(about["class_names"])
+        self.models = [path]
+        self.identity = [f"{path} {identity(path)}"]
+
+    def enter_thread(self) -> None:
+        """Make ready a thread that will call `prepare`: there is nothing to do."""
+
+    def prepare(self, clip: np.ndarray) -> np.ndarray:
+        """Make a clip (n,) float32, n from 1 to n_samples, a waveform (n_samples,)."""
+        if self.config.audio_dtype == "int16":  # as prepare_audios.py rounds what training reads
+            clip = np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
+        return crop_or_pad(clip, self.config.n_samples)
+
+    def score(
+        self, waveforms: Sequence[np.ndarray], *, frames: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Score a batch, as TorchModels.score does, with one model."""
+        clipwise, framewise = self._run(np.stack(waveforms))
+        if not np.isfinite(clipwise).all():
+            raise UserError("scores are not finite; export the model again")
+        return clipwise[None], framewise.max(axis=1)[None], framewise[None] if frames else None
+
+
+def _open_onnx(path: Path) -> tuple[Session, dict[str, str]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    return lambda waveforms: session.run(["clipwise", "framewise"], {"waveform": waveforms}), about
+
+
+def _open_openvino(path: Path) -> tuple[Session, dict[str, str]]:
+    import openvino
+
+    core = openvino.Core()
+    program = core.read_model(path)
+    about = {}
+    if program.has_rt_info(["birdclef"]):
+        names = program.get_rt_info(["birdclef"]).value
+        about = {name: program.get_rt_info(["birdclef", name]).value for name in names}
+    # Left to itself it computes in bfloat16 where the processor can, which moves scores by up to 0.2.
+    compiled = core.compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda waveforms: [np.array(part) for part in compiled(waveforms).values()], about
+
+
+def open_models(path: Path, given: Config) -> TorchModels | ExportedModel:
+    """Open what to predict with: an exported file, or checkpoints (see find_checkpoints)."""
+    if path.suffix in (".onnx", ".xml") and path.is_file():
+        return ExportedModel(path, given)
+    return TorchModels(find_checkpoints(path), given)
 
 
 def merge_settings(trained: dict[str, Any], given: Config, path: Path) -> Config:

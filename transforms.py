@@ -50,9 +50,10 @@ def crop_or_pad(waveform: np.ndarray, n_samples: int, rng: np.random.Generator |
     spare = len(waveform) - n_samples
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     source = np.asarray(waveform[start : start + n_samples])
-    clip = np.zeros(n_samples, np.float32)
+    clip = np.empty(n_samples, np.float32)
     whole = n_samples - n_samples % len(source)
     clip[:whole].reshape(-1, len(source))[:] = source
+    clip[whole:] = 0
     if waveform.dtype == np.int16:
         clip *= np.float32(1 / 32767)
     return clip
@@ -263,20 +264,26 @@ def mel_power(
 
     if waveform.ndim != 1 or not len(waveform) or n_fft % 2:
         raise ValueError(f"expected a waveform (n,) with n >= 1 and an even n_fft, got {waveform.shape}, {n_fft}")
-    padded = np.zeros(len(waveform) + n_fft, np.float32)
+    padded = np.zeros(len(waveform) + n_fft)
     padded[n_fft // 2 : -n_fft // 2] = waveform
-    bank = mel_bank(sample_rate, n_fft, n_mels, fmin, fmax)
-    window = torch.hann_window(n_fft, dtype=torch.float64)
+    window, bank = _hann_window(n_fft), mel_bank(sample_rate, n_fft, n_mels, fmin, fmax)
     frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)  # (n_frames, n_fft), a view
     parts = []
     # 1 MB at a time stays in the cache. MKL's FFT treats each frame by itself, and the sparse product
     # (one weight in 110 is not 0) runs in this thread: the number of threads cannot change a bit.
     for some_frames in frames.split(max(1, 2**17 // n_fft)):
-        spectrum = torch.fft.rfft(some_frames * window).numpy()  # (frames, 1 + n_fft // 2) complex128
-        amplitude = np.abs(spectrum.astype(np.complex64))
-        amplitude *= amplitude
-        parts.append(bank @ amplitude.T)  # (n_mels, frames)
+        spectrum = torch.view_as_real(torch.fft.rfft(some_frames * window))  # (frames, 1 + n_fft // 2, 2) float64
+        squares = spectrum.float().square_().numpy()
+        power = np.add(squares[..., 0].T, squares[..., 1].T, order="C")  # (1 + n_fft // 2, frames)
+        parts.append(bank @ power)  # (n_mels, frames)
     return np.concatenate(parts, axis=1)
+
+
+@lru_cache
+def _hann_window(n_fft: int) -> torch.Tensor:
+    import torch
+
+    return torch.hann_window(n_fft, dtype=torch.float64)
 
 
 def power_to_db(power: np.ndarray, top_db: float) -> np.ndarray:
@@ -319,15 +326,25 @@ def _noise_unit(image: np.ndarray, rng: np.random.Generator) -> np.float32:
     return image.mean() * np.float32(0.05 * rng.uniform(0.3, 1.3))
 
 
+def _noise(shape: tuple[int, ...], offset: float, unit: np.float32, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.random(shape, np.float32)
+    noise += np.float32(offset)
+    noise *= unit
+    return noise
+
+
 def white_noise_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Add (U[0, 1) + 10) * mean * 0.05 * U[0.3, 1.3), the mean being the image's."""
     unit = _noise_unit(image, rng)
-    return image + (rng.random(image.shape, np.float32) + 10) * unit
+    return _noise(image.shape, 10, unit, rng) + image
 
 
 def pink_noise_image(image: np.ndarray, pink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Add (pink + 2.5) * 4 * mean * 0.05 * U[0.3, 1.3); `pink` is in [0, 1], of the image's shape and type."""
-    return image + (pink + np.float32(2.5)) * (4 * _noise_unit(image, rng))
+    noisy = pink + np.float32(2.5)
+    noisy *= 4 * _noise_unit(image, rng)
+    noisy += image
+    return noisy
 
 
 def band_noise_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -339,7 +356,7 @@ def band_noise_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     start = int(rng.integers(n_mels // 2, endpoint=True))
     stop = int(rng.integers(min(start + 20, n_mels), n_mels, endpoint=True))
     noisy = np.array(image, np.float32)
-    noisy[start:stop] += (rng.random(noisy[start:stop].shape, np.float32) + 9) * unit
+    noisy[start:stop] += _noise(noisy[start:stop].shape, 9, unit, rng)
     return noisy
 
 
@@ -357,38 +374,7 @@ def frequency_shaping(image: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 def mono_to_color(image: np.ndarray) -> np.ndarray:
     """Scale to [0, 1] and repeat: two axes, in either order, to (3, ...). A flat image gives zeros."""
-    return np.repeat(min_max(image)[None], 3, axis=0)
-
-
-class PinkNoiseImages:
-    """Log-mel images of 1/f noise, min-max scaled to [0, 1], each made when it is first drawn.
-
-    Image k follows from (seed, k) alone: it is the same in every worker. The noise is synthesised by FFT, so
-    it is periodic, with a period of n_frames * hop_length samples, and its frames wrap around. An image rolled
-    by r frames is thus exactly that of the noise delayed by r hops. `mel_settings` are those of `mel_power`.
-    """
-
-    def __init__(self, seed: int, *, n_frames: int, top_db: float, size: int = 32, **mel_settings: Any) -> None:
-        self.seed, self.n_frames, self.top_db = seed, n_frames, top_db
-        self.size, self.mel_settings = size, mel_settings
-        self._images: dict[int, np.ndarray] = {}
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one of `size` images, rolled by a random number of frames: (n_mels, n_frames) float32."""
-        k, shift = int(rng.integers(self.size)), int(rng.integers(self.n_frames))
-        if k not in self._images:
-            self._images[k] = min_max(self.log_mel(k))
-        return np.roll(self._images[k], shift, axis=1)
-
-    def log_mel(self, k: int) -> np.ndarray:
-        """Make image k before it is scaled: (n_mels, n_frames) float32, dB."""
-        import colorednoise
-
-        hop_length, rng = self.mel_settings["hop_length"], np.random.default_rng((self.seed, k))
-        noise = colorednoise.powerlaw_psd_gaussian(1, self.n_frames * hop_length, random_state=rng)
-        margin = math.ceil(self.mel_settings["n_fft"] / 2 / hop_length)  # frames that meet mel_power's zeros
-        power = mel_power(np.pad(noise, margin * hop_length, mode="wrap"), **self.mel_settings)
-        return power_to_db(power[:, margin : margin + self.n_frames], self.top_db)
+    return np.repeat(min_max(np.ascontiguousarray(image))[None], 3, axis=0)
 
 
 @lru_cache(maxsize=1)

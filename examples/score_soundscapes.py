@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the metric is
 
 from metrics import macro_average_precision, macro_roc_auc, padded_cmap, padded_cmap_floor
 
+LABEL_COLUMNS = ["file", "start_s", "end_s", "primary_label", "snr_db"]
 TEXT = {"file": str, "species": str, "primary_label": str}
 
 
@@ -38,10 +39,10 @@ def loudest_level(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float) -
     level = np.full(len(windows), np.nan)
     place = windows.groupby(["file", "species"], sort=False).indices
     start, end = windows["start_s"].to_numpy(), windows["end_s"].to_numpy()
-    for bird in labels.itertuples():
-        rows = place.get((bird.file, bird.primary_label), np.array([], int))
-        heard = rows[overlap_s(start[rows], end[rows], bird.start_s, bird.end_s) >= least_s]
-        level[heard] = np.fmax(level[heard], bird.snr_db)
+    for file, bird_start, bird_end, species, snr_db in labels[LABEL_COLUMNS].to_numpy():
+        rows = place.get((file, species), np.array([], int))
+        heard = rows[overlap_s(start[rows], end[rows], bird_start, bird_end) >= least_s]
+        level[heard] = np.fmax(level[heard], snr_db)
     return level
 
 
@@ -85,9 +86,9 @@ def score_events(events: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFra
     right = np.zeros(len(events), bool)
     start, end = events["start_s"].to_numpy(), events["end_s"].to_numpy()
     place = events.groupby(["file", "species"], sort=False).indices
-    for number, bird in enumerate(labels.itertuples()):
-        rows = place.get((bird.file, bird.primary_label), np.array([], int))
-        hits = rows[overlap_s(start[rows], end[rows], bird.start_s, bird.end_s) > 0]
+    for number, (file, bird_start, bird_end, species, _) in enumerate(labels[LABEL_COLUMNS].to_numpy()):
+        rows = place.get((file, species), np.array([], int))
+        hits = rows[overlap_s(start[rows], end[rows], bird_start, bird_end) > 0]
         found[number], right[hits] = len(hits) > 0, True
     by_level = labels.assign(found=found).groupby("snr_db")["found"].agg(["size", "mean"]).reset_index()
     by_level.columns = ["snr_db", "birds", "found"]

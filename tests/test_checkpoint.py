@@ -1,12 +1,9 @@
 """Checkpoints: complete, plain, checked, and never half-written."""
 
-import json
 import logging
 import os
 import pickle
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +126,44 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert [item.name for item in tmp_path.iterdir()] == ["last.pth"]
 
 
+def test_a_checkpoint_of_version_1_still_loads():
+    state = ckpt.read_checkpoint(Path(__file__).parent / "data" / "checkpoint_version_1.pth")
+    model, optimizer, _ = make_parts()
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    assert ckpt.load_checkpoint(model, optimizer, state, scheduler=scheduler) == (1, 1)
+    assert model.weight.tolist() == [[0.0, 0.125, 0.25], [0.375, 0.5, 0.625]] and model.bias.tolist() == [0.5, -0.25]
+    assert (scheduler.best, state["class_names"], state["config"]["n_mels"]) == (0.5, ["NA", "22961"], 224)
+    ckpt.check_same_setup(state, Path("last.pth"), Config(), ["NA", "22961"])
+
+
+def test_signed_garbage_is_an_error_and_nothing_else(tmp_path, rng):
+    """A stranger can compute a digest: what lies under it may be anything."""
+    path = tmp_path / "last.pth"
+    ckpt.save_checkpoint(path, make_state())
+    content = path.read_bytes()
+    unsigned = content[: -ckpt.DIGEST_LENGTH - 2] + b"\0\0"
+    for _ in range(150):
+        damaged = bytearray(unsigned)
+        for position in rng.integers(len(damaged), size=int(rng.integers(1, 30))):
+            damaged[position] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        ckpt._sign(path)
+        try:
+            state = ckpt.read_checkpoint(path)
+            ckpt.load_checkpoint(torch.nn.Linear(3, 2), None, state)
+        except ckpt.CheckpointError as error:
+            assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", ["model", "epoch", "class_names", "config", "history"])
+def test_a_checkpoint_without_a_part_says_which(tmp_path, missing):
+    state = make_state()
+    del state[missing]
+    ckpt.save_checkpoint(tmp_path / "last.pth", state)
+    with pytest.raises(ckpt.CheckpointError, match=f"not a checkpoint of this project: no {missing} in it"):
+        ckpt.read_checkpoint(tmp_path / "last.pth")
+
+
 # Which one to go on from ---------------------------------------------------------------------------------
 
 
@@ -175,6 +210,16 @@ def test_pruning_keeps_the_last_ones_by_number(tmp_path):
     ckpt.prune_checkpoints(tmp_path, 2)
     assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [10, 100]
     assert (tmp_path / "Exp_47_notes.pth").exists()
+
+
+def test_pruning_never_deletes_the_newest_sound_one(tmp_path):
+    for epoch in (2, 3, 4):
+        save_named(tmp_path, epoch)
+    newest = ckpt.named_checkpoints(tmp_path)[-1].path
+    newest.write_bytes(newest.read_bytes()[:-1])
+    ckpt.prune_checkpoints(tmp_path, 1)
+    assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [3, 4]
+    assert ckpt.get_initial_checkpoint(Config(train_dir=tmp_path)).name.startswith("Exp_47_fold_0_epoch_3_")
 
 
 # Into the parts of a run ---------------------------------------------------------------------------------
@@ -251,58 +296,3 @@ def test_check_same_setup_names_what_differs(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         ckpt.check_same_setup(state, path, Config(epochs=200, num_workers=7, device="cpu"), names)
     assert caplog.messages == [f"{path}: epochs was 120, from here on it is 200"]
-
-
-# The fold's folder ---------------------------------------------------------------------------------------
-
-
-def test_a_second_run_is_kept_out_and_a_killed_one_leaves_no_lock(tmp_path):
-    code = (
-        "import sys, time; from pathlib import Path; from checkpoint import lock_folder\n"
-        "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
-    )
-    root = str(Path(ckpt.__file__).parent)
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another run is training"), ckpt.lock_folder(tmp_path):
-            pass
-        holder.kill()
-    with ckpt.lock_folder(tmp_path):
-        assert (tmp_path / ".lock").exists()
-
-
-def test_set_aside_loses_nothing(tmp_path):
-    for number in (1, 2):
-        (tmp_path / "history.csv").write_text(str(number))
-        ckpt.set_aside(tmp_path)
-        assert not (tmp_path / "history.csv").exists()
-    assert [(tmp_path / f"replaced_{n}" / "history.csv").read_text() for n in (1, 2)] == ["1", "2"]
-
-
-def test_history_reads_back_to_the_same_numbers(tmp_path):
-    history = [{"epoch": 1, "valid_loss": 0.1 + 0.2}, {"epoch": 2, "valid_loss": 1 / 3}]
-    ckpt.write_history(tmp_path, history)
-    assert (tmp_path / "history.csv").read_text() == "epoch,valid_loss\n1,0.30000000000000004\n2,0.3333333333333333\n"
-
-
-def test_summary_takes_each_folds_best_epoch_and_the_mean(tmp_path):
-    config = Config(models_dir=tmp_path)
-    for fold, losses in {0: [0.5, 0.25, 0.5], 10: [1.0, 0.75]}.items():
-        config.fold_dir(fold).mkdir(parents=True)
-        rows = [{"epoch": n, "valid_loss": loss, "cmap_pad_5": 1 - loss} for n, loss in enumerate(losses, 1)]
-        ckpt.write_history(config.fold_dir(fold), rows)
-    summary = ckpt.write_summary(config)
-    assert summary == json.loads((tmp_path / "Exp_47" / "summary.json").read_text())
-    assert list(summary["folds"]) == ["0", "10"]
-    assert [summary["folds"][fold]["epoch"] for fold in ("0", "10")] == [2, 2]
-    assert summary["mean"] == {"valid_loss": 0.5, "cmap_pad_5": 0.5}
-
-
-def test_predictions_need_no_pickle(tmp_path):
-    scores, labels = np.array([[0.25, 0.5]]), np.array([[False, True]])
-    ckpt.write_predictions(tmp_path, scores=scores, labels=labels, filenames=["a/ü.ogg"], class_names=["a", "NA"])
-    with np.load(tmp_path / "valid_predictions.npz", allow_pickle=False) as found:
-        assert found["scores"].tolist() == [[0.25, 0.5]] and found["scores"].dtype == np.float32
-        assert found["labels"].tolist() == [[0, 1]] and found["labels"].dtype == np.uint8
-        assert found["filenames"].tolist() == ["a/ü.ogg"] and found["class_names"].tolist() == ["a", "NA"]

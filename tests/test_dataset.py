@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import dataset as data
+from batches import EpochSampler, build_loader
 from configs import Config, UserError
 
 CPU = torch.device("cpu")
@@ -202,8 +203,8 @@ def test_construction_makes_no_noise_and_opens_no_file(df, config, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("work at construction")
 
-    monkeypatch.setattr(np, "load", refuse)
-    monkeypatch.setattr("transforms.PinkNoiseImages.log_mel", refuse)
+    monkeypatch.setattr(data, "open_recording", refuse)
+    monkeypatch.setattr("dataset.PinkNoiseImages.log_mel", refuse)
     dataset = data.WaveformDataset(df, config, "train")
     with pytest.raises(AssertionError, match="work at construction"):
         _ = dataset[1, 0]
@@ -221,7 +222,7 @@ def test_a_row_costs_bytes_not_objects(df, config):
 
 
 def test_each_epoch_shows_every_row_once_in_another_order():
-    sampler = data.EpochSampler(10, 4, seed=8, shuffle=True)
+    sampler = EpochSampler(10, 4, seed=8, shuffle=True)
     orders = []
     for epoch in (1, 2):
         sampler.set_position(epoch)
@@ -231,11 +232,11 @@ def test_each_epoch_shows_every_row_once_in_another_order():
         orders.append([index for batch in batches for _, index in batch])
         assert sorted(orders[-1]) == list(range(10))
     assert orders[0] != orders[1]
-    assert list(data.EpochSampler(3, 2, seed=8, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2)]]
+    assert list(EpochSampler(3, 2, seed=8, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2)]]
 
 
 def test_a_resumed_epoch_goes_on_at_its_next_batch():
-    sampler = data.EpochSampler(10, 3, seed=8, shuffle=True)
+    sampler = EpochSampler(10, 3, seed=8, shuffle=True)
     sampler.set_position(5)
     whole = list(sampler)
     sampler.set_position(5, 2)
@@ -246,7 +247,7 @@ def test_a_resumed_epoch_goes_on_at_its_next_batch():
 def test_workers_and_epochs_give_the_same_batches_as_none(df, config):
     def batches(num_workers):
         config.num_workers = num_workers
-        loader, sampler = data.build_loader(data.WaveformDataset(df, config, "train"), config, CPU)
+        loader, sampler = build_loader(data.WaveformDataset(df, config, "train"), config, CPU)
         found = []
         for epoch in (1, 2):  # the second one through workers that persist
             sampler.set_position(epoch)
@@ -260,7 +261,7 @@ def test_workers_and_epochs_give_the_same_batches_as_none(df, config):
 
 
 def test_the_loader_leaves_torchs_random_state_alone(df, config):
-    loader, _ = data.build_loader(data.WaveformDataset(df, config, "train"), config, CPU)
+    loader, _ = build_loader(data.WaveformDataset(df, config, "train"), config, CPU)
     state = torch.get_rng_state()
     next(iter(loader))
     assert torch.equal(state, torch.get_rng_state())

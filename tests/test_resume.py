@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import checkpoint as ckpt
+import step as one_step
 import train
 from configs import Config
 from tests.test_train import make_recordings
@@ -107,13 +108,13 @@ def test_stopped_inside_epochs_again_and_again(df, config, monkeypatch):
 def test_a_batch_is_never_seen_twice_in_a_resumed_epoch(df, config, monkeypatch):
     config = copy_of(config, checkpoint_every_steps=1, epochs=1)
     seen = []
-    original = train.forward_loss
+    original = one_step.mix_batch
 
     def recorded(run, batch):
         seen.append((run.epoch, run.batch))
         return original(run, batch)
 
-    monkeypatch.setattr(train, "forward_loss", recorded)
+    monkeypatch.setattr(one_step, "mix_batch", recorded)
     run_until(df, config, monkeypatch, step=1)
     train.run(df, config)
     assert seen == [(0, 0), (0, 1), (0, 2), (0, 3)]

@@ -12,9 +12,12 @@ from sklearn.metrics import average_precision_score
 
 import checkpoint as ckpt
 import dataset as data
+import folder
+import step
 import train
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
+from model import pick_amp_dtype, pick_device
 
 CPU = torch.device("cpu")
 SPECIES = ["bird0", "bird1", "bird2"]
@@ -89,11 +92,11 @@ def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
     run = build(df, config)
     run.model.eval()
     batch = next(iter(run.train_loader))
-    loss = train.forward_loss(run, batch)
+    loss = step.forward_loss(run, step.mix_batch(run, batch))
 
     rng = np.random.default_rng((config.seed, 1, 0, 1))  # (seed, epoch, batch, 1), as forward_loss draws it
     rng.random(1 if kind == "mixup" else 2)
-    mix = getattr(train, kind)
+    mix = getattr(step, kind)
     alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
     images, targets_a, targets_b, lam = mix(batch["image"], batch["targets"], alpha, rng)
     output = run.model(images)
@@ -189,12 +192,12 @@ def test_an_overflowing_step_is_skipped_the_scale_halves_and_training_goes_on(df
 
 
 def test_amp_is_off_by_itself_only_where_it_does_not_pay(config):
-    assert train.pick_amp_dtype(config, CPU) is None
-    assert train.pick_amp_dtype(config, torch.device("cuda")) is torch.float16
+    assert pick_amp_dtype(config, CPU) is None
+    assert pick_amp_dtype(config, torch.device("cuda")) is torch.float16
     config.amp_dtype = "bfloat16"
-    assert train.pick_amp_dtype(config, CPU) is torch.bfloat16
+    assert pick_amp_dtype(config, CPU) is torch.bfloat16
     config.amp = False
-    assert train.pick_amp_dtype(config, CPU) is None
+    assert pick_amp_dtype(config, CPU) is None
 
 
 def test_one_scaler_serves_the_whole_run(df, config, monkeypatch):
@@ -287,26 +290,26 @@ def test_a_run_leaves_what_the_contract_says(df, config):
     before = df.copy(deep=True)
     summary = train.run(df, config)
     pd.testing.assert_frame_equal(df, before)
-    folder = config.fold_dir(0)
-    history = pd.read_csv(folder / "history.csv")
+    fold_dir = config.fold_dir(0)
+    history = pd.read_csv(fold_dir / "history.csv")
     assert list(history["epoch"]) == [1, 2] and list(history["step"]) == [3, 6]
     wanted = {"lr", "train_loss", "valid_loss", "macro_ap", "macro_roc_auc", "skipped_steps"}
     wanted |= {f"cmap_pad_{n}{floor}" for n in (1, 3, 5) for floor in ("", "_floor")}
     assert wanted <= set(history.columns) and history.notna().all(axis=None)
     best = history.loc[history["valid_loss"].idxmin()]
     name = ckpt.checkpoint_name(exp_id=47, fold=0, epoch=int(best.epoch), loss=best.valid_loss, cmap=best.cmap_pad_5)
-    state = torch.load(folder / name, weights_only=True)
-    assert state["class_names"] == SPECIES == json.loads((folder / "classes.json").read_text())
-    assert ckpt.read_checkpoint(folder / "last.pth")["epoch"] == 2
-    with np.load(folder / "valid_predictions.npz") as found:
+    state = torch.load(fold_dir / name, weights_only=True)
+    assert state["class_names"] == SPECIES == json.loads((fold_dir / "classes.json").read_text())
+    assert ckpt.read_checkpoint(fold_dir / "last.pth")["epoch"] == 2
+    with np.load(fold_dir / "valid_predictions.npz") as found:
         assert found["scores"].shape == found["labels"].shape == (6, 3)
         assert found["filenames"][0] == df["filepath"][0].removesuffix(".npy")
         recomputed = average_precision_score(found["labels"], found["scores"], average="macro")
     assert recomputed == pytest.approx(best.macro_ap, abs=1e-12)
     assert summary == json.loads((config.exp_dir / "summary.json").read_text())
     assert summary["folds"]["0"]["valid_loss"] == best.valid_loss
-    assert "fold 0 epoch   2" in (folder / "train.log").read_text()
-    assert Config(**ckpt.yaml.safe_load((folder / "config.yaml").read_text())["config"]).n_mels == 32
+    assert "fold 0 epoch   2" in (fold_dir / "train.log").read_text()
+    assert Config(**folder.yaml.safe_load((fold_dir / "config.yaml").read_text())["config"]).n_mels == 32
 
 
 def test_the_history_is_there_after_each_epoch_not_after_all_folds(df, config, monkeypatch):
@@ -326,7 +329,7 @@ def test_the_same_seed_writes_the_same_history_byte_for_byte(df, config, tmp_pat
     train.run(df, config)
     other = Config(**{**config.to_dict(), "exp_id": 48})
     train.run(df, other)
-    first, second = (folder / "history.csv" for folder in (config.fold_dir(0), other.fold_dir(0)))
+    first, second = (path / "history.csv" for path in (config.fold_dir(0), other.fold_dir(0)))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -404,11 +407,11 @@ def test_a_folder_trained_with_other_classes(df, config):
 
 def test_a_device_that_is_not_there(config):
     with pytest.raises(UserError, match="device 'cuda:99' cannot be used"):
-        train.pick_device("cuda:99")
+        pick_device("cuda:99")
 
 
 def test_two_runs_in_one_folder(df, config):
-    with ckpt.lock_folder(config.fold_dir(0)), pytest.raises(UserError, match="another run is training"):
+    with folder.lock_folder(config.fold_dir(0)), pytest.raises(UserError, match="another run is training"):
         train.run(df, config)
 
 

@@ -11,8 +11,8 @@ from reference_signal import mel_edges, octave_slope_db
 
 import transforms
 from configs import Config
+from dataset import PinkNoiseImages
 from transforms import (
-    PinkNoiseImages,
     band_noise_image,
     build_masks,
     cut_rectangles,

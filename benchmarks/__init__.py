@@ -1,0 +1,1 @@
+"""Measurements of this project against the straightforward way; see README.md."""

@@ -1,0 +1,71 @@
+"""Training and validation items on one core, with the default recipe, against the straightforward way.
+
+    python -m benchmarks.item [--root FOLDER] [--items 50] [--repeats 7] [--growth 0]
+
+--root takes a folder with train.csv and train_np instead of made-up recordings; --growth N makes N more training items
+and reports how much memory they left behind.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks import timing
+from benchmarks.baseline import BaselineDataset
+from benchmarks.material import prepared_archive
+from dataset import WaveformDataset
+
+PINK_IMAGES = 20  # enough to draw from; 2000 would take minutes before the first item
+
+
+def main() -> None:
+    """Measure and report."""
+    options = timing.parse_options("item", __doc__ or "", root=None, items=50, growth=0)
+    with prepared_archive(options.root) as (config, df), timing.one_core():
+        started = time.perf_counter()
+        train = WaveformDataset(df, config, "train")
+        ours_s = time.perf_counter() - started
+        valid = WaveformDataset(df, config, "valid")
+        started = time.perf_counter()
+        baseline = BaselineDataset(df, config, "train", n_pink=PINK_IMAGES)
+        baseline_s = time.perf_counter() - started
+        baseline_valid = BaselineDataset(df, config, "valid")
+        take(train, 8 * train._pink.size)()  # until the pink-noise images, made once in a run, are there
+        rows = []
+        for what, ours, theirs in [("training", train, baseline), ("validation", valid, baseline_valid)]:
+            candidates = {"ours": take(ours, options.items), "baseline": take(theirs, options.items)}
+            for row in timing.summarise(timing.alternate(candidates, options.repeats), options.items, "clip"):
+                rows.append({"item": what, **row})
+        facts: dict[str, Any] = {
+            "construction, ms": 1e3 * ours_s,
+            f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms": 1e3 * baseline_s,
+        }
+        if options.growth:
+            facts[f"memory that {options.growth} items left behind, MB"] = growth(train, options.growth)
+    timing.report("item", rows, facts)
+
+
+def take(dataset: Any, n_items: int) -> Callable[[], None]:
+    """Return a function that makes the next `n_items` items, going round."""
+    indices: Iterator[int] = itertools.cycle(range(len(dataset)))
+
+    def run() -> None:
+        for index in itertools.islice(indices, n_items):
+            dataset[index]
+
+    return run
+
+
+def growth(dataset: WaveformDataset, n_items: int) -> float:
+    """Make items of many epochs; return the MB this process holds more at the end than after the first 200."""
+    before = 0.0
+    for number in range(n_items):
+        if number == min(200, n_items // 2):
+            before = timing.resident_mb()
+        dataset[number // len(dataset), number % len(dataset)]
+    return timing.resident_mb() - before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""predict.py on a file of export.py: the checkpoint's scores, without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from configs import Config, UserError
+from scorers import ExportedModel
+from tests.test_export import config, export_with, need_onnx  # noqa: F401 - config is a fixture
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def sounds(tmp_path, rng) -> Path:
+    """Recordings of another rate than the model's, one of them shorter than a clip."""
+    (tmp_path / "sounds").mkdir()
+    for number, seconds in enumerate((2.5, 0.3)):
+        time = np.arange(int(seconds * 22_050)) / 22_050
+        waveform = 0.3 * np.sin(2 * np.pi * 1000 * (number + 1) * time) + 0.01 * rng.standard_normal(len(time))
+        sf.write(tmp_path / "sounds" / f"s{number}.wav", waveform, 22_050)
+    return tmp_path / "sounds"
+
+
+def predict(model: Path, sounds: Path, output: Path, *, after: str = "pass") -> pd.DataFrame:
+    code = f"import sys; sys.argv[0] = 'predict.py'; import predict; code = predict.main(); {after}; sys.exit(code)"
+    flags = [
+        str(model),
+        str(sounds),
+        "--output",
+        str(output),
+        "--format",
+        "long",
+        "--threshold",
+        "0",
+        "--stride",
+        "0.5",
+    ]
+    answer = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return pd.read_csv(output, dtype={"species": str}, keep_default_na=False)
+
+
+@pytest.mark.slow
+def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, sounds, tmp_path):  # noqa: F811
+    need_onnx()
+    path, _ = export_with(config, config.fold_dir(0), "--to", "onnx", "--output", tmp_path / "model.onnx")
+    found = predict(path, sounds, tmp_path / "onnx.csv", after="assert 'torch' not in sys.modules")
+    wanted = predict(config.fold_dir(0), sounds, tmp_path / "torch.csv")
+    keys = ["file", "start_s", "species"]
+    both = found.merge(wanted, on=keys, suffixes=("", "_torch"))
+    assert len(both) == len(found) == len(wanted) == 3 * (4 + 1)  # species, and windows of both recordings
+    assert np.abs(both["score"] - both["score_torch"]).max() < 1e-4
+    assert both["score"].nunique() > 10
+
+
+def test_a_file_of_someone_else_is_refused(tmp_path):
+    need_onnx()
+    path = tmp_path / "other.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(UserError, match="other.onnx: cannot be read"):
+        ExportedModel(path, Config())

@@ -27,6 +27,7 @@ from scorers import RUN_SETTINGS, ExportedModel, TorchModels, open_models
 
 logger = logging.getLogger("birdclef.predict")
 
+Models = TorchModels | ExportedModel
 SCORES = ("clipwise", "framewise_max", "mix")
 MIX = np.float32(0.75)  # of the clipwise score; the rest is the frame maximum's
 BAR = "{percentage:3.0f} %|{bar}| {elapsed} and {remaining} to go, done at {eta:%H:%M}{postfix}"
@@ -78,7 +79,7 @@ class Item(NamedTuple):
     image: np.ndarray | None = None
 
 
-def clips_of(name: str, path: Path, models: TorchModels | ExportedModel, plan: Plan) -> Iterator[Item]:
+def clips_of(name: str, path: Path, models: Models, plan: Plan) -> Iterator[Item]:
     """Decode a recording and prepare its clips, one by one."""
     rate = models.config.sample_rate
     source = audio.Stream(path, rate)
@@ -103,7 +104,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 class Tally:
     """What comes back from the network for one recording, window by window."""
 
-    def __init__(self, name: str, models: TorchModels | ExportedModel, plan: Plan) -> None:
+    def __init__(self, name: str, models: Models, plan: Plan) -> None:
         self.name, self.plan, self.config = name, plan, models.config
         self.n_models, self.class_names = len(models.models), models.class_names
         self._starts: list[int] = []
@@ -160,7 +161,7 @@ class Tally:
             self._file.add(frames[:, species])
 
 
-def run(models: TorchModels | ExportedModel, recordings: dict[str, Path], plan: Plan, partial: PartialResults) -> float:
+def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: PartialResults) -> float:
     """Score the recordings that are not in the partial results yet, and add each when it is done.
 
     Args:
@@ -196,9 +197,7 @@ def run(models: TorchModels | ExportedModel, recordings: dict[str, Path], plan: 
     return seconds
 
 
-def score_batch(
-    models: TorchModels | ExportedModel, images: list[np.ndarray], plan: Plan
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def score_batch(models: Models, images: list[np.ndarray], plan: Plan) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Score a batch as planned; give for each image scores (models, C) and, if needed, frames (models, n_frames, C)."""
     if not images:
         return
@@ -273,6 +272,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     add("--smooth", type=_number(0, 1), default=0.0, help="weight of each neighbouring window in a mean (default: 0)")
     add("--average", choices=detections.AVERAGES, default=detections.AVERAGES[0], help="how folds are averaged")
     add("--frames", type=Path, metavar="DIR", help="save each recording's framewise scores as DIR/<name>.npz")
+    add("--report", type=Path, metavar="FILE", help="write a page to look at and listen to, FILE.html")
     add("--events", action="store_true", help="write events of the timeline, not windows, in lists of detections")
     add("--event-low", type=_number(0, 1), help="an event ends below this score (default: half the threshold)")
     add("--event-min", type=_number(0), default=0.0, metavar="SECONDS", help="least duration of an event (default: 0)")
@@ -298,9 +298,7 @@ def _number(low: float, high: float = float("inf"), kind: Any = float) -> Any:
     return number
 
 
-def read_selection(
-    flags: argparse.Namespace, models: TorchModels | ExportedModel
-) -> tuple[list[str], formats.Selection]:
+def read_selection(flags: argparse.Namespace, models: Models) -> tuple[list[str], formats.Selection]:
     """Read the files that say what is written, and refuse before anything is scored what could not be written after.
 
     Returns:
@@ -379,6 +377,29 @@ def write_outputs(paths: dict[str, Path], bad_path: Path, results: Results, sele
     return lines
 
 
+def write_page(
+    flags: argparse.Namespace, results: Results, selection: formats.Selection, models: Models, plan: Plan
+) -> str:
+    """Write the page of the run, with the best detections to see and hear; say in a line what was written."""
+    from report import write_report
+
+    def framewise(samples: np.ndarray) -> np.ndarray:
+        frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
+        assert frames is not None
+        return detections.average_models(frames[:, 0], plan.average)
+
+    n_models, period = len(models.models), models.config.period
+    facts = {
+        "Model": f"{flags.model}" + (f", mean of {n_models} by {plan.average}" if n_models > 1 else ""),
+        "Recordings": str(flags.recordings.resolve()),
+        "Windows": f"{period:g} s, one every {plan.stride_s or period:g} s",
+        "Score": plan.score + (f", neighbours weigh {flags.smooth:g}" if flags.smooth else ""),
+        "Written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    n_clips = write_report(flags.report, results, selection, models.config, facts, framewise)
+    return f"wrote {flags.report}: {n_clips} clips to look at and listen to"
+
+
 def main() -> int:
     """Score what the command line names and say what came of it."""
     flags, config = read_command_line()
@@ -399,6 +420,8 @@ def main() -> int:
         results = Results(partial, list(recordings), plan.average, flags.smooth)
         bad_path = flags.output.with_name(f"{flags.output.stem}.bad_files.csv")
         lines = write_outputs(paths, bad_path, results, selection)
+        if flags.report is not None:
+            lines.append(write_page(flags, results, selection, models, plan))
         partial.close(delete=True)
     n_models = f", mean of {n} models" if (n := len(models.models)) > 1 else ""
     print(f"{len(recordings)} recordings, {len(models.class_names)} species{n_models}")

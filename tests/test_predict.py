@@ -421,7 +421,7 @@ def test_a_page_to_look_at_holds_the_detections_and_their_sound(monkeypatch, cap
 def test_an_interrupted_command_keeps_its_partial_results(monkeypatch, tmp_path, sounds, caplog):
     path = save_model(tmp_path / "m.pth", tiny())
     args = [path, sounds, "--output", tmp_path / "s.csv", "--valid-bs", 4, "--device", "cpu"]
-    monkeypatch.setattr(predict, "TorchModels", Breaking)
+    monkeypatch.setattr(predict, "open_models", lambda path, given: Breaking([path], given))
     monkeypatch.setattr(Breaking, "batches_left", 1)
     with pytest.raises(KeyboardInterrupt):
         call(monkeypatch, *args)

@@ -59,7 +59,15 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank_here, n_processes = next(dist.rendezvous("env://"))
+    # After a restart torchrun's store still holds where the processes before it listened; they would be called.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"attempt_{attempt}", store),
+        rank=rank_here,
+        world_size=n_processes,
+    )
     logger = logging.getLogger("birdclef")
     level = logger.level
     if not is_first():

@@ -107,8 +107,7 @@ def check_metadata(metadata: pd.DataFrame, fold_group: str | None = None) -> pd.
             control characters, or starts as a formula; different rows for one filename.
     """
     if missing := [name for name in (*NEEDED_COLUMNS, fold_group) if name and name not in metadata.columns]:
-        there = ", ".join(map(repr, metadata.columns))
-        source = metadata.attrs.get("source", "metadata")
+        source, there = metadata.attrs.get("source", "metadata"), ", ".join(map(repr, metadata.columns))
         raise UserError(f"{source}: no column {' or '.join(map(repr, missing))}; the columns are {there}")
     for name in NEEDED_COLUMNS:
         if not pd.api.types.is_string_dtype(metadata[name]) or metadata[name].hasnans:

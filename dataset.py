@@ -262,8 +262,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         return np.random.default_rng((self.config.seed, epoch, index))
 
     def _validation_image(self, bird: int) -> np.ndarray:
-        power = self._mel_power(bird, None)
-        return to_unit_image(power, self.config.top_db)
+        return clip_image(self._open(bird), self.config)
 
     def _training_image(self, birds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Sum the birds' mel powers, go to decibels, then add noises, shaping and contrast: (n_mels, n_frames)."""
@@ -285,29 +284,28 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         image = transforms.random_power(image, 2, 0.7, rng)
         return self._masks(image, rng) if self._masks else image
 
-    def _mel_power(self, bird: int, rng: np.random.Generator | None) -> np.ndarray:
-        """Mel power (n_mels, n_frames) of a clip with peak 1: a random and augmented one, or without rng the first."""
-        augment = self._augment_waveform if rng is not None else None
-        n_samples = self.config.n_samples
-        if augment is not None and self.config.p_time_stretch:  # what the fastest stretch leaves is a whole clip
-            n_samples = math.ceil(n_samples * max(1.0, self.config.time_stretch_rate[1]))
-        waveform = transforms.normalize_peak(self._read_clip(bird, n_samples, rng))
-        if augment is not None and rng is not None:
+    def _mel_power(self, bird: int, rng: np.random.Generator) -> np.ndarray:
+        """Mel power (n_mels, n_frames) of a random, augmented clip with peak 1."""
+        config, augment = self.config, self._augment_waveform
+        n_samples = config.n_samples
+        if config.p_time_stretch:  # what the fastest stretch leaves is a whole clip
+            n_samples = math.ceil(n_samples * max(1.0, config.time_stretch_rate[1]))
+        waveform = transforms.normalize_peak(transforms.crop_or_pad(self._open(bird), n_samples, rng))
+        if augment is not None:
             stretched = augment(waveform, rng)
-            waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, self.config.n_samples))
+            waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, config.n_samples))
         return transforms.mel_power(waveform, **self._mel)
 
-    def _read_clip(self, bird: int, n_samples: int, rng: np.random.Generator | None) -> np.ndarray:
+    def _open(self, bird: int) -> np.ndarray:
         path = self.path(bird)
         try:
-            recording = open_recording(path)
+            return open_recording(path)
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no prepared audio for {self.filename(bird)}; run prepare_audios.py first"
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}; delete it and run prepare_audios.py again") from None
-        return transforms.crop_or_pad(recording, n_samples, rng)
 
 
 class PinkNoiseImages:
@@ -345,6 +343,17 @@ def mel_settings(config: Config) -> dict[str, Any]:
     """Collect the keyword arguments that `transforms.mel_power` needs."""
     names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
     return {name: getattr(config, name) for name in names}
+
+
+def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
+    """Make the image (n_mels, n_frames) that a model is validated on, and predicts from: the first clip, nothing drawn.
+
+    Args:
+        waveform: (n,) float32 or int16, n >= 1; what is beyond `config.n_samples` is not looked at.
+        config: clip and log-mel settings.
+    """
+    clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))
+    return to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)
 
 
 def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:

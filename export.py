@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,14 +71,13 @@ import checkpoint as ckpt  # noqa: E402
 import dataset as data  # noqa: E402
 from folder import write_atomically  # noqa: E402
 from metrics import describe_scores, padded_cmap, padded_cmap_floor  # noqa: E402
-from scorers import TorchModels, find_checkpoints  # noqa: E402
+from scorers import EXPORT_FORMAT, Session, TorchModels, find_checkpoints, open_exported  # noqa: E402
 from transforms import crop_or_pad  # noqa: E402
 from waveform_model import WaveformModel  # noqa: E402
 
 logger = logging.getLogger("birdclef.export")
 
 OPSET = 18
-FORMAT = "birdclef waveform 1"  # what inputs, outputs and metadata are
 # The largest difference of a score that is let pass. float32: validation's log-mel is computed in float64; that of the
 # graph is up to 3e-3 dB off near the floor, which moved scores of trained networks by up to 4e-5. A mistake in window,
 # padding, bank or floor moves them by 1e-2 and more. float16: scores moved by 2e-2. int8: cmAP counts.
@@ -90,8 +89,6 @@ BATCH = 8  # clips scored at a time
 LOCAL_SETTINGS = (
     *("root", *PATHS_UNDER_ROOT, "train_dir", "pretrained_path", "pretrained_checkpoint", "device", "num_workers"),
 )
-
-Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # waveforms to clipwise and framewise scores
 
 
 # Files ---------------------------------------------------------------------------------------------------
@@ -190,22 +187,6 @@ def convert_to_openvino(path: Path, about: dict[str, str], *, half: bool) -> Pat
     return path.with_suffix(".xml")
 
 
-def open_file(path: Path) -> Scorer:
-    """Open an exported file with the library it is for."""
-    if path.suffix == ".xml":
-        import openvino
-
-        # Left to itself it computes in bfloat16 where the processor can, which moves scores by up to 0.2.
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda waveforms: tuple(np.array(part) for part in compiled(waveforms).values())  # type: ignore[return-value]
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda waveforms: tuple(session.run(["clipwise", "framewise"], {"waveform": waveforms}))
-
-
 # Comparing -----------------------------------------------------------------------------------------------
 
 
@@ -256,7 +237,7 @@ class Comparison:
         )
 
 
-def compare(scorer: Scorer, models: TorchModels, clips: Clips) -> Comparison:
+def compare(scorer: Session, models: TorchModels, clips: Clips) -> Comparison:
     """Score real clips and silence with the file, and as validation does, each fold's mean."""
     silence = np.zeros(models.config.n_samples, np.float32)
     waveforms, images = [*clips.waveforms, silence], [*clips.images, models.prepare(silence)]
@@ -315,7 +296,7 @@ def describe(states: Sequence[dict[str, Any]], models: TorchModels, flags: argpa
     parts = {"class_names": models.class_names, "settings": settings, "folds": folds}
     parts |= {"trained_with": states[0]["versions"], "exported_with": here}
     texts = {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
-    return {"format": FORMAT, "precision": flags.precision, "licence": flags.licence, **texts}
+    return {"format": EXPORT_FORMAT, "precision": flags.precision, "licence": flags.licence, **texts}
 
 
 def model_card(path: Path, about: Mapping[str, str], table: pd.DataFrame, result: Comparison) -> str:
@@ -423,7 +404,7 @@ def run(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
         draft(path, graph, config.n_samples, about, calibration)
         if flags.to == "openvino":
             path = convert_to_openvino(path, about, half=half)
-        result = compare(open_file(path), models, clips)
+        result = compare(open_exported(path)[0], models, clips)
         judge(result, flags.precision, flags.limit)
         if flags.to == "openvino":
             write_atomically(output.with_suffix(".bin"), path.with_suffix(".bin").read_bytes())

@@ -282,10 +282,7 @@ def _write_long(path: Path, results: Results, selection: Selection, form: str, t
         for recording in results
         for one in selection.found(recording, threshold)
     )
-    with replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(LONG_COLUMNS)
-        return _write_counted(writer, rows)
+    return _write_table(path, LONG_COLUMNS, rows)
 
 
 def _write_birdnet(path: Path, results: Results, selection: Selection, form: str, threshold: float) -> int:
@@ -294,10 +291,7 @@ def _write_birdnet(path: Path, results: Results, selection: Selection, form: str
         for recording in results
         for one in selection.found(recording, threshold)
     )
-    with replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(BIRDNET_COLUMNS)
-        return _write_counted(writer, rows)
+    return _write_table(path, BIRDNET_COLUMNS, rows)
 
 
 def _write_raven(path: Path, results: Results, selection: Selection, form: str, threshold: float) -> int:
@@ -362,10 +356,7 @@ def _write_parquet(path: Path, results: Results, selection: Selection, form: str
 def write_bad_files(path: Path, results: Results) -> int:
     """Write filename, status and reason of each recording that is not ok; return how many there are."""
     rows = ([one.name, one.status, one.reason] for one in results if one.status != "ok")
-    with replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["filename", "status", "reason"])
-        return _write_counted(writer, rows)
+    return _write_table(path, ["filename", "status", "reason"], rows)
 
 
 def check_parquet() -> None:
@@ -382,6 +373,13 @@ def _times(event: Event) -> list[str]:
 
 def _score(event: Event) -> str:
     return str(np.float32(event.score))
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[list[str]]) -> int:
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        return _write_counted(writer, rows)
 
 
 def _write_counted(writer: Any, rows: Iterable[list[str]]) -> int:

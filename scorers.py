@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import Config, UserError
 from detections import identity
-from transforms import crop_or_pad, mel_power, mono_to_color, normalize_peak
+from transforms import crop_or_pad, mono_to_color
 
 logger = logging.getLogger("birdclef.scorers")
 
@@ -45,7 +45,7 @@ class TorchModels:
         import torch
 
         import checkpoint as ckpt
-        from dataset import mel_settings, to_unit_image
+        from dataset import clip_image
         from model import build_model, pick_amp_dtype, pick_device
 
         self.device = pick_device(given.device)
@@ -63,7 +63,7 @@ class TorchModels:
             self.models.append(model.to(self.device).to(memory_format=self._memory_format).eval())
         self.amp_dtype = pick_amp_dtype(self.config, self.device)
         self.identity = [*(f"{path} {identity(path)}" for path in paths), str(self.amp_dtype)]
-        self._mel, self._to_unit_image = mel_settings(self.config), to_unit_image
+        self._clip_image = clip_image
 
     def enter_thread(self) -> None:
         """Make ready a thread that will call `prepare`: the network's threads must not be fought over."""
@@ -73,11 +73,7 @@ class TorchModels:
 
     def prepare(self, clip: np.ndarray) -> np.ndarray:
         """Make a clip (n,) float32, n from 1 to n_samples, an image (n_frames, n_mels), one of three equal channels."""
-        if self.config.audio_dtype == "int16":  # as prepare_audios.py rounds what training reads
-            clip = np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
-        waveform = normalize_peak(crop_or_pad(clip, self.config.n_samples))
-        image = self._to_unit_image(mel_power(waveform, **self._mel), self.config.top_db)
-        return mono_to_color(image.T)[0]
+        return mono_to_color(self._clip_image(as_prepared(clip, self.config), self.config).T)[0]
 
     def score(self, images: Sequence[np.ndarray], *, frames: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Score a batch.
@@ -127,7 +123,7 @@ class ExportedModel:
 
     def __init__(self, path: Path, given: Config) -> None:
         try:
-            self._run, about = (_open_openvino if path.suffix == ".xml" else _open_onnx)(path)
+            self._run, about = open_exported(path)
         except ModuleNotFoundError as error:
             raise UserError(f"{path} needs {error.name}; python -m pip install -r requirements-export.txt") from None
         except Exception as error:  # each library raises its own
@@ -144,9 +140,7 @@ class ExportedModel:
 
     def prepare(self, clip: np.ndarray) -> np.ndarray:
         """Make a clip (n,) float32, n from 1 to n_samples, a waveform (n_samples,)."""
-        if self.config.audio_dtype == "int16":  # as prepare_audios.py rounds what training reads
-            clip = np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
-        return crop_or_pad(clip, self.config.n_samples)
+        return crop_or_pad(as_prepared(clip, self.config), self.config.n_samples)
 
     def score(
         self, waveforms: Sequence[np.ndarray], *, frames: bool
@@ -156,6 +150,18 @@ class ExportedModel:
         if not np.isfinite(clipwise).all():
             raise UserError("scores are not finite; export the model again")
         return clipwise[None], framewise.max(axis=1)[None], framewise[None] if frames else None
+
+
+def as_prepared(clip: np.ndarray, config: Config) -> np.ndarray:
+    """Round a clip (n,) float32 to int16 as prepare_audios.py does, if that is what training read."""
+    if config.audio_dtype != "int16":
+        return clip
+    return np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
+
+
+def open_exported(path: Path) -> tuple[Session, dict[str, str]]:
+    """Open an exported file with the library it is for: what scores waveforms, and the file's metadata."""
+    return (_open_openvino if path.suffix == ".xml" else _open_onnx)(path)
 
 
 def _open_onnx(path: Path) -> tuple[Session, dict[str, str]]:

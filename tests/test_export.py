@@ -16,7 +16,7 @@ import dataset as data
 import export
 from configs import Config, UserError, run_main
 from model import SED
-from scorers import TorchModels, find_checkpoints
+from scorers import EXPORT_FORMAT, TorchModels, find_checkpoints, open_exported
 from transforms import crop_or_pad
 
 INSTALL = "python -m pip install -r requirements-export.txt"
@@ -101,7 +101,7 @@ def test_scores_are_those_of_the_checkpoint(config, exported, rng):
     whole = rng.standard_normal(32_000).astype(np.float32)
     short = crop_or_pad(np.sin(np.arange(50, dtype=np.float32)), 32_000)
     clips = [whole, short, np.zeros(32_000, np.float32), whole * np.float32(1e-4)]
-    score = export.open_file(path)
+    score = open_exported(path)[0]
     for clip in clips:
         expected = expected_scores(config.fold_dir(0), [clip])
         for made, wanted in zip(score(clip[None]), expected, strict=True):
@@ -111,7 +111,7 @@ def test_scores_are_those_of_the_checkpoint(config, exported, rng):
 
 
 def test_a_batch_gives_what_single_clips_give(exported, rng):
-    score = export.open_file(exported[0])
+    score = open_exported(exported[0])[0]
     clips = rng.standard_normal((3, 32_000)).astype(np.float32) * np.float32([[1], [0.01], [30]])
     together, alone = score(clips), [score(clip[None]) for clip in clips]
     for number in range(2):
@@ -127,7 +127,7 @@ def test_scores_of_validation_are_those_of_the_file(config, exported):
     with torch.inference_mode():
         expected = model(torch.stack([rows[index]["image"] for index in range(len(rows))]))["clipwise_output"].numpy()
     clips = [crop_or_pad(np.load(rows.path(index)), 32_000) for index in range(len(rows))]
-    np.testing.assert_allclose(export.open_file(exported[0])(np.stack(clips))[0], expected, atol=1e-4)
+    np.testing.assert_allclose(open_exported(exported[0])[0](np.stack(clips))[0], expected, atol=1e-4)
 
 
 def test_metadata_can_be_read_without_torch(exported):
@@ -136,7 +136,7 @@ def test_metadata_can_be_read_without_torch(exported):
     session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == SPECIES
-    assert about["format"] == export.FORMAT and about["precision"] == "float32" and about["licence"] == "MIT"
+    assert about["format"] == EXPORT_FORMAT and about["precision"] == "float32" and about["licence"] == "MIT"
     assert json.loads(about["folds"]) == [{"fold": 0, **ROW}]
     assert json.loads(about["trained_with"]) == {"torch": "2.10.0"}
     assert json.loads(about["exported_with"]).keys() >= {"torch", "onnx", "git_commit"}
@@ -167,7 +167,7 @@ def test_an_ensemble_is_the_mean_of_its_folds(config, rng):
     assert path == config.exp_dir / "Exp_5.onnx" and result.difference < 1e-4
     clips = list(rng.standard_normal((2, 32_000)).astype(np.float32))
     folds = [expected_scores(config.fold_dir(fold), clips) for fold in (0, 1)]
-    for number, made in enumerate(export.open_file(path)(np.stack(clips))):
+    for number, made in enumerate(open_exported(path)[0](np.stack(clips))):
         np.testing.assert_allclose(made, (folds[0][number] + folds[1][number]) / 2, atol=1e-4)
     assert np.abs(folds[0][0] - folds[1][0]).max() > 0.01
     assert "The other folds were trained on these clips" in path.with_name("Exp_5.onnx.md").read_text()

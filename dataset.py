@@ -19,8 +19,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+import recipe
 import transforms
 from configs import Config, UserError, configure_logger, load_config, run_main
+from noise import PinkNoiseImages
 
 logger = logging.getLogger("birdclef.dataset")
 
@@ -118,7 +120,7 @@ NPY_HEADER = re.compile(
 )
 
 
-def open_recording(path: Path) -> np.ndarray:
+def open_recording(path: Path | bytes) -> np.ndarray:
     """Map a prepared recording into memory: (n,) float32 or int16, n >= 1, read-only.
 
     As np.load does with mmap_mode="r", without its time, most of which goes into reading the header as Python.
@@ -198,9 +200,9 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self.mode = mode
         self.class_names = list(class_names) if class_names is not None else load_class_names(df)
         self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n,) bytes
+        self._folder = os.fsencode(config.train_np_dir)
         self._primary, self._background, self._background_start = _encode_labels(df, self.class_names)
         self._augment_waveform = transforms.build_waveform_augmentation(config)
-        self._masks = transforms.build_masks(config)
         self._mel = mel_settings(config)
         self._pink = PinkNoiseImages(config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel)
 
@@ -265,27 +267,20 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         return clip_image(self._open(bird), self.config)
 
     def _training_image(self, birds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Sum the birds' mel powers, go to decibels, then add noises, shaping and contrast: (n_mels, n_frames)."""
+        """Mix the birds' mel powers and go through the recipe's steps: (n_mels, n_frames)."""
         config = self.config
-        power = np.zeros((config.n_mels, config.n_frames), np.float32)
-        for bird in birds:
-            one = transforms.random_power(self._mel_power(bird, rng), 3, 0.5, rng)
-            one *= np.float32(rng.uniform(1, 101))
-            power += one  # linear power: decibels do not add
-        image = to_unit_image(power, config.top_db)
-        if rng.random() < config.p_white_noise_image:
-            image = transforms.white_noise_image(image, rng)
-        if rng.random() < config.p_pink_noise_image:
-            image = transforms.pink_noise_image(image, self._pink.draw(rng), rng)
-        if rng.random() < config.p_band_noise_image:
-            image = transforms.band_noise_image(image, rng)
-        if rng.random() < config.p_frequency_shaping:
-            image = transforms.frequency_shaping(image, rng)
-        image = transforms.random_power(image, 2, 0.7, rng)
-        return self._masks(image, rng) if self._masks else image
+        waveforms = [self._waveform(bird, rng) for bird in birds]
+        bird_draws = [recipe.draw_bird(rng) for _ in birds]
+        draws = recipe.draw_steps(config, self._pink.size, rng)
+        powers = [transforms.mel_power(waveform, **self._mel, dtype=np.float32) for waveform in waveforms]
+        image = recipe.to_unit_image(recipe.mix_birds(powers, bird_draws), config.top_db)
+        image = recipe.apply_steps(image, draws, self._pink)
+        if config.p_masks and rng.random() < config.p_masks:
+            image[transforms.draw_rectangles(image.shape, rng)] = image.min()
+        return image
 
-    def _mel_power(self, bird: int, rng: np.random.Generator) -> np.ndarray:
-        """Mel power (n_mels, n_frames) of a random, augmented clip with peak 1."""
+    def _waveform(self, bird: int, rng: np.random.Generator) -> np.ndarray:
+        """Cut and augment a random clip: (n_samples,) float32 with peak 1."""
         config, augment = self.config, self._augment_waveform
         n_samples = config.n_samples
         if config.p_time_stretch:  # what the fastest stretch leaves is a whole clip
@@ -294,49 +289,19 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         if augment is not None:
             stretched = augment(waveform, rng)
             waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, config.n_samples))
-        return transforms.mel_power(waveform, **self._mel)
+        return waveform
 
     def _open(self, bird: int) -> np.ndarray:
-        path = self.path(bird)
         try:
-            return open_recording(path)
+            return open_recording(os.path.join(self._folder, self._paths[bird]))
         except FileNotFoundError:
             raise UserError(
-                f"{path}: no prepared audio for {self.filename(bird)}; run prepare_audios.py first"
+                f"{self.path(bird)}: no prepared audio for {self.filename(bird)}; run prepare_audios.py first"
             ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read: {error}; delete it and run prepare_audios.py again") from None
-
-
-class PinkNoiseImages:
-    """Log-mel images of 1/f noise, min-max scaled to [0, 1], each made when it is first drawn.
-
-    Image k follows from (seed, k) alone: it is the same in every worker. The noise is synthesised by FFT, so
-    it is periodic, with a period of n_frames * hop_length samples, and its frames wrap around. An image rolled
-    by r frames is thus exactly that of the noise delayed by r hops. `mel_settings` are those of `transforms.mel_power`.
-    """
-
-    def __init__(self, seed: int, *, n_frames: int, top_db: float, size: int = 32, **mel_settings: Any) -> None:
-        self.seed, self.n_frames, self.top_db = seed, n_frames, top_db
-        self.size, self.mel_settings = size, mel_settings
-        self._images: dict[int, np.ndarray] = {}
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one of `size` images, rolled by a random number of frames: (n_mels, n_frames) float32."""
-        k, shift = int(rng.integers(self.size)), int(rng.integers(self.n_frames))
-        if k not in self._images:
-            self._images[k] = transforms.min_max(self.log_mel(k))
-        return np.roll(self._images[k], shift, axis=1)
-
-    def log_mel(self, k: int) -> np.ndarray:
-        """Make image k before it is scaled: (n_mels, n_frames) float32, dB."""
-        import colorednoise
-
-        hop_length, rng = self.mel_settings["hop_length"], np.random.default_rng((self.seed, k))
-        noise = colorednoise.powerlaw_psd_gaussian(1, self.n_frames * hop_length, random_state=rng)
-        margin = math.ceil(self.mel_settings["n_fft"] / 2 / hop_length)  # frames that meet mel_power's zeros
-        power = transforms.mel_power(np.pad(noise, margin * hop_length, mode="wrap"), **self.mel_settings)
-        return transforms.power_to_db(power[:, margin : margin + self.n_frames], self.top_db)
+            raise UserError(
+                f"{self.path(bird)}: cannot be read: {error}; delete it and run prepare_audios.py again"
+            ) from None
 
 
 def mel_settings(config: Config) -> dict[str, Any]:
@@ -353,18 +318,7 @@ def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
         config: clip and log-mel settings.
     """
     clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))
-    return to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)
-
-
-def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
-    """Scale power to decibels below its own peak, and those from [-top_db, 0] to [0, 1]; silence is 0 throughout."""
-    if not power.any():
-        return np.zeros_like(power)
-    image = transforms.power_to_db(power, top_db)
-    image -= image.max()
-    image += np.float32(top_db)
-    image /= np.float32(top_db)
-    return image
+    return recipe.to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)
 
 
 def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,18 +10,21 @@ import math
 import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs import Config
+from mel import log_mel as log_mel  # the names "as" themselves are this module's, too
+from mel import mel_bank as mel_bank
+from mel import mel_power as mel_power
+from mel import power_to_db as power_to_db
 
 if TYPE_CHECKING:
     import torch
-    from scipy.sparse import csr_array
 
     Mixed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]
 
@@ -213,95 +216,6 @@ def build_waveform_augmentation(config: Config) -> Compose | None:
     return Compose(chosen) if chosen else None
 
 
-# Log-mel -------------------------------------------------------------------------------------------------
-
-
-@lru_cache
-def mel_bank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> csr_array:
-    """Slaney's mel bank, as librosa.filters.mel makes it: (n_mels, 1 + n_fft // 2) float32, sparse.
-
-    Triangles between neighbouring centres, equally spaced in mel (200 / 3 Hz a mel up to 1 kHz, above it
-    27 mel for a factor of 6.4), each of area 1 in Hz. Made here because importing librosa takes a second.
-    """
-    from scipy.sparse import csr_array
-
-    if not 0 <= fmin < fmax <= sample_rate / 2:
-        raise ValueError(f"expected 0 <= fmin < fmax <= {sample_rate / 2:g} Hz, got {fmin:g} and {fmax:g}")
-    log_step = math.log(6.4) / 27
-    low, high = (3 * f / 200 if f < 1000 else 15 + math.log(f / 1000) / log_step for f in (fmin, fmax))
-    mels = np.linspace(low, high, n_mels + 2)
-    edges = np.where(mels < 15, 200 * mels / 3, 1000 * np.exp(log_step * (mels - 15)))[:, None]  # (n_mels + 2, 1) Hz
-    bins = np.arange(1 + n_fft // 2) * (sample_rate / n_fft)  # Hz
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))
-    return csr_array(triangles.astype(np.float32))
-
-
-def mel_power(
-    waveform: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int, n_mels: int, fmin: float, fmax: float
-) -> np.ndarray:
-    """Power in mel bands over time: librosa's melspectrogram, several times faster.
-
-    Equal to 1e-4 dB down to 80 dB below a clip's peak; a transform in float32 would be up to 4e-3 dB off.
-
-    Args:
-        waveform: (n_samples,), at least one; frames are centred, zeros stand beyond both ends.
-        sample_rate: Hz.
-        n_fft: samples in a Hann frame, even.
-        hop_length: samples between frames.
-        n_mels: number of bands.
-        fmin: Hz, lower edge of the lowest band.
-        fmax: Hz, upper edge of the highest one.
-
-    Returns:
-        (n_mels, 1 + n_samples // hop_length) float32, >= 0; the same bits for any number of threads.
-
-    Raises:
-        ValueError: an empty waveform, more than one axis, an odd n_fft, or frequencies out of range.
-    """
-    import torch
-
-    if waveform.ndim != 1 or not len(waveform) or n_fft % 2:
-        raise ValueError(f"expected a waveform (n,) with n >= 1 and an even n_fft, got {waveform.shape}, {n_fft}")
-    padded = np.zeros(len(waveform) + n_fft)
-    padded[n_fft // 2 : -n_fft // 2] = waveform
-    window, bank = _hann_window(n_fft), mel_bank(sample_rate, n_fft, n_mels, fmin, fmax)
-    frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)  # (n_frames, n_fft), a view
-    parts = []
-    # 1 MB at a time stays in the cache. MKL's FFT treats each frame by itself, and the sparse product
-    # (one weight in 110 is not 0) runs in this thread: the number of threads cannot change a bit.
-    for some_frames in frames.split(max(1, 2**17 // n_fft)):
-        spectrum = torch.view_as_real(torch.fft.rfft(some_frames * window))  # (frames, 1 + n_fft // 2, 2) float64
-        squares = spectrum.float().square_().numpy()
-        power = np.add(squares[..., 0].T, squares[..., 1].T, order="C")  # (1 + n_fft // 2, frames)
-        parts.append(bank @ power)  # (n_mels, frames)
-    return np.concatenate(parts, axis=1)
-
-
-@lru_cache
-def _hann_window(n_fft: int) -> torch.Tensor:
-    import torch
-
-    return torch.hann_window(n_fft, dtype=torch.float64)
-
-
-def power_to_db(power: np.ndarray, top_db: float) -> np.ndarray:
-    """Power >= 0 to decibels, power 1 being 0 dB: (..., n_mels, n_frames) to the same shape, float32.
-
-    Nothing is below -100 dB, or more than `top_db` below the peak of its own clip, the last two axes.
-    """
-    decibels = np.maximum(np.asarray(power, np.float32), np.float32(1e-10))
-    np.log(decibels, out=decibels)  # vectorised by numpy on more processors than log10
-    decibels *= 10 / math.log(10)
-    return np.maximum(decibels, decibels.max(axis=(-2, -1), keepdims=True) - np.float32(top_db), out=decibels)
-
-
-def log_mel(waveform: np.ndarray, *, top_db: float, **mel_settings: Any) -> np.ndarray:
-    """`power_to_db` of `mel_power`, which takes the other settings."""
-    return power_to_db(mel_power(waveform, **mel_settings), top_db)
-
-
 # Images --------------------------------------------------------------------------------------------------
 
 
@@ -312,9 +226,8 @@ def min_max(image: np.ndarray) -> np.ndarray:
     return np.divide(scaled, span, out=scaled) if span > 0 else scaled
 
 
-def random_power(image: np.ndarray, power: float, c: float, rng: np.random.Generator) -> np.ndarray:
-    """Scale to [0, 1], then raise to an exponent drawn from [c, c + power), c > 0; a flat image gives zeros."""
-    exponent = rng.random() * power + c
+def raise_to(image: np.ndarray, exponent: float) -> np.ndarray:
+    """Scale to [0, 1], then raise to an exponent > 0; a flat image gives zeros."""
     scaled = min_max(image)
     with np.errstate(divide="ignore"):  # log 0 = -inf, and exp gives the 0 back
         np.log(scaled, out=scaled)  # exp(exponent * log) is vectorised on more processors than np.power
@@ -322,51 +235,17 @@ def random_power(image: np.ndarray, power: float, c: float, rng: np.random.Gener
     return np.exp(scaled, out=scaled)
 
 
-def _noise_unit(image: np.ndarray, rng: np.random.Generator) -> np.float32:
-    return image.mean() * np.float32(0.05 * rng.uniform(0.3, 1.3))
+def random_power(image: np.ndarray, power: float, c: float, rng: np.random.Generator) -> np.ndarray:
+    """Scale to [0, 1], then raise to an exponent drawn from [c, c + power), c > 0; a flat image gives zeros."""
+    return raise_to(image, rng.random() * power + c)
 
 
-def _noise(shape: tuple[int, ...], offset: float, unit: np.float32, rng: np.random.Generator) -> np.ndarray:
-    noise = rng.random(shape, np.float32)
-    noise += np.float32(offset)
-    noise *= unit
-    return noise
+def shape_frequencies(image: np.ndarray, ramp_rows: int, x: float) -> np.ndarray:
+    """Weaken the high bands: gain 1 to 1 - x over `ramp_rows` rows, 1 - x above; then scale to a maximum of 1.
 
-
-def white_noise_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add (U[0, 1) + 10) * mean * 0.05 * U[0.3, 1.3), the mean being the image's."""
-    unit = _noise_unit(image, rng)
-    return _noise(image.shape, 10, unit, rng) + image
-
-
-def pink_noise_image(image: np.ndarray, pink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add (pink + 2.5) * 4 * mean * 0.05 * U[0.3, 1.3); `pink` is in [0, 1], of the image's shape and type."""
-    noisy = pink + np.float32(2.5)
-    noisy *= 4 * _noise_unit(image, rng)
-    noisy += image
-    return noisy
-
-
-def band_noise_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add (U[0, 1) + 9) * 0.05 * mean * 0.05 * U[0.3, 1.3) to rows a to b - 1.
-
-    a is drawn from [0, n_mels / 2], b from [a + 20, n_mels] (n_mels where a + 20 is beyond it).
+    An image >= 0 is expected; zeros stay zeros.
     """
-    n_mels, unit = len(image), np.float32(0.05) * _noise_unit(image, rng)
-    start = int(rng.integers(n_mels // 2, endpoint=True))
-    stop = int(rng.integers(min(start + 20, n_mels), n_mels, endpoint=True))
-    noisy = np.array(image, np.float32)
-    noisy[start:stop] += _noise(noisy[start:stop].shape, 9, unit, rng)
-    return noisy
-
-
-def frequency_shaping(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Weaken the high bands: gain 1 to 1 - x over r rows, 1 - x above; then scale to a maximum of 1.
-
-    r is drawn from [n_mels / 2, n_mels], x from [0, 0.5). An image >= 0 is expected; zeros stay zeros.
-    """
-    ramp_rows = int(rng.integers(len(image) // 2, len(image), endpoint=True))
-    gain = 1 - rng.uniform(0, 0.5) * np.minimum(np.arange(len(image)) / ramp_rows, 1)
+    gain = 1 - x * np.minimum(np.arange(len(image)) / ramp_rows, 1)
     shaped = image * gain.astype(np.float32)[:, None]
     peak = shaped.max()
     return np.divide(shaped, peak, out=shaped) if peak > 0 else shaped
@@ -386,20 +265,12 @@ def _rectangle_cutter() -> Any:
     return A.Compose([A.CoarseDropout((1, 4), **size, fill=0, p=1.0, strict=True)], strict=True)
 
 
-def cut_rectangles(image: np.ndarray, rng: np.random.Generator, p: float = 1.0) -> np.ndarray:
-    """With probability `p`, set 1 to 4 rectangles, a twentieth to a fifth of each axis, to the image's minimum."""
-    if rng.random() >= p:
-        return np.array(image, np.float32)
+def draw_rectangles(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Draw 1 to 4 rectangles, each a twentieth to a fifth of each axis: True inside, of the given shape."""
     cutter = _rectangle_cutter()
     # Seeded, its two generators would repeat each other in every member; so it draws from ours.
     cutter.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-    low = image.min()
-    return cutter(image=image - low)["image"] + low
-
-
-def build_masks(config: Config) -> Callable[[np.ndarray, np.random.Generator], np.ndarray] | None:
-    """Return `cut_rectangles` with the chance `p_masks`; None if it is 0."""
-    return partial(cut_rectangles, p=config.p_masks) if config.p_masks > 0 else None
+    return cutter(image=np.ones(shape, np.float32))["image"] == 0
 
 
 # Batches -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 import dataset as data
 from batches import EpochSampler, build_loader
 from configs import Config, UserError
+from recipe import draw_steps
 
 CPU = torch.device("cpu")
 LABELS = ["NA", "22961", "zebra"]
@@ -91,7 +92,7 @@ def test_a_training_image_is_the_linear_sum_of_its_birds(df, config):
         rng.random()
         birds.append(int(rng.integers(9)))
     assert dataset.birds_of((3, 5)) == birds
-    power = 0.0
+    powers = []
     for bird in birds:
         recording = np.load(config.train_np_dir / df["filepath"][bird]).astype(np.float64)
         start = rng.integers(len(recording) - 64_000, endpoint=True) if len(recording) > 64_000 else 0
@@ -101,12 +102,12 @@ def test_a_training_image_is_the_linear_sum_of_its_birds(df, config):
             y=(clip / np.abs(clip).max()).astype(np.float32),
             sr=32_000, n_fft=2048, hop_length=512, n_mels=64, fmin=20, fmax=16_000,
         )  # fmt: skip
-        unit = (mel - mel.min()) / (mel.max() - mel.min())
-        power = power + unit ** (rng.random() * 3 + 0.5) * rng.uniform(1, 101)
+        powers.append((mel - mel.min()) / (mel.max() - mel.min()))
+    power = sum(unit ** (rng.random() * 3 + 0.5) * rng.uniform(1, 101) for unit in powers)
     decibels = librosa.power_to_db(power, ref=np.max, top_db=80.0)
     unit = (decibels + 80) / 80
-    rng.random(4)  # whether there is white, pink or band noise, or shaping
-    image = ((unit - unit.min()) / (unit.max() - unit.min())) ** (rng.random() * 2 + 0.7)
+    contrast = draw_steps(config, 32, rng).contrast
+    image = ((unit - unit.min()) / (unit.max() - unit.min())) ** contrast
     image = (image - image.min()) / (image.max() - image.min())
     assert dataset[3, 5]["image"][0].numpy() == pytest.approx(image.T, abs=2e-4)
 
@@ -204,7 +205,7 @@ def test_construction_makes_no_noise_and_opens_no_file(df, config, monkeypatch):
         raise AssertionError("work at construction")
 
     monkeypatch.setattr(data, "open_recording", refuse)
-    monkeypatch.setattr("dataset.PinkNoiseImages.log_mel", refuse)
+    monkeypatch.setattr("noise.PinkNoiseImages.log_mel", refuse)
     dataset = data.WaveformDataset(df, config, "train")
     with pytest.raises(AssertionError, match="work at construction"):
         _ = dataset[1, 0]

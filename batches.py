@@ -70,8 +70,26 @@ def leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack items; of no items, a process's share of a small batch, nothing comes."""
+    """Stack items; of no items, a process's share of a small batch, nothing comes.
+
+    Where an image is one plane seen three times (stride 0), the batch has the plane alone, (B, 1, T, F): a third of
+    the bytes to write, share between processes, pin and copy. `step.to_device` makes three channels of it.
+    """
+    if items and "waveforms" in items[0]:
+        return collate_waveforms(items)
+    if items and all("image" in item and item["image"].stride(0) == 0 for item in items):
+        items = [{**item, "image": item["image"][:1]} for item in items]
     return default_collate(items) if items else {}
+
+
+def collate_waveforms(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Put one item's birds after another's, for an image has one to three of them; stack the rest."""
+    joined = ("waveforms", "bird_draws")
+    stacked: dict[str, torch.Tensor] = default_collate(
+        [{name: value for name, value in item.items() if name not in joined} for item in items]
+    )
+    birds = {name: torch.cat([item[name] for item in items]) for name in joined}
+    return {**birds, **stacked, "n_birds": torch.tensor([len(item["waveforms"]) for item in items])}
 
 
 def build_loader(
@@ -88,6 +106,7 @@ def build_loader(
         worker_init_fn=leave_signals_to_the_main_process,
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
+        prefetch_factor=2 if config.num_workers else None,  # batches a worker is ahead: one slow batch holds nothing up
         pin_memory=device.type == "cuda",  # so that the copy to the device can run beside the computation
         generator=torch.Generator(),  # its own, or each epoch would draw the workers' seed from torch's global one
     )

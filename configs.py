@@ -47,6 +47,7 @@ SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
     "none": {},
 }
 
+SHOWN_MISTAKES = 5  # in one message
 HOW_SETTINGS_ARE_GIVEN = "Settings come from configs.py, then from --config FILE.yaml, then from these flags."
 
 DEPENDENCIES = [
@@ -59,7 +60,8 @@ class UserError(ValueError):
     """A mistake in settings or data that the user can mend: one line on the terminal, exit status 2."""
 
 
-def _available_cpus() -> int:
+def available_cpus() -> int:
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -81,7 +83,8 @@ class Config:
     device: str = "auto"  # auto takes CUDA, else Apple's MPS, else the CPU; or cpu, cuda, cuda:1, mps
     deterministic: bool = False  # CUDA too repeats itself, as far as torch can make it; slower
     verify: bool = False  # read every prepared recording in full before training
-    num_workers: NotNegative = Field(default_factory=lambda: min(8, _available_cpus()))  # processes that load data
+    profile: bool = False  # log where each epoch's time went; slows a GPU, which is waited for after each part
+    num_workers: NotNegative = Field(default_factory=lambda: min(8, available_cpus()))  # processes that load data
 
     # Paths: a relative one lies under root
     root: Path = Path(".")  # folder of the data and the results
@@ -132,6 +135,7 @@ class Config:
     volume_db: tuple[float, float] = (-10.0, 10.0)  # dB, range of both gains
 
     # Augmentation of the image
+    frontend: Literal["cpu", "device"] = "cpu"  # what makes training images: the loader's processes, or the device
     max_mixed_birds: Count = 3  # recordings summed into one training image at most
     p_stop_mixing: Probability = 0.3  # chance to stop after each of them
     p_white_noise_image: Probability = 0.9  # noise over the whole image
@@ -177,6 +181,7 @@ class Config:
     amp: bool = True  # mixed precision
     amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"  # auto: float16 on CUDA, plain float32 elsewhere
     channels_last: bool = True  # memory format; mostly faster, on the CPU too
+    compile_model: bool = False  # torch.compile, for whole training batches; the first step takes minutes once
 
     # Checkpoints
     resume: bool = True  # go on where a stopped run of this experiment ended
@@ -204,10 +209,10 @@ class Config:
     @field_validator("sample_rate", "fmin", "fmax")
     @classmethod
     def _below_nyquist(cls, value: float, info: ValidationInfo) -> float:
-        now = {**info.data, str(info.field_name): value}
-        if "fmax" in now and now["fmax"] > now["sample_rate"] / 2:
+        now = {**info.data, str(info.field_name): value}  # without those that are no numbers
+        if now.keys() >= {"fmax", "sample_rate"} and now["fmax"] > now["sample_rate"] / 2:
             raise ValueError(f"fmax={now['fmax']:g} Hz is above half the sample_rate, {now['sample_rate'] / 2:g} Hz")
-        if "fmax" in now and now["fmin"] >= now["fmax"]:
+        if now.keys() >= {"fmin", "fmax"} and now["fmin"] >= now["fmax"]:
             raise ValueError(f"fmin={now['fmin']:g} Hz is not below fmax={now['fmax']:g} Hz")
         return value
 
@@ -308,14 +313,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few unfold into gigabytes
+            raise yaml.YAMLError("an alias (*name) stands for its value; write that out")
+        settings = yaml.safe_load(text)
+        repr(settings)  # a message may show any of it, and Python prints no integer of more than 4300 digits
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if settings is None:
         return {}
+    if isinstance(settings, dict) and "versions" in settings:  # a run's own config.yaml
+        settings = settings.get("config", settings)
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise UserError(f"{path}: expected lines of the form 'field: value'")
-    return settings.get("config", settings) if "versions" in settings else settings  # a run's own config.yaml
+    return settings
 
 
 def _parse_flags(args: Sequence[str], defaults: Config, description: str) -> Config:
@@ -337,8 +348,8 @@ def _parse_flags(args: Sequence[str], defaults: Config, description: str) -> Con
 def _describe(error: ValidationError, source: str) -> str:
     """Put pydantic's findings on one line, as `field: message`, without its web addresses."""
     known = [field.name for field in fields(Config)]
-    lines = []
-    for item in error.errors(include_url=False):
+    found, lines = error.errors(include_url=False), []
+    for item in found[:SHOWN_MISTAKES]:
         name = ".".join(map(str, item["loc"])) or "settings"
         if item["type"] == "unexpected_keyword_argument":
             close = difflib.get_close_matches(name, known, n=3)
@@ -346,7 +357,8 @@ def _describe(error: ValidationError, source: str) -> str:
             lines.append(f"{name}: no such field; {hint}")
         else:
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')} (got {repr(item['input'])[:80]})")
-    return f"{source}: " + "; ".join(lines)
+    more = f"; and {len(found) - SHOWN_MISTAKES} more" if len(found) > SHOWN_MISTAKES else ""
+    return f"{source}: " + "; ".join(lines) + more
 
 
 def _unbox(text: str) -> str:
@@ -403,11 +415,13 @@ def configure_logger(config: Config) -> logging.Logger:
     """Log lines to stderr, DEBUG ones too when `config.debug`; calling it again adds no handler."""
     logger = logging.getLogger("birdclef")
     logger.setLevel(logging.DEBUG if config.debug else logging.INFO)
-    if not any(getattr(handler, "is_console", False) for handler in logger.handlers):
+    console: Any = next((one for one in logger.handlers if getattr(one, "is_console", False)), None)
+    if console is None:
         console = logging.StreamHandler()
-        console.is_console = True  # type: ignore[attr-defined]
+        console.is_console = True
         console.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
+    console.stream = sys.stderr  # that of an earlier call may be closed
     return logger
 
 

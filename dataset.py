@@ -204,7 +204,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self._primary, self._background, self._background_start = _encode_labels(df, self.class_names)
         self._augment_waveform = transforms.build_waveform_augmentation(config)
         self._mel = mel_settings(config)
-        self._pink = PinkNoiseImages(config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel)
+        self.pink = PinkNoiseImages(config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -216,13 +216,23 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             key: (epoch, index), as EpochSampler hands them out; an index alone means epoch 0.
 
         Returns:
-            `image` (3, n_frames, n_mels) float32 in [0, 1] and `targets` (n_classes,) float32.
+            `image` (3, n_frames, n_mels) float32 in [0, 1], three views of one plane, and `targets` (n_classes,)
+            float32. With `frontend="device"` a training item has what DeviceFrontend makes the image from instead:
+            `waveforms` (n_birds, n_samples) float32 or int16, `bird_draws` (n_birds, 2), `draws` (12,), and, where
+            p_masks is not 0, `masks` (n_mels, n_frames) bool.
         """
         rng = self._rng(key)
         birds = self.birds_of(key, rng)
-        image = self._training_image(birds, rng) if self.mode == "train" else self._validation_image(birds[0])
-        color = transforms.mono_to_color(image.T)  # (3, n_frames, n_mels)
-        return {"image": torch.from_numpy(color), "targets": torch.from_numpy(self.targets_of(birds))}
+        targets = torch.from_numpy(self.targets_of(birds))
+        if self.mode == "train":
+            ingredients = self._draw_ingredients(birds, rng)
+            if self.config.frontend == "device":
+                return {**ingredients.tensors(), "targets": targets}
+            image = self._training_image(ingredients)
+        else:
+            image = clip_image(self._open(birds[0]), self.config)
+        plane = transforms.min_max(np.ascontiguousarray(image.T))  # (n_frames, n_mels)
+        return {"image": torch.from_numpy(plane).expand(3, -1, -1), "targets": targets}
 
     def path(self, index: int) -> Path:
         """Return the prepared file of a row."""
@@ -263,29 +273,37 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         return np.random.default_rng((self.config.seed, epoch, index))
 
-    def _validation_image(self, bird: int) -> np.ndarray:
-        return clip_image(self._open(bird), self.config)
-
-    def _training_image(self, birds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Mix the birds' mel powers and go through the recipe's steps: (n_mels, n_frames)."""
+    def _draw_ingredients(self, birds: Sequence[int], rng: np.random.Generator) -> recipe.Ingredients:
+        """Take all draws of a training image, in one order whatever makes it."""
         config = self.config
         waveforms = [self._waveform(bird, rng) for bird in birds]
         bird_draws = [recipe.draw_bird(rng) for _ in birds]
-        draws = recipe.draw_steps(config, self._pink.size, rng)
-        powers = [transforms.mel_power(waveform, **self._mel, dtype=np.float32) for waveform in waveforms]
-        image = recipe.to_unit_image(recipe.mix_birds(powers, bird_draws), config.top_db)
-        image = recipe.apply_steps(image, draws, self._pink)
-        if config.p_masks and rng.random() < config.p_masks:
-            image[transforms.draw_rectangles(image.shape, rng)] = image.min()
+        draws = recipe.draw_steps(config, self.pink.size, rng)
+        mask = None
+        if config.p_masks:
+            shape = (config.n_mels, config.n_frames)
+            mask = transforms.draw_rectangles(shape, rng) if rng.random() < config.p_masks else np.zeros(shape, bool)
+        return recipe.Ingredients(waveforms, bird_draws, draws, mask)
+
+    def _training_image(self, ingredients: recipe.Ingredients) -> np.ndarray:
+        """Mix the birds' mel powers and go through the recipe's steps: (n_mels, n_frames)."""
+        powers = [transforms.mel_power(one, **self._mel, dtype=np.float32) for one in ingredients.waveforms]
+        image = recipe.to_unit_image(recipe.mix_birds(powers, ingredients.bird_draws), self.config.top_db)
+        image = recipe.apply_steps(image, ingredients.draws, self.pink)
+        if ingredients.mask is not None:
+            image[ingredients.mask] = image.min()
         return image
 
     def _waveform(self, bird: int, rng: np.random.Generator) -> np.ndarray:
-        """Cut and augment a random clip: (n_samples,) float32 with peak 1."""
+        """Cut and augment a random clip: (n_samples,) with peak 1, or as it is, if all the rest is left to a device."""
         config, augment = self.config, self._augment_waveform
         n_samples = config.n_samples
         if config.p_time_stretch:  # what the fastest stretch leaves is a whole clip
             n_samples = math.ceil(n_samples * max(1.0, config.time_stretch_rate[1]))
-        waveform = transforms.normalize_peak(transforms.crop_or_pad(self._open(bird), n_samples, rng))
+        clip = transforms.cut_clip(self._open(bird), n_samples, rng)
+        if augment is None and config.frontend == "device":
+            return clip
+        waveform = transforms.normalize_peak(transforms.to_float32(clip))
         if augment is not None:
             stretched = augment(waveform, rng)
             waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, config.n_samples))

@@ -1,7 +1,9 @@
 """The parts of one fold's training, how far it has come, and how it goes on from a checkpoint."""
 
+import functools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from torch.utils.data import DataLoader
 
 import checkpoint as ckpt
 import dataset as data
-import distributed
 import folder
+import processes
 from batches import EpochSampler, build_loader
 from configs import Config, set_seed, versions
+from device_frontend import DeviceFrontend
 from metrics import AverageMeter, get_loss
-from model import build_model, pick_amp_dtype
+from model import build_model, compile_model, pick_amp_dtype
 from scheduler import get_scheduler
+from stopwatch import Stopwatch
 
 logger = logging.getLogger("birdclef.train")
 
@@ -57,10 +61,15 @@ class FoldRun:
     skipped_steps: int = 0  # of them without effect, in this epoch
     bad_steps: int = 0  # skipped in a row
     micro_batch: int = 0  # clips that go through the model at once; 0: the whole batch
+    valid_micro_batch: int = 0  # the same in validation, where it changes nothing but memory
     train_loss: AverageMeter = field(default_factory=AverageMeter)
     best_loss: float = math.inf
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    frontend: DeviceFrontend | None = None  # makes training images of waveforms, if the data set does not
+    watch: Stopwatch = field(default_factory=Stopwatch)  # of the epoch
+    compiled: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None = None  # the model's forward pass
 
     # Of the group of batches that make one optimizer step
     group_is_sound: bool = True
@@ -107,10 +116,10 @@ def build_fold_run(
     set_seed(config.seed)
     train_set = data.WaveformDataset(train_part, config, "train", class_names)
     valid_set = data.WaveformDataset(valid_part, config, "valid", class_names)
-    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    share = {"rank": processes.rank(), "world_size": processes.world_size()}
     train_loader, train_sampler = build_loader(train_set, config, device, **share)
     valid_loader, valid_sampler = build_loader(valid_set, config, device, **share)
-    model = distributed.synchronize_batch_norm(build_model(config, len(class_names), load_weights=load_weights))
+    model = processes.synchronize_batch_norm(build_model(config, len(class_names), load_weights=load_weights))
     model = model.to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -137,7 +146,16 @@ def build_fold_run(
         train_sampler=train_sampler,
         valid_loader=valid_loader,
         valid_sampler=valid_sampler,
+        compiled=compile_model(model) if config.compile_model else None,
+        frontend=DeviceFrontend(config, train_set.pink, device) if config.frontend == "device" else None,
+        watch=build_watch(config, device),
     )
+
+
+def build_watch(config: Config, device: torch.device) -> Stopwatch:
+    """Make the stopwatch of a run; only where someone looks at it does it wait for a GPU, which holds training up."""
+    is_waited_for = config.profile and device.type != "cpu"
+    return Stopwatch(functools.partial(torch.accelerator.synchronize, device) if is_waited_for else None)
 
 
 def find_checkpoint(config: Config, class_names: list[str]) -> tuple[Path, dict[str, Any]] | None:
@@ -168,6 +186,8 @@ def resume(run: FoldRun, path: Path, state: dict[str, Any]) -> None:
         scaler=run.scaler if run.scaler.is_enabled() else None,
         ema=run.ema.module if run.ema else None,
     )
+    if (before := state["config"].get("lr", run.config.lr)) != run.config.lr:
+        ckpt.scale_rates(run.optimizer, run.scheduler, run.config.lr / before)
     if missing := [name for name in (*PROGRESS, "train_loss") if name not in state]:
         raise ckpt.CheckpointError(f"{path}: no {', '.join(missing)} in it")
     for name in PROGRESS:
@@ -175,7 +195,7 @@ def resume(run: FoldRun, path: Path, state: dict[str, Any]) -> None:
     for name, default in LATER_PROGRESS.items():
         setattr(run, name, state.get(name, default))
     run.train_loss.load_state_dict(state["train_loss"])
-    if distributed.is_first():
+    if processes.is_first():
         if path.name != ckpt.LAST_NAME:  # stopped between the two files of an epoch, or the newer one is damaged
             save(run)
         ckpt.prune_checkpoints(run.train_dir, run.config.keep_checkpoints)
@@ -185,5 +205,6 @@ def resume(run: FoldRun, path: Path, state: dict[str, Any]) -> None:
 
 def save(run: FoldRun) -> None:
     """Write `last.pth`, in the first process."""
-    if distributed.is_first():
-        ckpt.save_checkpoint(run.train_dir / ckpt.LAST_NAME, run.state())
+    if processes.is_first():
+        with run.watch.part("checkpoint"):
+            ckpt.save_checkpoint(run.train_dir / ckpt.LAST_NAME, run.state())

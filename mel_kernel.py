@@ -12,6 +12,7 @@ whether to compile again.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -35,7 +36,7 @@ def count_blocks(n_frames: int, n_fft: int, hop_length: int) -> int:
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile when it is first called, or take what is on disk; where nothing can be kept on disk, do without."""
-    settings = {"error_model": "numpy", "nogil": True}  # without the lock, so that predict.py's threads run beside
+    settings: dict[str, Any] = {"error_model": "numpy", "nogil": True}  # nogil: threads may run beside it
     try:
         return njit(cache=True, **settings)(function)
     except RuntimeError:  # "no locator available": neither this folder nor the user's can be written

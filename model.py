@@ -1,7 +1,7 @@
 """The sound event detection model: a timm backbone under an attention head that looks at each moment of a clip."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -420,6 +420,15 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Return the model's forward pass as torch.compile makes it; parameters, names and random draws stay the model's.
+
+    Each shape is compiled by itself, so that numbers do not depend on which came first, as they would where one code
+    serves several. Draws are torch's own: the model is masked as it is without.
+    """
+    return torch.compile(model, dynamic=False, options={"fallback_random": True})
 
 
 def pick_amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:

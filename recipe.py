@@ -4,13 +4,16 @@ An image is made from the mel powers of the birds in it. All draws are taken bef
 `make_image` here and device_frontend.py, which makes a whole batch on the training device, do the same with them.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 import transforms
 from configs import Config
 from noise import PinkNoiseImages, add_uniform
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Draws(NamedTuple):
@@ -40,6 +43,27 @@ class BirdDraws(NamedTuple):
     gain: float
 
 
+class Ingredients(NamedTuple):
+    """All that an image is made from; `mask` (n_mels, n_frames) is True in the rectangles to cut out."""
+
+    waveforms: list[np.ndarray]  # each (n_samples,)
+    bird_draws: list[BirdDraws]
+    draws: Draws
+    mask: np.ndarray | None
+
+    def tensors(self) -> dict[str, "torch.Tensor"]:
+        """Return them for batches.collate: waveforms stacked, draws in float32."""
+        import torch
+
+        mask = {} if self.mask is None else {"masks": torch.from_numpy(self.mask)}
+        return {
+            "waveforms": torch.from_numpy(np.stack(self.waveforms)),
+            "bird_draws": torch.tensor(self.bird_draws, dtype=torch.float32),
+            "draws": torch.tensor(self.draws, dtype=torch.float32),
+            **mask,
+        }
+
+
 def draw_bird(rng: np.random.Generator) -> BirdDraws:
     """Draw the contrast, from [0.5, 3.5), and the loudness, from [1, 101), of a bird's mel power."""
     return BirdDraws(0.5 + 3 * rng.random(), rng.uniform(1, 101))
@@ -53,7 +77,7 @@ def draw_steps(config: Config, n_pink: int, rng: np.random.Generator) -> Draws:
         return 0.05 * rng.uniform(0.3, 1.3) if rng.random() < p else 0.0
 
     def key() -> int:
-        return int(rng.integers(2**32))
+        return int(rng.integers(2**24))  # float32 holds it exactly
 
     start = int(rng.integers(n_mels // 2, endpoint=True))
     return Draws(

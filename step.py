@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import checkpoint as ckpt
-import distributed
+import processes
 from configs import UserError
 from fold_run import FoldRun
 from scheduler import stepped_on
@@ -22,7 +22,7 @@ def train_step(run: FoldRun, batch: dict[str, torch.Tensor]) -> bool:
 
     Args:
         run: its model, optimizer, scaler, schedule and counters move on.
-        batch: image (B, 3, T, F) and targets (B, C), on the CPU; of several processes, this one's share.
+        batch: image (B, 1 or 3, T, F) and targets (B, C), on the CPU; of several processes, this one's share.
 
     Returns:
         Whether the group of `accumulation_steps` batches is complete.
@@ -32,14 +32,17 @@ def train_step(run: FoldRun, batch: dict[str, torch.Tensor]) -> bool:
         run.optimizer.zero_grad(set_to_none=True)
         run.group_is_sound = True
         run.buffers_before = [buffer.clone() for buffer in run.model.buffers()]
-    loss, n_clips = backward_in_memory(run, mix_batch(run, batch), group_size)
+    with run.watch.part("copy to the device"):
+        mixed = mix_batch(run, batch)
+    loss, n_clips = backward_in_memory(run, mixed, group_size)
     if math.isfinite(loss):
         run.train_loss.update(loss, n_clips)
     else:
         run.group_is_sound = False
         report_bad_batch(run, f"loss {loss}")
     if complete := run.batch == last:
-        take_optimizer_step(run)
+        with run.watch.part("optimizer step"):
+            take_optimizer_step(run)
     run.batch += 1
     return complete
 
@@ -54,7 +57,7 @@ def accumulation_group(run: FoldRun) -> tuple[int, int, int]:
 
 def step_seed(run: FoldRun) -> int:
     """Make the seed of torch's generators from (seed, epoch, batch, process)."""
-    sequence = np.random.SeedSequence((run.config.seed, run.epoch + 1, run.batch, distributed.rank()))
+    sequence = np.random.SeedSequence((run.config.seed, run.epoch + 1, run.batch, processes.rank()))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -89,7 +92,8 @@ def backward_in_memory(run: FoldRun, mixed: Mixed, group_size: int) -> tuple[flo
     Raises:
         UserError: one clip alone is too much, or the batch is shared by several processes.
     """
-    buffers = [buffer.clone() for buffer in run.model.buffers()]
+    is_first = run.batch % run.config.accumulation_steps == 0
+    buffers = run.buffers_before if is_first else [buffer.clone() for buffer in run.model.buffers()]
     gradients = [None if value.grad is None else value.grad.clone() for value in run.model.parameters()]
     while True:
         try:
@@ -103,40 +107,80 @@ def backward_in_memory(run: FoldRun, mixed: Mixed, group_size: int) -> tuple[flo
 
 
 def backward(run: FoldRun, mixed: Mixed, group_size: int) -> tuple[float, int]:
-    """Add a batch's gradients, weighed by its clips in the group; stop before those of a loss that is not finite.
+    """Add a batch's gradients, weighed by its clips in the group, be they finite or not.
 
     Returns:
         The loss averaged over the batch's clips, and their number, those of all processes.
     """
     torch.manual_seed(step_seed(run))  # dropout, drop path, SpecAugment
     size = run.micro_batch or len(mixed.images)
-    batch_loss, batch_clips = 0.0, 0
+    losses = []
     for start in range(0, max(1, len(mixed.images)), max(1, size)):
         part = mixed.part(slice(start, start + size))
-        loss = forward_loss(run, part)
-        n_clips = len(part.images)
-        summed, clips = distributed.total(float(loss.detach()) * n_clips, n_clips)
-        batch_loss, batch_clips = batch_loss + summed, batch_clips + int(clips)
-        if not math.isfinite(batch_loss):
-            break
-        run.scaler.scale(loss * (n_clips / group_size)).backward()
-    return batch_loss / batch_clips, batch_clips
+        with run.watch.part("forward"):
+            loss = forward_loss(run, part)
+        with run.watch.part("backward"):
+            run.scaler.scale(loss * (len(part.images) / group_size)).backward()
+        losses.append((loss.detach(), len(part.images)))
+    # Read last: for a number the program waits until a GPU is done, which then waits for the program to go on.
+    summed = sum(float(loss) * n_clips for loss, n_clips in losses)
+    batch_loss, batch_clips = processes.total(summed, len(mixed.images))
+    return batch_loss / batch_clips, int(batch_clips)
 
 
 def halve_micro_batch(run: FoldRun, n_clips: int, reason: str) -> None:
     """From here on, let half as many clips through the model at once; the optimizer step stays the same."""
-    if distributed.world_size() > 1:  # the others are in the middle of this batch
+    if processes.world_size() > 1:  # the others are in the middle of this batch
         raise UserError(f"{reason}; with several processes a batch cannot be split on the way: lower train_bs")
-    size = min(run.micro_batch or n_clips, n_clips)
-    if size == 1:
-        raise UserError(f"{reason}; one clip alone does not fit: take a smaller base_model_name, period or n_mels")
-    run.micro_batch = -(-size // 2)
+    run.micro_batch = halve(min(run.micro_batch or n_clips, n_clips), reason)
     logger.warning(
         "%s; from here on %d clips at a time, added up to the same batch (batch statistics are those of the %d)",
         reason, run.micro_batch, run.micro_batch,
     )  # fmt: skip
-    if run.device.type == "cuda":
+
+
+def halve(n_clips: int, reason: str) -> int:
+    """Return half as many clips, rounded up, and free what CUDA holds in reserve.
+
+    Raises:
+        UserError: one clip was too many.
+    """
+    if n_clips == 1:
+        raise UserError(f"{reason}; one clip alone does not fit: take a smaller base_model_name, period or n_mels")
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return -(-n_clips // 2)
+
+
+def score_in_memory(run: FoldRun, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
+    """Score a validation batch in as few parts as the device's memory allows, which changes no score.
+
+    Returns:
+        The loss averaged over the batch's clips, and the clipwise scores (B, C), on the CPU.
+
+    Raises:
+        UserError: one clip alone is too much.
+    """
+    images, targets = to_device(run, batch)
+    while True:
+        try:
+            return score(run, images, targets)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).split(". ")[0]
+        run.valid_micro_batch = halve(min(run.valid_micro_batch or len(images), len(images)), reason)
+        logger.warning("%s; from here on %d clips at a time are validated", reason, run.valid_micro_batch)
+
+
+def score(run: FoldRun, images: torch.Tensor, targets: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Go through the model that is scored; see score_in_memory."""
+    size, loss, scores = run.valid_micro_batch or len(images), 0.0, []
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        with torch.autocast(run.device.type, dtype=run.amp_dtype, enabled=run.amp_dtype is not None):
+            output = run.scored_model(images[part])
+        loss += float(run.criterion(output, targets[part])) * len(images[part]) / len(images)
+        scores.append(output["clipwise_output"].cpu())
+    return loss, torch.cat(scores)
 
 
 def put_back_buffers(model: torch.nn.Module, before: list[torch.Tensor]) -> None:
@@ -148,28 +192,50 @@ def put_back_buffers(model: torch.nn.Module, before: list[torch.Tensor]) -> None
 def forward_loss(run: FoldRun, mixed: Mixed) -> torch.Tensor:
     """Go forward under autocast and take the lam-weighted loss in float32, a scalar; that of no clips is 0."""
     with torch.autocast(run.device.type, dtype=run.amp_dtype, enabled=run.amp_dtype is not None):
-        output = run.model(mixed.images)
+        # Whole batches alone: another number of clips would take minutes to compile, too.
+        is_compiled = run.compiled is not None and len(mixed.images) == run.config.train_bs
+        output = compiled_forward(run, mixed.images) if is_compiled else run.model(mixed.images)
     if not len(mixed.images):  # still a part of the graph: the other processes wait for its backward pass
         return torch.stack([value.sum() for value in output.values()]).sum()
     loss = run.criterion(output, mixed.targets_a)
     return loss if mixed.lam == 1.0 else mixed.lam * loss + (1.0 - mixed.lam) * run.criterion(output, mixed.targets_b)
 
 
+def compiled_forward(run: FoldRun, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Go through the compiled model; the first time it is compiled, and the first time that a batch is masked.
+
+    Raises:
+        UserError: it cannot be compiled here.
+    """
+    assert run.compiled is not None
+    try:
+        return run.compiled(images)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"compile_model: this model cannot be compiled here ({reason}); train without it") from error
+
+
 def to_device(run: FoldRun, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Copy images (B, 3, T, F) and targets (B, C) to the device, images in the model's memory format."""
+    """Copy a batch to the device: images (B, 3, T, F), maybe one plane seen three times, and targets (B, C).
+
+    The model's first layers rearrange the images whatever their memory format, so they are not brought into its.
+    """
     if not batch:  # this process has no share in it
         empty = torch.zeros(0, 3, run.config.n_frames, run.config.n_mels)
         batch = {"image": empty, "targets": torch.zeros(0, len(run.class_names))}
-    memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
-    images = batch["image"].to(run.device, non_blocking=True).contiguous(memory_format=memory_format)
-    return images, batch["targets"].to(run.device, non_blocking=True)
+    # A copy from pinned memory that does not block runs while the program goes on; from other memory it blocks anyway.
+    batch = {name: value.to(run.device, non_blocking=True) for name, value in batch.items()}
+    if "image" not in batch:  # frontend="device"
+        assert run.frontend is not None
+        return run.frontend(batch), batch["targets"]
+    return batch["image"].expand(-1, 3, -1, -1), batch["targets"]
 
 
 def take_optimizer_step(run: FoldRun) -> None:
     """Unscale, clip and step; where loss or gradients are not finite, leave the weights as they were and count."""
     sound = run.group_is_sound
     if sound:
-        distributed.sum_gradients(run.model.parameters())
+        processes.sum_gradients(run.model.parameters())
         run.scaler.unscale_(run.optimizer)  # before clipping, or the limit would be on scaled gradients
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.grad_clip or math.inf)
         sound = bool(norm.isfinite())

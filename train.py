@@ -34,13 +34,16 @@ from tqdm import tqdm
 
 import checkpoint as ckpt
 import dataset as data
-import distributed
 import folder
+import processes
 from fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
 from metrics import AverageMeter, MetricMeter, describe_scores
 from model import find_backbone, pick_device
+from prepare_audios import read_report, samples_crc32
 from scheduler import stepped_on
-from step import to_device, train_step
+from split_data import check_sources
+from step import score_in_memory, train_step
+from stopwatch import VALID_WAITING, WAITING, describe_parts, find_limit
 
 logger = logging.getLogger("birdclef.train")
 
@@ -62,48 +65,48 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
         UserError: a table, fold, file, weights or checkpoint that training cannot work with.
     """
     config = config or Config()
-    device = pick_device(distributed.local_device(config.device))
+    device = pick_device(processes.local_device(config.device))
     find_backbone(config.base_model_name)
+    check_sources(config)
     df = data.check_table(train_df, str(config.train_dataframe_path))
     class_names = data.load_class_names(df)
     known = sorted(set(df["kfold"]))
     if missing := [fold for fold in config.folds if fold not in known]:
         raise UserError(f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}")
     data.check_prepared(df, config.train_np_dir)
-    if config.deterministic:
-        make_deterministic()
-    with distributed.joined(device), STOP.noted():
+    make_deterministic() if config.deterministic else make_fast(device)
+    with processes.joined(device), STOP.noted():
         if config.verify:
-            distributed.from_first(lambda: verify_prepared(df, config))
+            processes.from_first(lambda: verify_prepared(df, config))
         for fold in config.folds:
             train_fold(df, fold, class_names, config, device)
-        return distributed.from_first(lambda: folder.write_summary(config))
+        return processes.from_first(lambda: folder.write_summary(config))
 
 
 def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Config, device: torch.device) -> None:
     """Train one fold, from its newest checkpoint if there is one."""
     config = replace(config, train_dir=config.fold_dir(fold))
     with contextlib.ExitStack() as first_process:
-        distributed.from_first(lambda: open_folder(first_process, config))
+        processes.from_first(lambda: open_folder(first_process, config))
         if config.debug:
             df, config = data.shrink(df, fold, config)
         train_part, valid_part = data.split_fold(df, fold, config.rare_birds)
         logger.info("fold %d: %d recordings to train, %d to validate, %d species, on %s, %d process%s",
-                    fold, len(train_part), len(valid_part), len(class_names), device, distributed.world_size(),
-                    "es" * (distributed.world_size() > 1))  # fmt: skip
-        found = distributed.from_first(lambda: find_checkpoint(config, class_names))
+                    fold, len(train_part), len(valid_part), len(class_names), device, processes.world_size(),
+                    "es" * (processes.world_size() > 1))  # fmt: skip
+        found = processes.from_first(lambda: find_checkpoint(config, class_names))
         load_weights = found is None  # a resumed run needs neither the network nor the file they came from
         fold_run = build_fold_run(train_part, valid_part, fold, class_names, config, device, load_weights=load_weights)
         if found is not None:
             resume(fold_run, *found)
-        distributed.from_first(lambda: folder.write_settings(fold_run.train_dir, config, class_names))
+        processes.from_first(lambda: folder.write_settings(fold_run.train_dir, config, class_names))
         while fold_run.epoch < config.epochs and not stopped_early(fold_run):
             started, done = time.perf_counter(), fold_run.batch
-            waited = train_one_epoch(fold_run)
+            fold_run.watch.restart()
+            train_one_epoch(fold_run)
             trained = time.perf_counter()
             finish_epoch(fold_run, *validate(fold_run))
-            seconds = {"train_s": trained - started, "valid_s": time.perf_counter() - trained, "waited_s": waited}
-            log_epoch(fold_run, done=done, **seconds)
+            log_epoch(fold_run, done=done, train_s=trained - started, valid_s=time.perf_counter() - trained)
     logger.info("fold %d: best epoch %d, validation loss %.5f", fold, fold_run.best_epoch, fold_run.best_loss)
 
 
@@ -112,7 +115,7 @@ def open_folder(stack: contextlib.ExitStack, config: Config) -> None:
     assert config.train_dir is not None
     stack.enter_context(folder.lock_folder(config.train_dir))
     stack.enter_context(folder.log_to_file(config.train_dir / "train.log"))
-    if not config.resume and not distributed.is_restart():  # after a restart, the earlier run is this one
+    if not config.resume and not processes.is_restart():  # after a restart, the earlier run is this one
         folder.set_aside(config.train_dir)
 
 
@@ -127,28 +130,29 @@ def make_deterministic() -> None:
     )
 
 
+def make_fast(device: torch.device) -> None:
+    """Allow CUDA what torch leaves off for the sake of the last digits; other devices have no such choice."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # tries the ways to convolve once for each shape; few shapes occur here
+        torch.set_float32_matmul_precision("high")  # TF32 where amp leaves float32; convolutions take it by default
+
+
 def verify_prepared(df: pd.DataFrame, config: Config) -> None:
-    """Read every prepared recording in full: it must be finite, and as loud as prepare_audios.py reported.
+    """Read every prepared recording in full: it must be what prepare_audios.py wrote, as its report tells.
 
     Raises:
         UserError: some are damaged; the message counts them and names the first.
     """
-    peaks = {}
-    if config.report_path.exists():
-        report = pd.read_csv(config.report_path, dtype={"filename": str}, keep_default_na=False)
-        peaks = dict(zip(report["filename"] + ".npy", pd.to_numeric(report["peak"], errors="coerce"), strict=True))
+    report = read_report(config.report_path)
+    told = dict(zip(report["filename"] + ".npy", zip(report["crc32"], report["peak"], strict=True), strict=True))
     faults = []
     for filepath in tqdm(df["filepath"], "verifying", leave=False, disable=None, unit="file"):
+        path = config.train_np_dir / filepath
         try:
-            samples = np.load(config.train_np_dir / filepath, allow_pickle=False)
+            fault = describe_change(data.open_recording(path), *told.get(filepath, ("", math.nan)))
         except (OSError, ValueError) as error:
-            faults.append(f"{config.train_np_dir / filepath}: {error}")
-            continue
-        full_scale = 32767 if samples.dtype == np.int16 else 1
-        peak = float(np.abs(samples.astype(np.float32)).max(initial=0.0)) / full_scale
-        told = peaks.get(filepath, peak)
-        if not abs(peak - (min(told, 1.0) if full_scale > 1 else told)) < 1e-4:  # NaN and infinity are caught, too
-            faults.append(f"{config.train_np_dir / filepath}: its peak is {peak:g}, and was {told:g} when it was made")
+            fault = str(error)
+        faults += [f"{path}: {fault}"] if fault else []
     if faults:
         raise UserError(
             f"{len(faults)} of {len(df)} prepared recordings are damaged; {faults[0]}; "
@@ -157,22 +161,31 @@ def verify_prepared(df: pd.DataFrame, config: Config) -> None:
     logger.info("verified %d prepared recordings", len(df))
 
 
+def describe_change(samples: np.ndarray, crc32: str, peak: float) -> str:
+    """Say how samples (n,) differ from what was written, "" if they do not.
+
+    Without a check sum, as in reports of older versions, they must be finite, and as loud as was reported.
+    """
+    if crc32:
+        return "" if samples_crc32(samples) == crc32 else "its samples are not those that were written"
+    full_scale = 32767 if samples.dtype == np.int16 else 1
+    found = float(np.abs(samples.astype(np.float32)).max()) / full_scale
+    told = found if math.isnan(peak) else min(peak, 1.0) if full_scale > 1 else peak
+    # NaN is near nothing
+    return "" if abs(found - told) < 1e-4 else f"its peak is {found:g}, and was {told:g} when it was made"
+
+
 # The loop -----------------------------------------------------------------------------------------------
 
 
-def train_one_epoch(run: FoldRun) -> float:
-    """Train what is left of the epoch, with a checkpoint in between where settings ask for it.
-
-    Returns:
-        Seconds spent waiting for data.
-    """
+def train_one_epoch(run: FoldRun) -> None:
+    """Train what is left of the epoch, with a checkpoint in between where settings ask for it."""
     run.model.train()
     run.train_sampler.set_position(run.epoch + 1, run.batch)
     every_steps = run.config.checkpoint_every_steps or math.inf
     every_s = run.config.checkpoint_every_minutes * 60 or math.inf
-    waited, saved_at, asked = 0.0, time.monotonic(), time.perf_counter()
-    for batch in progress_bar(run.train_loader, run.batch, len(run.train_sampler), f"epoch {run.epoch + 1}"):
-        waited += time.perf_counter() - asked
+    saved_at = time.monotonic()
+    for batch in in_turn(run, run.train_loader, run.batch, f"epoch {run.epoch + 1}", WAITING):
         stepped = train_step(run, batch)
         due = run.step % every_steps == 0 or time.monotonic() - saved_at > every_s
         if stepped:
@@ -180,8 +193,6 @@ def train_one_epoch(run: FoldRun) -> float:
         if stepped and due and run.batch < len(run.train_sampler):
             save(run)
             saved_at = time.monotonic()
-        asked = time.perf_counter()
-    return waited
 
 
 @torch.inference_mode()
@@ -191,19 +202,19 @@ def validate(run: FoldRun) -> tuple[float, MetricMeter]:
     Returns:
         Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels (N, C).
     """
-    model = run.scored_model.eval()
+    run.scored_model.eval()
     loss, scores, labels = AverageMeter(), [], []
     run.valid_sampler.set_position(0)
-    for batch in progress_bar(run.valid_loader, 0, len(run.valid_sampler), "validation"):
+    for batch in in_turn(run, run.valid_loader, 0, "validation", VALID_WAITING):
         if batch:
-            images, targets = to_device(run, batch)
-            with torch.autocast(run.device.type, dtype=run.amp_dtype, enabled=run.amp_dtype is not None):
-                output = model(images)
-            loss.update(float(run.criterion(output, targets)), len(images))
-            scores.append(output["clipwise_output"].cpu().numpy())
-            labels.append((batch["targets"] >= 0.5).numpy())
+            with run.watch.part("validation: model"):
+                batch_loss, batch_scores = score_in_memory(run, batch)
+                loss.update(batch_loss, len(batch_scores))
+                scores.append(batch_scores.numpy())
+                labels.append((batch["targets"] >= 0.5).numpy())
         stop_if_asked(run)
-    return gather_validation(run, loss, scores, labels)
+    with run.watch.part("metric"):
+        return gather_validation(run, loss, scores, labels)
 
 
 def gather_validation(
@@ -215,7 +226,7 @@ def gather_validation(
         UserError: a score is not finite.
     """
     rows = [index for batch in run.valid_sampler for _, index in batch]
-    parts = [part for part in distributed.gather((rows, scores, labels)) if part[0]]
+    parts = [part for part in processes.gather((rows, scores, labels)) if part[0]]
     order = np.argsort(np.concatenate([rows for rows, _, _ in parts]))
     all_scores = np.concatenate([part for _, found, _ in parts for part in found])[order]  # (N, C)
     all_labels = np.concatenate([part for _, _, found in parts for part in found])[order]  # (N, C)
@@ -223,14 +234,24 @@ def gather_validation(
         raise UserError(f"epoch {run.epoch + 1}: scores are not finite; {run.train_dir} holds the epochs before it")
     meter = MetricMeter()
     meter.update(all_scores, all_labels)
-    summed, count = distributed.total(loss.total, loss.count)
+    summed, count = processes.total(loss.total, loss.count)
     return summed / count, meter
 
 
-def progress_bar(loader: DataLoader, done: int, total: int, what: str) -> Iterator[dict[str, torch.Tensor]]:
-    """Show a bar that vanishes when it is done, and is not there when output is not a terminal."""
-    quiet = None if distributed.is_first() else True
-    return iter(tqdm(loader, desc=what, initial=done, total=total, leave=False, disable=quiet, unit="batch"))
+def in_turn(run: FoldRun, loader: DataLoader, done: int, what: str, part: str) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the batches after those that are done, the time until each on the run's stopwatch as `part`.
+
+    A bar shows how far it is; it vanishes when all is done, and is not there when output is not a terminal.
+    """
+    quiet = None if processes.is_first() else True
+    bar = tqdm(loader, desc=what, initial=done, total=len(loader), leave=False, disable=quiet, unit="batch")
+    batches = iter(bar)
+    while True:
+        with run.watch.part(part):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 # What an epoch leaves -----------------------------------------------------------------------------------
@@ -238,13 +259,15 @@ def progress_bar(loader: DataLoader, done: int, total: int, what: str) -> Iterat
 
 def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
     """Step the schedule, add the history row, and write the epoch's files; `last.pth` is what makes it count."""
+    with run.watch.part("metric"):
+        scores = meter.compute()
     row = {
         "epoch": run.epoch + 1,
         "step": run.step,
         "lr": float(run.optimizer.param_groups[0]["lr"]),
         "train_loss": run.train_loss.avg,
         "valid_loss": valid_loss,
-        **meter.compute(),
+        **scores,
         "skipped_steps": run.skipped_steps,
     }
     when = stepped_on(run.config.scheduler_name)
@@ -255,13 +278,15 @@ def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
     is_best = valid_loss < run.best_loss
     if is_best:
         run.best_loss, run.best_epoch = valid_loss, run.epoch
-    if not distributed.is_first():
+    if not processes.is_first():
         return
-    if is_best:  # the predictions first: a run killed in between repeats the epoch and writes them again
-        folder.write_predictions(run.train_dir, meter.scores, meter.labels, run.valid_set.filenames(), run.class_names)
-        ckpt.save_best(run.train_dir, run.state(), keep=run.config.keep_checkpoints)
-    save(run)
-    folder.write_history(run.train_dir, run.history)
+    with run.watch.part("checkpoint"):
+        if is_best:  # the predictions first: a run killed in between repeats the epoch and writes them again
+            names = run.valid_set.filenames()
+            folder.write_predictions(run.train_dir, meter.scores, meter.labels, names, run.class_names)
+            ckpt.save_best(run.train_dir, run.state(), keep=run.config.keep_checkpoints)
+        save(run)
+        folder.write_history(run.train_dir, run.history)
 
 
 def stopped_early(run: FoldRun) -> bool:
@@ -270,22 +295,26 @@ def stopped_early(run: FoldRun) -> bool:
     return patience is not None and run.epoch - run.best_epoch >= patience and run.epoch > 0
 
 
-def log_epoch(run: FoldRun, *, done: int, train_s: float, valid_s: float, waited_s: float) -> None:
+def log_epoch(run: FoldRun, *, done: int, train_s: float, valid_s: float) -> None:
     """Log the epoch's one line and its timing; `done` batches of it were done before this process began."""
-    if not distributed.is_first():
+    if not processes.is_first():
         return
-    row = run.history[-1]
+    row, seconds = run.history[-1], run.watch.seconds()
+    waiting_share = seconds[WAITING] / train_s
     clips_per_s = (run.train_sampler.n_items - done * run.train_sampler.batch_size) / train_s
     logger.info(
         "fold %d epoch %3d  train %.5f  valid %.5f  cmap_pad_5 %.4f (floor %.4f)  macro AP %.4f  AUROC %.4f  "
         "lr %.2e  %.0f s, %.1f clips/s, %.0f %% waiting for data%s",
         run.fold, row["epoch"], row["train_loss"], row["valid_loss"], row["cmap_pad_5"], row["cmap_pad_5_floor"],
-        row["macro_ap"], row["macro_roc_auc"], row["lr"], train_s + valid_s, clips_per_s, 100 * waited_s / train_s,
+        row["macro_ap"], row["macro_roc_auc"], row["lr"], train_s + valid_s, clips_per_s, 100 * waiting_share,
         "  *" if run.best_epoch == run.epoch else "",
     )  # fmt: skip
     timing = {"epoch": run.epoch, "train_s": round(train_s, 2), "valid_s": round(valid_s, 2),
-              "clips_per_s": round(clips_per_s, 2), "waiting_share": round(waited_s / train_s, 4)}  # fmt: skip
+              "clips_per_s": round(clips_per_s, 2), "waiting_share": round(waiting_share, 4)}  # fmt: skip
     folder.append_timing(run.train_dir, timing)
+    if run.config.profile:
+        limit = find_limit(seconds, num_workers=run.config.num_workers, on_cpu=run.device.type == "cpu")
+        logger.info("where epoch %d went:\n%s\n%s", run.epoch, describe_parts(seconds), limit)
 
 
 # Stopping -----------------------------------------------------------------------------------------------
@@ -328,7 +357,7 @@ def stop_if_asked(run: FoldRun) -> None:
     Raises:
         SystemExit: it was.
     """
-    if not distributed.total(bool(STOP.signal_number))[0]:
+    if not processes.total(bool(STOP.signal_number))[0]:
         return
     save(run)
     number = STOP.signal_number or signal.SIGTERM
@@ -342,7 +371,7 @@ def stop_if_asked(run: FoldRun) -> None:
 def resume_command() -> str:
     """Return the command that goes on with this run: the same one, without --no-resume."""
     flags = [flag for flag in sys.argv[1:] if flag not in ("--no-resume", "--no_resume")]
-    n = distributed.world_size()
+    n = processes.world_size()
     return shlex.join([*(["torchrun", f"--nproc-per-node={n}"] if n > 1 else ["python"]), "train.py", *flags])
 
 

@@ -48,18 +48,26 @@ def crop_or_pad(waveform: np.ndarray, n_samples: int, rng: np.random.Generator |
     Raises:
         ValueError: an empty waveform, more than one axis, or another type.
     """
+    return to_float32(cut_clip(waveform, n_samples, rng))
+
+
+def cut_clip(waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """`crop_or_pad` that leaves int16 what it is; everything else becomes float32."""
     if waveform.ndim != 1 or not len(waveform) or not (waveform.dtype.kind == "f" or waveform.dtype == np.int16):
         raise ValueError(f"expected a float or int16 waveform (n,), n >= 1, got {waveform.dtype} {waveform.shape}")
     spare = len(waveform) - n_samples
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     source = np.asarray(waveform[start : start + n_samples])
-    clip = np.empty(n_samples, np.float32)
+    clip = np.empty(n_samples, np.int16 if waveform.dtype == np.int16 else np.float32)
     whole = n_samples - n_samples % len(source)
     clip[:whole].reshape(-1, len(source))[:] = source
     clip[whole:] = 0
-    if waveform.dtype == np.int16:
-        clip *= np.float32(1 / 32767)
     return clip
+
+
+def to_float32(clip: np.ndarray) -> np.ndarray:
+    """Turn int16 of full scale 32767 into float32 of full scale 1; float32 is handed back as it is."""
+    return clip * np.float32(1 / 32767) if clip.dtype == np.int16 else clip
 
 
 def normalize_peak(waveform: np.ndarray) -> np.ndarray:

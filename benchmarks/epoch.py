@@ -18,6 +18,7 @@ from benchmarks.material import prepared_archive
 from benchmarks.step import ours
 from fold_run import FoldRun, build_fold_run
 from metrics import AverageMeter
+from stopwatch import WAITING
 from train import train_one_epoch
 
 
@@ -48,8 +49,10 @@ def measure(run: FoldRun) -> dict[str, float | str]:
     """Train an epoch through the loader, then the same steps on its batches in memory; return a row."""
     loader = run.train_loader
     children = cpu_of_children()
+    run.watch.restart()
     started, cpu = time.perf_counter(), time.process_time()
-    waited = train_one_epoch(run)
+    train_one_epoch(run)
+    waited = run.watch.seconds()[WAITING]
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     run.epoch, run.batch, run.train_loss = run.epoch + 1, 0, AverageMeter()
     run.train_sampler.set_position(run.epoch)

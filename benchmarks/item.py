@@ -9,8 +9,12 @@ and reports how much memory they left behind.
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import torch
+
+from batches import collate
 from benchmarks import timing
 from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
@@ -31,16 +35,25 @@ def main() -> None:
         baseline = BaselineDataset(df, config, "train", n_pink=PINK_IMAGES)
         baseline_s = time.perf_counter() - started
         baseline_valid = BaselineDataset(df, config, "valid")
-        take(train, 8 * train._pink.size)()  # until the pink-noise images, made once in a run, are there
+        on_device = WaveformDataset(df, replace(config, frontend="device"), "train")
+        for number in range(train.pink.size):
+            train.pink.image(number)  # made once in a run
         rows = []
-        for what, ours, theirs in [("training", train, baseline), ("validation", valid, baseline_valid)]:
-            candidates = {"ours": take(ours, options.items), "baseline": take(theirs, options.items)}
+        compared: dict[str, dict[str, Any]] = {
+            "training": {"ours": train, "baseline": baseline, 'ours, frontend="device"': on_device},
+            "validation": {"ours": valid, "baseline": baseline_valid},
+        }
+        for what, datasets in compared.items():
+            candidates = {name: take(dataset, options.items) for name, dataset in datasets.items()}
             for row in timing.summarise(timing.alternate(candidates, options.repeats), options.items, "clip"):
                 rows.append({"item": what, **row})
         facts: dict[str, Any] = {
             "construction, ms": 1e3 * ours_s,
             f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms": 1e3 * baseline_s,
         }
+        for name, dataset in [("cpu", train), ("device", on_device)]:
+            items = [dataset[1, index] for index in range(len(dataset))]
+            facts[f'bytes from the loader a clip, frontend="{name}"'] = batch_bytes(collate(items)) / len(items)
         if options.growth:
             facts[f"memory that {options.growth} items left behind, MB"] = growth(train, options.growth)
     timing.report("item", rows, facts)
@@ -55,6 +68,11 @@ def take(dataset: Any, n_items: int) -> Callable[[], None]:
             dataset[index]
 
     return run
+
+
+def batch_bytes(batch: dict[str, torch.Tensor]) -> int:
+    """Count what a batch's tensors hold."""
+    return sum(value.numel() * value.element_size() for value in batch.values())
 
 
 def growth(dataset: WaveformDataset, n_items: int) -> float:

@@ -6,7 +6,9 @@ python -m benchmarks.loader [--root FOLDER] [--batches 12] [--batch-size 16] [--
 import gc
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -19,7 +21,7 @@ from benchmarks import timing
 from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
 from configs import Config
-from dataset import WaveformDataset
+from dataset import Key, WaveformDataset
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,7 @@ def main() -> None:
         config = replace(config, train_bs=options.batch_size)
         with timing.one_core():  # so that 0 workers compare with 1; CPU time is that of this process alone
             rows, facts = compare_workers(df, config, options.repeats)
+        facts |= machine_limit(df, config, options.repeats)
         facts |= epoch_start(df, config, options.repeats) | row_cost(df, config, options.rows)
     timing.report("loader", rows, facts)
 
@@ -69,6 +72,28 @@ def whole_epoch(loader: DataLoader, sampler: Any = None) -> Callable[[], None]:
             pass
 
     return run
+
+
+def machine_limit(df: pd.DataFrame, config: Config, repeats: int) -> dict[str, float]:
+    """Time the same items in one and in two processes that hand nothing over: what two workers can bring here."""
+    dataset = WaveformDataset(df, config, "train")
+    keys = [(1, index) for index in range(len(dataset))]
+    with ProcessPoolExecutor(
+        2, mp_context=get_context("fork"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+
+        def make(parts: int) -> None:
+            list(pool.map(make_items, [dataset] * parts, [keys[part::parts] for part in range(parts)]))
+
+        runs = timing.alternate({"one": lambda: make(1), "two": lambda: make(2)}, repeats)
+    walls = {name: median(run.wall_s for run in some) for name, some in runs.items()}
+    return {"two processes that only make items against one, times": walls["one"] / walls["two"]}
+
+
+def make_items(dataset: WaveformDataset, keys: list[Key]) -> None:
+    """Make items and drop them."""
+    for key in keys:
+        dataset[key]
 
 
 def epoch_start(df: pd.DataFrame, config: Config, repeats: int) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Preparing recordings with two processes, and a long file of which 30 s are kept.
 
-    python -m benchmarks.prepare [--audio FOLDER] [--files 64] [--hours 3] [--repeats 3]
+    python -m benchmarks.prepare [--audio FOLDER] [--copies 4] [--files 64] [--hours 3] [--repeats 3]
 
---audio takes a folder `<label>/<file>` of recordings instead of made-up ones. "bare" is what two cores reach with
-decode, soxr and write alone: no checks, no report, nothing caught.
+--audio takes a folder `<label>/<file>` of recordings instead of made-up ones; all are prepared --copies times, or the
+start of the decoder processes would be a good part of it. "bare" is what two cores reach with decode, soxr and write
+alone: no checks, no report, nothing caught, in processes that are there already.
 """
 
-import resource
+import json
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +23,14 @@ import soxr
 
 from benchmarks import baseline, timing
 from configs import Config
-from prepare_audios import find_recordings, prepare, prepare_recording
+from prepare_audios import DECODER_COMMAND, find_recordings, prepare, prepare_recording
 
 WORKERS = 2
 
 
 def main() -> None:
     """Measure and report."""
-    options = timing.parse_options("prepare", __doc__ or "", audio=None, files=64, hours=3.0, repeats=3)
+    options = timing.parse_options("prepare", __doc__ or "", audio=None, copies=4, files=64, hours=3.0, repeats=3)
     with tempfile.TemporaryDirectory() as folder:
         config = Config(root=Path(folder), num_workers=WORKERS, max_bad_fraction=1.0)
         if options.audio:
@@ -35,17 +38,40 @@ def main() -> None:
         else:
             make_recordings(config, options.files)
         write_ogg(config.root / "long" / "bird" / "long.ogg", 44_100, options.hours * 3600)
-        memory = {}  # before the other ways, for the system keeps the largest of all children
-        for what, audio in {"the archive": config.train_audio_dir, "the long file": config.root / "long"}.items():
-            prepare(replace(config, train_audio_dir=audio, train_np_dir=config.root / what))
-            memory[f"memory of a decoder process after {what}, MB"] = largest_child_mb()
+        facts = watch_decoder("the archive", config.train_audio_dir, config)
+        facts |= watch_decoder("the long file", config.root / "long", config)
+        config = replace(config, train_audio_dir=copy_by_links(config, options.copies))
         rows = compare_archive(config, options.repeats) + compare_long_file(config, options.hours, options.repeats)
-    timing.report("prepare", rows, memory)
+    timing.report("prepare", rows, facts)
 
 
-def largest_child_mb() -> float:
-    """Peak resident memory in MB of the largest child process that has ended."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+def copy_by_links(config: Config, copies: int) -> Path:
+    """Make a folder in which each folder of recordings appears several times, and return it."""
+    many = config.root / "copies"
+    many.mkdir()
+    for folder in sorted(config.train_audio_dir.iterdir()):
+        for number in range(copies):
+            (many / f"{folder.name}_{number}").symlink_to(folder, target_is_directory=folder.is_dir())
+    return many
+
+
+def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float]:
+    """Let one decoder process prepare all recordings of a folder; give its start in s and its largest memory in MB."""
+    began = time.perf_counter()
+    with subprocess.Popen(DECODER_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()  # "ready"
+        start_s = time.perf_counter() - began
+        recipe = {"sample_rate": config.sample_rate, "max_seconds": config.max_seconds, "audio_dtype": "float32"}
+        job = {"timeout_s": config.file_timeout_s, "trim_db": None} | recipe
+        for name in find_recordings(audio_dir):
+            paths = {"source": str(audio_dir / name), "target": str(config.root / "watched.npy")}
+            print(json.dumps(job | paths), file=process.stdin, flush=True)
+            process.stdout.readline()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.stdin.close()
+    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return {f"start of a decoder process for {what}, s": start_s, f"its largest memory, {what}, MB": peak_kb / 1024}
 
 
 def compare_archive(config: Config, repeats: int) -> list[dict[str, Any]]:

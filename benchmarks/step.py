@@ -1,14 +1,13 @@
-"""Training steps on batches in memory: ours against the bare loop of the same model, and memory formats.
+"""Training steps on a batch in memory: ours against the bare loop of the same model, memory formats, torch.compile.
 
-    python -m benchmarks.step [--model NAME] [--batch-size 8] [--batches 4] [--repeats 5] [--compile 0]
+    python -m benchmarks.step [--model NAME] [--batch-size 4] [--repeats 41] [--compile 0]
 
-The bare loop is forward, loss, backward and AdamW with nothing around them. --compile 1 adds torch.compile, whose first
-step takes minutes on a CPU.
+The bare loop is forward, loss, backward and AdamW with nothing around them. A turn is one step, so that both of a pair
+meet the same machine. --compile 1 adds torch.compile, whose first step takes minutes on a CPU.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import torch
@@ -18,19 +17,19 @@ from benchmarks.material import prepared_archive
 from configs import Config
 from fold_run import FoldRun, build_fold_run
 from metrics import AverageMeter, get_loss
-from model import build_model
+from model import build_model, compile_model
 from train import train_one_epoch
 
+MODEL_PARTS = ("forward", "backward", "optimizer step")
 Batches = list[dict[str, torch.Tensor]]
 
 
 def main() -> None:
     """Measure and report."""
     options = timing.parse_options(
-        "step", __doc__ or "", model="tf_efficientnet_b0", batch_size=8, batches=4, repeats=5, compile=0
+        "step", __doc__ or "", model="tf_efficientnet_b0", batch_size=4, repeats=41, compile=0
     )
-    n_clips = options.batches * options.batch_size
-    with prepared_archive(None, n_recordings=max(16, n_clips), seconds=5.0) as (config, df):
+    with prepared_archive(None, n_recordings=max(16, options.batch_size), seconds=5.0) as (config, df):
         config = replace(
             config,
             base_model_name=options.model,
@@ -42,24 +41,39 @@ def main() -> None:
             train_dir=config.fold_dir(0),
         )
         names = sorted(df["primary_label"].unique())
-        run = build_fold_run(df[:n_clips], df[:8], 0, names, config, torch.device("cpu"))
+        run = build_fold_run(df[: options.batch_size], df[:8], 0, names, config, torch.device("cpu"))
         batches = list(run.train_loader)
-        bare = {"bare, channels_last": torch.channels_last, "bare, contiguous": torch.contiguous_format}
+        formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
         candidates = {"ours": ours(run, batches)}
-        candidates |= {name: bare_loop(config, len(names), batches, how) for name, how in bare.items()}
-        if options.compile:
-            compiled = bare_loop(config, len(names), batches, torch.channels_last, compiled=True)
-            candidates["bare, channels_last, compiled"] = compiled
+        for name, memory_format in formats.items():
+            candidates[f"bare, {name}"] = bare_loop(config, len(names), batches, memory_format)
+            if options.compile:
+                compiled = bare_loop(config, len(names), batches, memory_format, compiled=True)
+                candidates[f"bare, {name}, compiled"] = compiled
         with timing.one_core():  # several threads wait for each other by spinning, which CPU time counts as work
-            runs = timing.alternate(candidates, options.repeats)
-    rows = timing.summarise(runs, n_clips, "clip", ours="bare, channels_last")
+            timing.alternate(candidates, 3)  # plans and compiled code are made here
+            run.watch.restart()
+            runs = timing.alternate(candidates, options.repeats, warm_up=0)
+    rows = timing.summarise(runs, options.batch_size, "clip", ours="bare, channels_last")
+    timing.report("step", rows, overhead(runs) | pieces(run, runs["ours"]))
+
+
+def overhead(runs: timing.Runs) -> dict[str, Any]:
+    """Compare ours with the bare loop pair by pair."""
     pairs = list(zip(runs["ours"], runs["bare, channels_last"], strict=True))
-    facts = {
-        "overhead of ours in each repeat, %": [round(100 * (a.wall_s / b.wall_s - 1), 1) for a, b in pairs],
-        "the same in CPU time, %": [round(100 * (a.cpu_s / b.cpu_s - 1), 1) for a, b in pairs],
-        "CPU ms a step, median": 1e3 * median(a.cpu_s - b.cpu_s for a, b in pairs) / options.batches,
-    }
-    timing.report("step", rows, facts)
+    wall = [100 * (a.wall_s / b.wall_s - 1) for a, b in pairs]
+    cpu = [100 * (a.cpu_s / b.cpu_s - 1) for a, b in pairs]
+    name = "overhead of ours, %, median of the pairs and its 95 % interval"
+    if len(pairs) < 6:
+        return {name: wall}
+    return {name: timing.median_interval(wall), "the same in CPU time": timing.median_interval(cpu)}
+
+
+def pieces(run: FoldRun, steps: list[timing.Run]) -> dict[str, float]:
+    """Give the mean time of each part of a step of ours, and the share of what a bare loop does not have at all."""
+    seconds, whole = run.watch.seconds(), sum(step.wall_s for step in steps)
+    found = {f"ours, ms a step: {part}": 1e3 * seconds[part] / len(steps) for part in MODEL_PARTS}
+    return found | {"ours, outside of these, %": 100 * (1 - sum(seconds[part] for part in MODEL_PARTS) / whole)}
 
 
 def ours(run: FoldRun, batches: Batches) -> Callable[[], Any]:
@@ -78,17 +92,18 @@ def bare_loop(
 ) -> Callable[[], None]:
     """Return a function that trains an epoch with nothing but forward, loss, backward and optimizer step."""
     model = build_model(config, n_classes).to(memory_format=memory_format).train()
-    forward = torch.compile(model) if compiled else model
+    forward = compile_model(model) if compiled else model
     criterion = get_loss(
         config.loss_name, alpha=config.focal_alpha, gamma=config.focal_gamma, weights=config.loss_weights
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
+    batches = [{**batch, "image": batch["image"].expand(-1, 3, -1, -1).contiguous()} for batch in batches]
+
     def epoch() -> None:
         for batch in batches:
             optimizer.zero_grad()
-            images = batch["image"].contiguous(memory_format=memory_format)
-            criterion(forward(images), batch["targets"]).backward()
+            criterion(forward(batch["image"]), batch["targets"]).backward()
             optimizer.step()
 
     return epoch

@@ -8,6 +8,7 @@ leaves their turns out, though not their claims on caches. Nothing here says whi
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import resource
@@ -89,6 +90,22 @@ def summarise(runs: Runs, units: float, unit: str, *, ours: str = "ours") -> lis
         }
         for name in runs
     ]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of at least six values, and the ends of an interval that holds the true one in 95 % of cases.
+
+    The ends are the k-th value from below and from above: the true median lies outside where fewer than k of n fair
+    coins show heads, or fewer than k tails. Nothing is assumed about how the values are spread.
+    """
+    ordered, n = sorted(values), len(values)
+    chance, k = 0.5**n, 0  # of at most k heads
+    while chance <= 0.025:
+        k += 1
+        chance += math.comb(n, k) * 0.5**n
+    if k == 0:
+        raise ValueError(f"at least six values are wanted, got {n}")
+    return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:

@@ -15,14 +15,15 @@ from dataset import WaveformDataset
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
-    "prepare": "--files 2 --hours 0.01 --repeats 1",
+    "prepare": "--files 2 --copies 1 --hours 0.01 --repeats 1",
     "item": "--items 2 --repeats 1 --growth 4",
     "mel": "--clips 1 --repeats 1",
     "loader": "--batches 2 --batch-size 2 --repeats 1 --rows 1000",
-    "step": "--model test_efficientnet --batch-size 2 --batches 2 --repeats 1",
+    "step": "--model test_efficientnet --batch-size 2 --repeats 6",
     "epoch": "--model test_efficientnet --clips 4 --batch-size 2 --repeats 1",
     "metric": "--rows 50 --classes 3 --repeats 1",
     "startup": "--repeats 1",
+    "predict": "--model test_efficientnet --classes 3 --backends torch --minutes 0.2 --recordings 1 --repeats 1",
     "folds": "--rows 400 --classes 5",
 }
 
@@ -40,6 +41,20 @@ def test_a_row_holds_medians_and_ratios_by_hand():
     first, second = timing.summarise({"ours": ours, "usual": usual}, units=4, unit="clip")
     assert (first["ms/clip"], first["fastest"], first["slowest"], first["clips/s"]) == (500, 250, 2250, 2)
     assert (first["times ours"], second["times ours"], second["CPU times ours"]) == (1, 3, 4)
+
+
+def test_the_interval_of_a_median_by_hand():
+    assert timing.median_interval([5, 1, 2, 6, 3, 4]) == (3.5, 1, 6)  # 1/64 of the cases lie beyond either end
+    # of nine coins 10 of 512 outcomes have at most one head, 46 have at most two: 2 % and 9 %
+    assert timing.median_interval([9, 8, 7, 6, 5, 4, 3, 2, 1]) == (5, 2, 8)
+    with pytest.raises(ValueError, match="six values"):
+        timing.median_interval([1, 2, 3, 4, 5])
+
+
+def test_the_interval_of_a_median_holds_it_in_95_percent_of_cases(rng):
+    found = [timing.median_interval(values.tolist()) for values in rng.exponential(size=(4000, 25))]
+    share = np.mean([low <= np.log(2) <= high for _, low, high in found])  # the median of that distribution
+    assert 0.95 <= share < 0.97  # 95.7 % for 25 values
 
 
 def test_the_table_ends_in_a_line_of_json(capsys):

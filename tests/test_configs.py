@@ -215,10 +215,13 @@ def test_importing_every_module_reads_no_file_seeds_nothing_and_picks_no_device(
 
 def test_the_imports_form_the_agreed_graph():
     allowed = {
-        "configs": set(), "metrics": set(), "plot_loss_metric": set(),
-        "transforms": {"configs"}, "scheduler": {"configs"}, "model": {"configs"}, "folder": {"configs"},
-        "distributed": {"configs"}, "checkpoint": {"configs", "folder"},
-        "prepare_audios": {"configs"}, "split_data": {"configs"}, "dataset": {"configs", "transforms"},
+        "configs": set(), "metrics": set(), "plot_loss_metric": set(), "damage": set(), "folds": set(),
+        "stopwatch": set(), "mel_kernel": set(), "mel": {"mel_kernel"}, "transforms": {"configs", "mel"},
+        "scheduler": {"configs"}, "model": {"configs"}, "folder": {"configs"},
+        "processes": {"configs"}, "checkpoint": {"configs", "folder"},
+        "prepare_audios": {"configs", "damage"}, "split_data": {"configs", "folds"},
+        "noise": {"mel_kernel", "transforms"}, "recipe": {"configs", "noise", "transforms"},
+        "dataset": {"configs", "noise", "recipe", "transforms"},
     }  # fmt: skip
     ours = {path.stem for path in ROOT.glob("*.py")}
     for name in ours - {"train", "fold_run", "step"}:  # the loop, which may import them all
@@ -237,6 +240,18 @@ def test_configure_logger_sets_the_level_and_never_stacks_handlers():
     assert logger.level == logging.INFO
     assert configure_logger(Config(debug=True)).level == logging.DEBUG
     assert len(logger.handlers) == count == 1
+
+
+def test_the_logger_leaves_a_stderr_that_was_replaced(monkeypatch):
+    import io
+
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", first)
+    configure_logger(Config())
+    first.close()
+    monkeypatch.setattr("sys.stderr", second)
+    configure_logger(Config()).warning("hello")
+    assert "WARNING hello" in second.getvalue() and "Logging error" not in second.getvalue()
 
 
 def test_set_seed_repeats_all_three_generators():

@@ -69,8 +69,9 @@ def test_each_stage_leaves_what_the_next_one_and_people_need(archive):
 @pytest.mark.slow
 def test_the_model_has_learnt_far_above_the_floor(archive):
     best = json.loads((archive / "models" / "Exp_3" / "summary.json").read_text())["folds"]["0"]
-    assert best["macro_ap"] > 2 * best["macro_ap_floor"]
-    assert best["cmap_pad_5"] > best["cmap_pad_5_floor"] + 0.5 * (1 - best["cmap_pad_5_floor"])
+    for score in ("macro_ap", "cmap_pad_5"):  # more than half of the way from chance to perfect
+        floor = best[f"{score}_floor"]
+        assert best[score] > floor + 0.5 * (1 - floor), score
     assert best["macro_roc_auc"] > 0.85
 
 

@@ -98,7 +98,7 @@ def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
     rng.random(1 if kind == "mixup" else 2)
     mix = getattr(step, kind)
     alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
-    images, targets_a, targets_b, lam = mix(batch["image"], batch["targets"], alpha, rng)
+    images, targets_a, targets_b, lam = mix(batch["image"].expand(-1, 3, -1, -1), batch["targets"], alpha, rng)
     output = run.model(images)
     criterion = BCEFocal2WayLoss()
     expected = lam * criterion(output, targets_a) + (1 - lam) * criterion(output, targets_b)

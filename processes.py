@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from configs import UserError
 
 T = TypeVar("T")
+LOST_CONNECTION = "Connection closed by peer"  # gloo says so in a plain RuntimeError, NCCL has an error of its own
 
 
 def rank() -> int:
@@ -53,6 +54,9 @@ def joined(device: torch.device) -> Iterator[None]:
     """Join the other processes of torchrun for the block: by NCCL on CUDA, by gloo elsewhere.
 
     All but the first process log errors alone.
+
+    Raises:
+        UserError: another process is gone, which says itself why.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -74,6 +78,10 @@ def joined(device: torch.device) -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or LOST_CONNECTION in str(error):
+            raise UserError("another of the processes has ended; its message, near this one, says why") from error
+        raise
     finally:
         logger.setLevel(level)
         dist.destroy_process_group()

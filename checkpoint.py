@@ -4,8 +4,11 @@ import hashlib
 import logging
 import math
 import os
+import pickle
 import random
 import re
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +28,20 @@ NAME = re.compile(
 )
 # A checkpoint made with other values of these belongs to another network or another picture of the sound.
 FIXED_SETTINGS = (
-    *("base_model_name", "scheduler_name", "sample_rate", "period"),
+    *("base_model_name", "scheduler_name", "scheduler_params", "sample_rate", "period"),
     *("n_fft", "hop_length", "n_mels", "fmin", "fmax", "top_db"),
 )
 # Where and on what it runs changes nothing.
 FREE_SETTINGS = ("num_workers", "device", "folds", "resume", "verify", "debug", "train_dir", *PATHS_UNDER_ROOT, "root")
 # Schedules that are planned for a number of epochs: past it they would raise the rate again, or stop.
 PLANNED_SCHEDULERS = ("cosine", "one_cycle", "linear_warmup_cosine")
+PLANNED_IN_STEPS = ("one_cycle", "linear_warmup_cosine")  # which a batch of another size would change
+SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr", "params")  # of an optimizer's groups; the rest are settings
 DIGEST_MARK = b"sha256:"
 DIGEST_LENGTH = len(DIGEST_MARK) + 64
 PLAIN = (str, int, float, bool, type(None))
-# What every reader of a checkpoint relies on
-CONTENT = {"model": dict, "epoch": int, "step": int, "class_names": list, "config": dict, "history": list}
+LARGEST = 1e30  # of a schedule's and an optimizer's numbers
+MAX_VALUES, MAX_DEPTH = 1_000_000, 20  # of a state; a run of 10,000 epochs has a tenth of it, nested in five levels
 
 
 class CheckpointError(UserError):
@@ -76,10 +81,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         state: tensors and plain types (str, int, float, bool, None, in dicts, lists and tuples) alone.
 
     Raises:
-        TypeError: something else is in the state; the message names its place.
+        TypeError, ValueError: something else is in the state, or too much; the message names its place.
         CheckpointError: a tensor of the model is not finite, or the disk refuses; the old file is left as it was.
     """
-    _check_plain(state, "state")
+    _check_plain(state)
     for key in ("model", "ema"):
         for name, tensor in (state.get(key) or {}).items():
             if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
@@ -95,16 +100,21 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     put_in_place(part, path)
 
 
-def _check_plain(value: Any, place: str) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(key, f"a key of {place}")
-            _check_plain(item, f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            _check_plain(item, f"{place}[{number}]")
-    elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
-        raise TypeError(f"{place} is a {type(value).__name__}; a checkpoint holds tensors and plain types alone")
+def _check_plain(state: Any) -> None:
+    """Refuse other types, and lists that hold each other: a few hundred bytes of those unfold without end."""
+    rest, seen = [(state, "state", 0)], 0
+    while rest:
+        value, place, depth = rest.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > MAX_VALUES:
+            raise ValueError(f"{place[:100]}: more than {MAX_VALUES} values, or nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            rest += [(key, f"a key of {place}", depth + 1) for key in value]
+            rest += [(item, f"{place}[{key!r}]", depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            rest += [(item, f"{place}[{number}]", depth + 1) for number, item in enumerate(value)]
+        elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
+            raise TypeError(f"{place} is a {type(value).__name__}; a checkpoint holds tensors and plain types alone")
 
 
 def _sign(path: Path) -> None:
@@ -135,19 +145,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         _check_digest(path)
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_plain(state)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except pickle.UnpicklingError:  # torch's own words tell how to run such a file's code
+        raise CheckpointError(f"{path}: holds more than tensors and plain values; none of it was run") from None
     except Exception as error:  # a stranger's file makes torch raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: cannot be read: {reason}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {version!r}; this code reads version {FORMAT_VERSION}")
-    if wrong := [name for name, kind in CONTENT.items() if not isinstance(state.get(name), kind)]:
-        raise CheckpointError(f"{path}: not a checkpoint of this project: no {', '.join(wrong)} in it")
+    if wrong := _unusable(state):
+        raise CheckpointError(f"{path}: not a checkpoint of this project: no usable {', '.join(wrong)} in it")
     return state
 
 
@@ -158,6 +172,56 @@ def _check_digest(path: Path) -> None:
         mark, _, told = file.read().partition(DIGEST_MARK)
         if mark or len(told) != 64 or _digest(file, size - DIGEST_LENGTH - 2).encode() != told:
             raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project (its digest does not match)")
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file whose parts would take more memory than its size: torch writes none compressed or twice."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > path.stat().st_size:
+        raise CheckpointError(f"{path}: not a checkpoint of this project: it unpacks to more than its size")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) is float and 0 < value < LARGEST
+
+
+def _is_dict_of(*kinds: type) -> Callable[[Any], bool]:
+    def fits(value: Any) -> bool:
+        return isinstance(value, dict) and all(type(name) is str and isinstance(value[name], kinds) for name in value)
+
+    return fits
+
+
+def _is_history(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_dict_of(int, float)(row) and "valid_loss" in row for row in value)
+
+
+# What readers rely on, and what a run that goes on relies on where it is there; a digest says nothing of either.
+CONTENT: dict[str, Callable[[Any], bool]] = {
+    "model": _is_dict_of(torch.Tensor),
+    "epoch": _is_count,
+    "step": _is_count,
+    "class_names": lambda value: isinstance(value, list) and all(type(name) is str for name in value),
+    "config": lambda value: _is_dict_of(object)(value) and _is_rate(value.get("lr", 1.0)),
+    "history": _is_history,
+}
+PROGRESS_CONTENT: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("fold", "batch", "skipped_steps", "bad_steps", "best_epoch", "micro_batch"), _is_count),
+    "best_loss": lambda value: type(value) in (int, float),
+    "train_loss": lambda value: _is_dict_of(int, float)(value) and _is_count(value.get("count")) and "total" in value,
+    "ema": lambda value: value is None or _is_dict_of(torch.Tensor)(value),
+}
+
+
+def _unusable(state: dict[str, Any]) -> list[str]:
+    """Name the parts of a state that are missing or of another form than is relied on."""
+    wrong = [name for name, fits in CONTENT.items() if name not in state or not fits(state[name])]
+    return wrong + [name for name, fits in PROGRESS_CONTENT.items() if name in state and not fits(state[name])]
 
 
 # Resuming ------------------------------------------------------------------------------------------------
@@ -212,7 +276,8 @@ def check_same_setup(state: dict[str, Any], path: Path, config: Config, class_na
         )
     fixed = [*FIXED_SETTINGS]
     fixed += ["epochs"] if config.scheduler_name in PLANNED_SCHEDULERS else []
-    fixed += ["train_bs", "accumulation_steps"] if state["batch"] else []  # its place in the epoch counts batches
+    if state.get("batch") or config.scheduler_name in PLANNED_IN_STEPS:  # its place in the epoch counts batches
+        fixed += ["train_bs", "accumulation_steps"]
     now = config.to_dict()
     for name, old in state["config"].items():
         if name not in now or now[name] == old or name in FREE_SETTINGS:
@@ -257,16 +322,66 @@ def load_checkpoint(
         if state.get(name) is None:
             raise CheckpointError(f"the checkpoint holds no state of the {name}, which this run uses")
         try:
-            part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            part.load_state_dict(_check_part(name, part, state[name]))
+        except Exception as error:  # a stranger's state makes torch raise nearly anything
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"the checkpoint's {name} does not fit this run: {reason}") from None
     if restore_random_state:
         try:
             restore_rng(state["rng"])
-        except (RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except Exception as error:
             raise CheckpointError(f"the checkpoint's random state cannot be used: {error}") from None
     return int(state["epoch"]), int(state["step"])
+
+
+def _check_part(name: str, part: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what to load into a part; refuse (ValueError) what it would choke on only at its next step."""
+    if name in ("model", "ema"):  # torch compares names and shapes itself
+        return state
+    own = part.state_dict()
+    if name == "optimizer":
+        _check_moments(part, state)
+        groups = list(zip(own["param_groups"], state["param_groups"], strict=True))
+        taken = [{key: theirs[key] for key in SCHEDULED if key in theirs} for _, theirs in groups]
+        state = {**state, "param_groups": [{**ours, **theirs} for (ours, _), theirs in zip(groups, taken, strict=True)]}
+        own = {"param_groups": own["param_groups"]}
+        type(part)([torch.zeros(1, requires_grad=True)], lr=state["param_groups"][0]["lr"])  # refuses what is no rate
+    if wrong := [key for key in own if key in state and not _alike(state[key], own[key])]:
+        raise ValueError(f"its {', '.join(wrong)} has another form")
+    return state
+
+
+def scale_rates(optimizer: torch.optim.Optimizer, scheduler: Any, ratio: float) -> None:
+    """Multiply where a schedule stands and what it starts from, for a run that goes on with another `lr`."""
+    for group in optimizer.param_groups:
+        group |= {name: group[name] * ratio for name in SCHEDULED if name != "params" and name in group}
+    for name in ("base_lrs", "_last_lr"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [rate * ratio for rate in getattr(scheduler, name)])
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Compare what an optimizer carries along for each parameter with that in number, names and shape."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    names = {frozenset(moments) for moments in state["state"].values()}
+    if len(names) > 1 or not state["state"].keys() <= set(numbers) or len(set(numbers)) < len(numbers):
+        raise ValueError("parameters with unlike moments")
+    for number, parameter in zip(numbers, parameters, strict=True):
+        for name, value in state["state"].get(number, {}).items():
+            if not isinstance(value, torch.Tensor) or value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} of parameter {number} does not fit its shape {tuple(parameter.shape)}")
+
+
+def _alike(value: Any, own: Any) -> bool:
+    """Say whether a value can stand in another's place: a number for a number, and so on inwards."""
+    if isinstance(own, dict) and isinstance(value, dict):
+        return all(_alike(value[key], own[key]) for key in own.keys() & value.keys())
+    if isinstance(own, list | tuple) and isinstance(value, list | tuple):
+        return len(value) == len(own) and all(map(_alike, value, own))
+    if type(own) in (int, float) and type(value) in (int, float):
+        return abs(value) < LARGEST or isinstance(value, float) and math.isinf(value)
+    return type(value) is type(own) or own is None and type(value) in PLAIN
 
 
 def save_best(train_dir: Path, state: dict[str, Any], *, keep: int) -> None:

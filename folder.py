@@ -123,11 +123,15 @@ def write_settings(train_dir: Path, config: Config, class_names: list[str]) -> N
 
 
 def write_history(train_dir: Path, history: list[dict[str, Any]]) -> None:
-    """Write a row for each complete epoch; numbers as Python prints them, which read back to the same value."""
+    """Write a row for each complete epoch; numbers as Python prints them, which read back to the same value.
+
+    A column that came with a later version of this code is empty in the rows before.
+    """
     if not history:
         return
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     table.writeheader()
     table.writerows(history)
     write_atomically(train_dir / "history.csv", text.getvalue().encode())
@@ -161,9 +165,12 @@ def write_summary(config: Config) -> dict[str, Any]:
     folds: dict[str, dict[str, float]] = {}
     for path in sorted(config.exp_dir.glob("fold_*/history.csv"), key=lambda path: int(path.parent.name[5:])):
         with path.open(newline="") as file:
-            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         folds[path.parent.name[5:]] = min(history, key=lambda row: row["valid_loss"])
-    names = [name for name in next(iter(folds.values())) if name.startswith(("valid_loss", "cmap", "macro"))]
+    in_all = set.intersection(*(set(best) for best in folds.values()))
+    names = [name for name in next(iter(folds.values())) if name in in_all]
+    names = [name for name in names if name.startswith(("valid_loss", "cmap", "macro"))]
     mean = {name: sum(best[name] for best in folds.values()) / len(folds) for name in names}
     summary = {"exp_id": config.exp_id, "folds": folds, "mean": mean}
     write_atomically(config.exp_dir / "summary.json", json.dumps(summary, indent=2).encode())

@@ -7,25 +7,25 @@ Decoding happens in processes of its own: a file that crashes or hangs its decod
 import contextlib
 import csv
 import faulthandler
-import functools
 import json
 import math
-import mmap
 import os
+import re
 import signal
-import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 import soxr
 
 from configs import Config, UserError, configure_logger, load_config, next_command, run_main
+from damage import describe_damage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +34,12 @@ Row = dict[str, Any]  # of the report
 SUFFIXES = (".ogg", ".mp3", ".wav", ".flac")
 GOOD = ("ok", "skipped")  # every other status counts as bad
 WITH_AUDIO = ("ok", "skipped", "truncated")  # these have a .npy
-COLUMNS = ("filename", "status", "seconds", "native_rate", "channels", "peak", "reason", "made_from")
+COLUMNS = ("filename", "status", "seconds", "native_rate", "channels", "peak", "reason", "crc32", "made_from")
+LATER_COLUMNS = {"crc32"}  # which older reports do not have
 NUMBERS = ["seconds", "native_rate", "channels", "peak"]
 UNREADABLE: Row = {"status": "unreadable", "seconds": 0.0, "native_rate": None, "channels": None, "peak": None}
 BLOCK_VALUES = 2**15  # float32 values decoded at a time, all channels together: all that a decoding error costs
 MARGIN_S = 0.1  # decoded beyond max_seconds, so that the resampler sees no edge there
-CHECKED_BYTES = 2**24  # of a longer file the kept part and the end are checked, not all between
 NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
 
 
@@ -56,7 +56,8 @@ def prepare_recording(
     was lost, the rest is kept). A `silent` recording is not: nothing can be learned from it.
 
     Returns:
-        status, seconds (written), native_rate (Hz), channels, peak (mono, full scale 1) and reason.
+        status, seconds (written), native_rate (Hz), channels, peak (mono, full scale 1) and reason; crc32, of the
+        samples, if they were written.
 
     Raises:
         OSError: the target cannot be written. A source that cannot be read is a row instead.
@@ -85,14 +86,14 @@ def prepare_recording(
         return row | {"status": "silent", "reason": "moves by less than 1/32768" + f"; {damage}" * bool(damage)}
     if trim_db is not None:
         waveform = trim_silence(waveform, sample_rate=sample_rate, trim_db=trim_db)
-    save_npy(target, waveform, audio_dtype)
+    row["crc32"] = save_npy(target, waveform, audio_dtype)
     row["seconds"] = round(len(waveform) / sample_rate, 6)
     return row | ({"status": "truncated", "reason": damage} if damage else {"status": "ok"})
 
 
 def _decode(source: Path, max_seconds: float) -> tuple[np.ndarray, Row, str]:
     """The first `max_seconds` and a little more: (n,) float32 at the native rate, facts for the row, and damage."""
-    blocks, n_frames, damage = [np.zeros(0, np.float32)], 0, ""
+    blocks, n_frames, error = [np.zeros(0, np.float32)], 0, ""
     with open(source, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
         rate, channels, container = sound.samplerate, sound.channels, sound.format
         average = np.full(channels, 1 / channels, np.float32)  # times a block: 20 x as fast as mean(axis=1)
@@ -101,15 +102,9 @@ def _decode(source: Path, max_seconds: float) -> tuple[np.ndarray, Row, str]:
             while len(block := sound.read(min(BLOCK_VALUES // channels, wanted - n_frames), "float32", always_2d=True)):
                 blocks.append(block[:, 0] if channels == 1 else block @ average)  # (frames, channels) to (frames,)
                 n_frames += len(block)
-        except RuntimeError as error:
-            damage = str(error)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if not damage and container in CHECKS:
-                damage = CHECKS[container](data, sound, n_frames, wanted)
-    promised = min(wanted, sound.frames)
-    if damage or (n_frames < promised and container != "MP3"):  # whose length may be a guess
-        of = f" of {promised / rate:.2f}" * (n_frames < promised)
-        damage = f"{n_frames / rate:.2f}{of} s decoded" + f"; {damage}" * bool(damage)
+        except RuntimeError as fault:
+            error = str(fault)
+        damage = describe_damage(file, sound, n_frames, wanted=wanted, error=error or _heard_on_stderr())
     note = "" if container.startswith(source.suffix[1:].upper()) else f"holds {container}"
     return np.concatenate(blocks), {"native_rate": rate, "channels": channels, "reason": note}, damage
 
@@ -123,140 +118,29 @@ def trim_silence(waveform: np.ndarray, *, sample_rate: int, trim_db: float) -> n
     return waveform[starts[loud[0]] : starts[loud[-1]] + frame]
 
 
-def save_npy(target: Path, waveform: np.ndarray, audio_dtype: str) -> None:
-    """Write (n,) float32 as such or as int16, `round(32767 x)` clipped; never half a file under its name."""
+def save_npy(target: Path, waveform: np.ndarray, audio_dtype: str) -> str:
+    """Write (n,) float32 as such or as int16, `round(32767 x)` clipped; never half a file under its name.
+
+    Returns:
+        samples_crc32 of what was written.
+    """
     if audio_dtype == "int16":
         waveform = np.clip(np.rint(waveform * np.float32(32767)), -32767, 32767).astype(np.int16)
     target.parent.mkdir(parents=True, exist_ok=True)
+    waveform = np.ascontiguousarray(waveform)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with open(part, "wb") as file:
-        np.save(file, np.ascontiguousarray(waveform), allow_pickle=False)
+        np.save(file, waveform, allow_pickle=False)
     os.replace(part, target)
+    return samples_crc32(waveform)
 
 
-# Was audio lost? -----------------------------------------------------------------------------------------
+def samples_crc32(samples: np.ndarray) -> str:
+    """Eight hexadecimal digits that tell any accidental change of (n,) samples, but for one in four thousand million.
 
-REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-MP3_TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
-MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz, by MPEG version
-MP3_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)  # layer III of MPEG 1
-MP3_KBPS_LOW = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)  # of MPEG 2 and 2.5
-WAV_UNKNOWN = (0, 0x7FFFFFFF - 36, 0xFFFFFFFF)  # lengths that ffmpeg and sox write into a pipe
-
-
-def _ogg_damage(data: mmap.mmap, sound: soundfile.SoundFile, n_decoded: int, wanted: int) -> str:
-    """Check sums, numbers and end-of-stream flag of the pages (RFC 3533)."""
-    position, granule, n_gaps, n_links, beginning = 0, 0, 0, 0, False
-    next_page: dict[int, int] = {}  # of the streams that have begun and not ended, by serial number
-    while position < len(data) and not (position > CHECKED_BYTES and granule > wanted):
-        start = data.find(b"OggS", position)
-        size = _ogg_page_size(data, start) if start >= 0 else 0
-        if not size:
-            position = start + 4 if start >= 0 else len(data)
-            continue
-        flags, granule, serial, number = struct.unpack_from("<BqII", data, start + 5)
-        if flags & 2:  # a stream begins; several may at once, before any of them goes on
-            n_links += not beginning
-            next_page[serial] = number
-        n_gaps += next_page.get(serial) != number
-        next_page[serial] = number + 1
-        if flags & 4:  # it ends
-            del next_page[serial]
-        position, beginning = start + size, bool(flags & 2)
-    start = data.rfind(b"OggS", -(2**17))
-    if position < len(data) and start >= 0 and _ogg_page_size(data, start) and data[start + 5] & 4:  # a long file's end
-        next_page.clear()
-    found = [
-        f"pages are missing or damaged in {n_gaps} places" if n_gaps else "",
-        f"{n_links} recordings are chained and only the first is read" if n_links > 1 and n_decoded < wanted else "",
-        "no end-of-stream mark: the file was cut, or its recorder never wrote one" if next_page else "",
-    ]
-    return "; ".join(filter(None, found))
-
-
-def _ogg_page_size(data: mmap.mmap, start: int) -> int:
-    """Bytes of the page at `start`; 0 if it is cut or its check sum is wrong."""
-    if start + 27 > len(data):
-        return 0
-    n_segments = data[start + 26]
-    size = 27 + n_segments + sum(data[start + 27 : start + 27 + n_segments])
-    page = data[start : start + size].translate(REVERSED)
-    # Ogg's CRC-32 is zlib's with the bits of a byte in the other order, not inverted, and zeros in its own place.
-    crc = zlib.crc32(page[26:], zlib.crc32(bytes(4), zlib.crc32(page[:22], 0xFFFFFFFF))) ^ 0xFFFFFFFF
-    return size if len(page) == size and page[22:26] == crc.to_bytes(4, "big") else 0
-
-
-def _mp3_damage(data: mmap.mmap, sound: soundfile.SoundFile, n_decoded: int, wanted: int) -> str:
-    """Walk from frame to frame; compare their number with the Xing header's, if there is one."""
-    position, n_frames, n_gaps, stated, synced, first = 0, 0, 0, 0, False, b""
-    while position < len(data) and not (skipped := position > CHECKED_BYTES and n_frames * 576 > wanted):
-        header = data[position : position + 4]
-        size = _mp3_frame_size(header, first)
-        if size and (synced or _mp3_frame_size(data[position + size : position + size + 4], header)):
-            if not first:
-                first, head = header, data[position : position + 64]
-                if (xing := max(head.find(b"Xing"), head.find(b"Info"))) > 0:
-                    n_frames = -1  # this one holds no audio
-                    stated = int.from_bytes(head[xing + 8 : xing + 12], "big") if head[xing + 7] & 1 else 0
-            position, n_frames, synced = position + size, n_frames + 1, True
-            continue
-        if synced:
-            rest = data[position : position + 2**16].strip(b"\0")
-            if not rest or rest.startswith(MP3_TAGS):
-                break
-            n_gaps += 1
-        position, synced = data.find(b"\xff", position + 1) % (len(data) + 1), False  # -1, not found: to the end
-    n_gaps += position > len(data)  # the last frame is cut
-    due = (n_frames - 4) * (1152 if first and first[1] & 8 else 576)  # 4: more than encoders add and decoders trim
-    found = [
-        f"frames are missing or damaged in {n_gaps} places" if n_gaps else "",
-        f"{n_frames} of {stated} frames are there" if n_frames < stated and not skipped else "",
-        "the decoder stopped early" if n_decoded < min(wanted, due) else "",
-    ]
-    return "; ".join(filter(None, found))
-
-
-@functools.lru_cache(maxsize=4096)  # few headers differ
-def _mp3_frame_size(header: bytes, first: bytes) -> int:
-    """Bytes of the layer III frame with this 4-byte header; 0 if it is none, or unlike the first of its file."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return 0
-    if first and ((header[1] ^ first[1]) & 0xFE or (header[2] ^ first[2]) & 0x0C):  # version, layer, rate
-        return 0
-    version, rate = header[1] >> 3 & 3, header[2] >> 2 & 3
-    if version not in MP3_RATES or rate == 3:
-        return 0
-    kbps = (MP3_KBPS if version == 3 else MP3_KBPS_LOW)[header[2] >> 4]
-    size = (144_000 if version == 3 else 72_000) * kbps // MP3_RATES[version][rate]
-    return size and size + (header[2] >> 1 & 1)  # padding
-
-
-def _wav_damage(data: mmap.mmap, sound: soundfile.SoundFile, n_decoded: int, wanted: int) -> str:
-    """Compare the sizes in the header with each other and with the file's."""
-    position, found = 12, []
-    while position + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, position)
-        there = len(data) - position - 8
-        position += 8 + size + size % 2
-        if name == b"data" and size not in WAV_UNKNOWN:
-            found += [f"{there} of {size} bytes of audio are there"] * (there < size)
-            if not data[position : position + 4].strip(b"\0").isascii():  # neither a chunk's name nor padding
-                found.append("there is more audio than its header counts")
-    return "; ".join(found)
-
-
-def _flac_damage(data: mmap.mmap, sound: soundfile.SoundFile, n_decoded: int, wanted: int) -> str:
-    """Read the last sample, and see whether more follows; damage before that stops the decoder."""
-    if sound.frames == 2**63 - 1:  # libsndfile's way to say that the header does not say
-        return ""
-    with contextlib.suppress(RuntimeError):
-        if sound.frames == n_decoded or (sound.seek(sound.frames - 1) and len(sound.read(1))):
-            unread = len(data) - os.lseek(sound.name, 0, os.SEEK_CUR)
-            return "there is more audio than its header counts" if unread > 128 else ""  # an ID3v1 tag may
-    return "its end is missing or damaged"
-
-
-CHECKS = {"OGG": _ogg_damage, "MP3": _mp3_damage, "WAV": _wav_damage, "WAVEX": _wav_damage, "FLAC": _flac_damage}
+    A quarter of SHA-256's time, which would be noticed: half a millisecond for 30 s of float32.
+    """
+    return f"{zlib.crc32(samples.data):08x}"
 
 
 # Many recordings -----------------------------------------------------------------------------------------
@@ -264,6 +148,9 @@ CHECKS = {"OGG": _ogg_damage, "MP3": _mp3_damage, "WAV": _wav_damage, "WAVEX": _
 SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from prepare_audios import serve; serve()"
 DECODER_COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent))
 _idle_decoders: list[Any] = []
+_stderr: list[IO[bytes]] = []  # of a decoder process, the file that its stderr goes to
+# For what it cannot read mpg123 plays silence, and tells stderr alone; errors in tags stand in other files.
+MUTED = re.compile(rb"libmpg123/(?:layer\d\.c|getbits\.h):\S+ error: ([^\n]{1,100})")
 
 
 def serve() -> None:
@@ -272,8 +159,11 @@ def serve() -> None:
     answers, silence = os.fdopen(os.dup(1), "w", buffering=1), os.open(os.devnull, os.O_WRONLY)
     print("ready", file=answers)
     os.dup2(silence, 1)  # what a library prints is no answer
-    os.dup2(silence, 2)
+    _stderr.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - for the life of the process
+    os.dup2(_stderr[0].fileno(), 2)
     for job in map(json.loads, sys.stdin):
+        _stderr[0].seek(0)  # where both go on
+        _stderr[0].truncate()
         # The clock is a thread in C, which ends the process even if a decoder never comes back.
         faulthandler.dump_traceback_later(job.pop("timeout_s"), exit=True, file=silence)
         try:
@@ -282,6 +172,12 @@ def serve() -> None:
             answer = {"cannot_write": str(error)}
         faulthandler.cancel_dump_traceback_later()
         print(json.dumps(answer), file=answers)
+
+
+def _heard_on_stderr() -> str:
+    """Say what mpg123 could not read of the recording, where this process hears it."""
+    found = MUTED.search(os.pread(_stderr[0].fileno(), 2**16, 0)) if _stderr else None
+    return f"part of it is muted ({found[1].decode(errors='replace').strip()})" if found else ""
 
 
 def _prepare_safely(name: str, job: Row, command: tuple[str, ...]) -> tuple[str, Row]:
@@ -315,6 +211,18 @@ def _prepare_safely(name: str, job: Row, command: tuple[str, ...]) -> tuple[str,
     return name, row
 
 
+def close_decoders() -> int:
+    """End the decoder processes that this process keeps for its next recording, and return their number.
+
+    `prepare` does so where it runs; the processes of a joblib backend keep theirs until they end themselves.
+    """
+    closed = 0
+    while _idle_decoders:
+        _idle_decoders.pop().communicate()  # closes its stdin, at which it ends
+        closed += 1
+    return closed
+
+
 def prepare(config: Config) -> "pd.DataFrame":
     """Prepare what is new or has changed, write the report and return it.
 
@@ -330,7 +238,7 @@ def prepare(config: Config) -> "pd.DataFrame":
 
     rows, jobs = _plan(config)
     _write_report(config.report_path, {name: row for name, row in rows.items() if name not in jobs})
-    backend, n_jobs = joblib.parallel.get_active_backend(prefer="threads")
+    backend, n_jobs = joblib.parallel.get_active_backend()  # asked what it prefers, it would answer 1 for nothing said
     if n_jobs is None and backend.default_n_jobs == 1:  # the caller has not said
         n_jobs = max(1, config.num_workers)
     as_they_come = "generator_unordered" if backend.supports_return_generator else "list"
@@ -341,8 +249,7 @@ def prepare(config: Config) -> "pd.DataFrame":
             rows[name] |= row
             _write_report(config.report_path, {name: rows[name]}, mode="a")  # at once, in case this is killed
     finally:
-        while _idle_decoders:
-            _idle_decoders.pop().communicate()  # closes its stdin, at which it ends
+        close_decoders()
     _write_report(config.report_path, rows)
     return read_report(config.report_path)
 
@@ -392,7 +299,7 @@ def find_recordings(train_audio_dir: Path) -> list[str]:
 
 
 def read_report(path: Path) -> "pd.DataFrame":
-    """Read a report: (n, 8), sorted by filename, numbers as such and the rest text."""
+    """Read a report: (n, 9), sorted by filename, numbers as such and the rest text."""
     import pandas as pd
 
     rows = _report_rows(path)
@@ -406,7 +313,8 @@ def _report_rows(path: Path) -> dict[str, Row]:
     if not path.exists():
         return {}
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        whole = (row for row in csv.DictReader(file) if set(row) == set(COLUMNS) and None not in row.values())
+        rows = (dict.fromkeys(LATER_COLUMNS, "") | row for row in csv.DictReader(file))
+        whole = (row for row in rows if set(row) == set(COLUMNS) and None not in row.values())
         return {row["filename"].removeprefix("'"): row for row in whole}
 
 

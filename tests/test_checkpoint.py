@@ -19,7 +19,7 @@ def make_state(epoch=1, value=1.0, **extra):
         "model": {"weight": torch.full((3,), value)},
         "optimizer": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         "epoch": epoch, "step": 4 * epoch, "batch": 0, "rng": ckpt.capture_rng(), "best_loss": float("inf"),
-        "class_names": ["NA", "22961"], "config": Config().to_dict(), "history": [{"epoch": 1, "train_loss": 0.5}],
+        "class_names": ["NA", "22961"], "config": Config().to_dict(), "history": [{"epoch": 1, "valid_loss": 0.5}],
         **extra,
     }  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_without_a_part_says_which(tmp_path, missing):
     state = make_state()
     del state[missing]
     ckpt.save_checkpoint(tmp_path / "last.pth", state)
-    with pytest.raises(ckpt.CheckpointError, match=f"not a checkpoint of this project: no {missing} in it"):
+    with pytest.raises(ckpt.CheckpointError, match=f"not a checkpoint of this project: no usable {missing} in it"):
         ckpt.read_checkpoint(tmp_path / "last.pth")
 
 
@@ -256,6 +256,42 @@ def test_resumed_parts_go_on_as_if_never_stopped(tmp_path):
     assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
 
 
+@pytest.mark.parametrize("name", ["ExponentialLR", "CosineAnnealingLR", "OneCycleLR", "LambdaLR", "MultiStepLR"])
+def test_another_rate_scales_what_is_left_of_the_schedule(name):
+    how = {
+        "ExponentialLR": {"gamma": 0.5}, "CosineAnnealingLR": {"T_max": 8}, "MultiStepLR": {"milestones": [1, 5]},
+        "OneCycleLR": {"max_lr": 0.1, "total_steps": 8, "cycle_momentum": False},
+        "LambdaLR": {"lr_lambda": lambda step: 1 / (1 + step)},
+    }[name]  # fmt: skip
+
+    def take(optimizer, scheduler, n):
+        rates = []
+        for _ in range(n):
+            optimizer.step()
+            scheduler.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        return rates
+
+    model, optimizer, _ = make_parts()
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **how)
+    take(optimizer, scheduler, 3)
+    ckpt.scale_rates(optimizer, scheduler, 0.5)
+    slower = take(optimizer, scheduler, 4)
+    _, optimizer, _ = make_parts()
+    whole = take(optimizer, getattr(torch.optim.lr_scheduler, name)(optimizer, **how), 7)
+    assert slower == pytest.approx([rate / 2 for rate in whole[3:]], rel=1e-9)
+
+
+def test_settings_of_the_optimizer_are_the_runs_and_not_the_checkpoints():
+    model, optimizer, _ = make_parts()
+    state = {**make_state(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state["optimizer"]["param_groups"][0] |= {"weight_decay": 0.5, "maximize": True, "lr": 0.25}
+    other = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.125)
+    ckpt.load_checkpoint(model, other, state)
+    group = other.param_groups[0]
+    assert (group["weight_decay"], group["maximize"], group["lr"]) == (0.125, False, 0.25)
+
+
 def test_another_network_is_an_error_that_says_what_differs():
     state = make_state()
     model = torch.nn.Linear(3, 2)
@@ -271,7 +307,7 @@ def test_a_missing_part_is_an_error():
 
 def test_random_states_of_all_three_come_back():
     state = ckpt.capture_rng()
-    ckpt._check_plain(state, "rng")
+    ckpt._check_plain(state)
 
     def draw():
         return random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(2).tolist()  # noqa: NPY002
@@ -291,6 +327,11 @@ def test_check_same_setup_names_what_differs(tmp_path, caplog):
     cosine = {**state, "config": Config(scheduler_name="cosine").to_dict()}
     with pytest.raises(UserError, match="trained with epochs=120, now it is 200"):
         ckpt.check_same_setup(cosine, path, Config(scheduler_name="cosine", epochs=200), names)
+    with pytest.raises(UserError, match=r"trained with scheduler_params=.*'patience': 5}, now it is .*'patience': 9}"):
+        ckpt.check_same_setup(state, path, Config(scheduler_params={"patience": 9}), names)
+    one_cycle = {**state, "config": Config(scheduler_name="one_cycle").to_dict()}
+    with pytest.raises(UserError, match="trained with train_bs=32, now it is 16"):
+        ckpt.check_same_setup(one_cycle, path, Config(scheduler_name="one_cycle", train_bs=16), names)
     with pytest.raises(UserError, match="trained with train_bs=32, now it is 16"):
         ckpt.check_same_setup({**state, "batch": 3}, path, Config(train_bs=16), names)
     with caplog.at_level(logging.WARNING):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ import yaml
 
 import checkpoint as ckpt
 import folder
+import prepare_audios
 import step
 import train
 from benchmarks.kill_loop import differences, make_run, run_kill_loop
 from configs import Config, UserError
+from model import SED
 from tests.test_train import Linear
 
 ROOT = Path(train.__file__).resolve().parent
@@ -105,13 +108,13 @@ def test_a_signal_during_validation_is_resumed_with_validation(tmp_path, monkeyp
     config, df = make_run(tmp_path, epochs=2)
     train.run(df, config)
     broken = Config(**{**config.to_dict(), "models_dir": tmp_path / "other"})
-    original = train.to_device
+    original = train.score_in_memory
 
     def told_to_stop(run, batch):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(run, batch)
 
-    monkeypatch.setattr(train, "to_device", told_to_stop)  # train.py itself calls it in validation alone
+    monkeypatch.setattr(train, "score_in_memory", told_to_stop)
     with pytest.raises(SystemExit) as stopped:
         train.run(df, broken)
     assert stopped.value.code == 143
@@ -199,19 +202,44 @@ def test_recordings_deleted_in_mid_run_are_one_clear_line(tmp_path):
     assert last.startswith("error: ") and "no prepared audio for bird" in last and "Traceback" not in said
 
 
+def make_report(config: Config, df: pd.DataFrame, *, check_sums: bool) -> None:
+    """Write what prepare_audios.py would have said of these files; its older versions wrote no check sums."""
+    rows = {}
+    for filepath in df["filepath"]:
+        samples = np.load(config.train_np_dir / filepath)
+        facts = {"peak": np.abs(samples).max().round(6), "crc32": f"{zlib.crc32(samples.tobytes()):08x}"}
+        rows[filepath.removesuffix(".npy")] = {"status": "ok", "seconds": 2.0} | facts
+    prepare_audios._write_report(config.report_path, rows)
+    if not check_sums:
+        pd.read_csv(config.report_path).drop(columns="crc32").to_csv(config.report_path, index=False)
+
+
+def change_a_sample(path: Path, value: float) -> None:
+    samples = np.load(path)
+    samples[100] = value
+    np.save(path, samples)
+
+
+def test_verify_finds_a_sample_that_changed(tmp_path):
+    config, df = make_run(tmp_path, epochs=1, verify=True)
+    make_report(config, df, check_sums=True)
+    train.verify_prepared(df, config)
+    path = config.train_np_dir / df["filepath"][3]
+    change_a_sample(path, np.nextafter(np.load(path)[100], np.float32(1)))  # by its last bit
+    with pytest.raises(UserError, match=r"1 of 16 prepared recordings are damaged; .*bird0/3.ogg.npy: its samples"):
+        train.run(df, config)
+
+
 def test_verify_reads_what_the_header_does_not_tell(tmp_path):
     config, df = make_run(tmp_path, epochs=1, verify=True)
-    report = pd.DataFrame({"filename": df["filepath"].str.removesuffix(".npy"), "peak": 0.0})
-    for row, filepath in enumerate(df["filepath"]):
-        report.loc[row, "peak"] = np.abs(np.load(config.train_np_dir / filepath)).max().round(6)
-    report.to_csv(config.report_path, index=False)
+    make_report(config, df, check_sums=False)
     train.verify_prepared(df, config)
     for row, damage in ((2, np.nan), (5, 3e5)):
-        path = config.train_np_dir / df["filepath"][row]
-        samples = np.load(path)
-        samples[100] = damage
-        np.save(path, samples)
+        change_a_sample(config.train_np_dir / df["filepath"][row], damage)
     with pytest.raises(UserError, match=r"2 of 16 prepared recordings are damaged; .*bird2/2.ogg.npy: its peak is nan"):
+        train.run(df, config)
+    config.report_path.unlink()  # without any report they must be finite
+    with pytest.raises(UserError, match=r"1 of 16 prepared recordings are damaged; .*bird2/2.ogg.npy: its peak is nan"):
         train.run(df, config)
     config.verify = False
     (config.train_np_dir / df["filepath"][0]).write_bytes(b"")
@@ -266,6 +294,51 @@ def test_out_of_memory_halves_the_micro_batch_and_not_the_step(tmp_path, caplog,
     assert [message.split(";")[0] for message in caplog.messages if "clips at a time" in message] == [
         "CUDA out of memory"
     ] * 2  # 5 to 3 to 2
+
+
+def test_out_of_memory_in_validation_halves_its_batch_and_changes_no_score(tmp_path, monkeypatch, caplog):
+    config, df = make_run(tmp_path, epochs=1, valid_bs=5)
+    train.run(df, config)
+    small = Config(**{**config.to_dict(), "models_dir": tmp_path / "small"})
+    whole, sizes = SED.forward, []
+
+    def forward(model, images):
+        sizes.append(len(images))
+        if not model.training and len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(model, images)
+
+    monkeypatch.setattr(SED, "forward", forward)
+    train.run(df, small)
+    assert sizes[-6:] == [5, 3, 2, 2, 1, 1]  # a batch of five, and one of one
+    said = [message for message in caplog.messages if "are validated" in message]
+    assert said == [f"CUDA out of memory; from here on {n} clips at a time are validated" for n in (3, 2)]
+    rows = [ckpt.read_checkpoint(made.fold_dir(0) / "last.pth")["history"][0] for made in (config, small)]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-6)
+    paths = [made.fold_dir(0) / "valid_predictions.npz" for made in (config, small)]
+    with np.load(paths[0]) as one, np.load(paths[1]) as two:
+        assert np.allclose(one["scores"], two["scores"], rtol=0, atol=1e-6)
+    weights = [ckpt.read_checkpoint(made.fold_dir(0) / "last.pth")["model"] for made in (config, small)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_run_goes_on_with_the_micro_batch_it_had(tmp_path, monkeypatch):
+    config, df = make_run(tmp_path, train_bs=6, epochs=2, checkpoint_every_steps=0)
+    whole = step.forward_loss
+
+    def forward_loss(run, mixed):
+        if len(mixed.images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(run, mixed)
+
+    monkeypatch.setattr(step, "forward_loss", forward_loss)
+    train.run(df, config)
+    broken = Config(**{**config.to_dict(), "models_dir": tmp_path / "other"})
+    train.run(df, Config(**{**broken.to_dict(), "epochs": 1}))
+    monkeypatch.undo()  # as much memory as anyone wants: the resumed run must keep to the parts that it had
+    assert ckpt.read_checkpoint(broken.fold_dir(0) / "last.pth")["micro_batch"] == 3
+    train.run(df, broken)
+    assert differences(config.fold_dir(0), broken.fold_dir(0)) == []
 
 
 def test_one_clip_too_much_is_an_error_that_says_what_to_do(tmp_path):

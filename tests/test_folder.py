@@ -55,6 +55,18 @@ def test_summary_takes_each_folds_best_epoch_and_the_mean(tmp_path):
     assert summary["mean"] == {"valid_loss": 0.5, "cmap_pad_5": 0.5}
 
 
+def test_a_column_that_came_later_is_empty_before_and_in_no_mean_without_it(tmp_path):
+    config = Config(models_dir=tmp_path)
+    rows = [{"epoch": 1, "valid_loss": 0.25}, {"epoch": 2, "valid_loss": 0.5, "cmap_pad_9": 0.75}]
+    for fold in (0, 1):
+        config.fold_dir(fold).mkdir(parents=True)
+        folder.write_history(config.fold_dir(fold), rows[fold:] if fold else rows)
+    assert (config.fold_dir(0) / "history.csv").read_text() == "epoch,valid_loss,cmap_pad_9\n1,0.25,\n2,0.5,0.75\n"
+    summary = folder.write_summary(config)
+    assert summary["folds"] == {"0": {"epoch": 1, "valid_loss": 0.25}, "1": rows[1]}
+    assert summary["mean"] == {"valid_loss": 0.375}
+
+
 def test_predictions_need_no_pickle(tmp_path):
     scores, labels = np.array([[0.25, 0.5]]), np.array([[False, True]])
     folder.write_predictions(tmp_path, scores=scores, labels=labels, filenames=["a/ü.ogg"], class_names=["a", "NA"])

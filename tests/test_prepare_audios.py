@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import zlib
 from pathlib import Path
 
 import joblib
@@ -164,6 +166,26 @@ def test_rerun_skips_and_keeps_the_facts(config):
     assert (config.train_np_dir / "a/a.wav.npy").stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("audio_dtype", ["float32", "int16"])
+def test_the_report_holds_a_check_sum_of_the_samples(config, audio_dtype):
+    config.audio_dtype = audio_dtype
+    recordings(config, a=0.5)
+    (config.train_audio_dir / "a" / "empty.wav").touch()
+    table = prepare(config).set_index("filename")
+    assert table["crc32"]["a/a.wav"] == f"{zlib.crc32(prepared(config, 'a/a.wav').tobytes()):08x}"
+    assert table["crc32"]["a/empty.wav"] == ""
+
+
+def test_a_report_of_an_older_version_is_gone_on_with(config):
+    recordings(config, same=0.5, longer=0.5)
+    prepare(config)
+    pd.read_csv(config.report_path, dtype=str).drop(columns="crc32").to_csv(config.report_path, index=False)
+    recordings(config, longer=0.75)
+    table = prepare(config).set_index("filename")
+    assert table["status"].to_dict() == {"a/longer.wav": "ok", "a/same.wav": "skipped"}
+    assert table["crc32"]["a/same.wav"] == "" and len(table["crc32"]["a/longer.wav"]) == 8
+
+
 def test_what_changed_is_done_again(config):
     recordings(config, same=0.5, longer=0.5, damaged=0.5, gone=0.5)
     prepare(config)
@@ -268,6 +290,17 @@ def test_joblib_backend_is_the_callers(config, backend, monkeypatch):
     with joblib.parallel_config(backend=backend, n_jobs=2):
         assert prepare(config)["status"].tolist() == ["ok"] * 3
     assert chosen[0].n_jobs == 2 and backend in type(chosen[0]._backend).__name__.lower()
+
+
+@pytest.mark.parametrize("said_to_joblib", [{}, {"n_jobs": 2}])
+def test_as_many_recordings_as_workers_are_prepared_at_once(config, said_to_joblib, monkeypatch):
+    recordings(config, a=0.2, b=0.2, c=0.2, d=0.2)
+    config.num_workers = 1 if said_to_joblib else 2
+    both_are_here = threading.Barrier(2, timeout=30)  # seconds; one after the other, neither would get past it
+    alone = prepare_audios._prepare_safely
+    monkeypatch.setattr(prepare_audios, "_prepare_safely", lambda *job: (both_are_here.wait(), alone(*job))[1])
+    with joblib.parallel_config(**said_to_joblib):
+        assert prepare(config)["status"].tolist() == ["ok"] * 4
 
 
 def test_no_process_is_left_behind(config):

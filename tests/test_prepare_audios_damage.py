@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import damage
 import prepare_audios
 from configs import Config
 from prepare_audios import prepare, prepare_recording
@@ -173,10 +174,10 @@ def with_crc(page: bytes) -> bytes:
 def test_ogg_page_check_against_the_definition(sound):
     for page in pages(sound["ogg"]):
         assert struct.unpack("<I", page[22:26])[0] == slow_ogg_crc(page)
-        assert prepare_audios._ogg_page_size(page, 0) == len(page)
-        assert prepare_audios._ogg_page_size(page[:-1], 0) == 0
+        assert damage._ogg_page_size(page, 0) == len(page)
+        assert damage._ogg_page_size(page[:-1], 0) == 0
         for at in (4, 22, 25, 27, len(page) - 1):
-            assert prepare_audios._ogg_page_size(page[:at] + bytes([page[at] ^ 1]) + page[at + 1 :], 0) == 0
+            assert damage._ogg_page_size(page[:at] + bytes([page[at] ^ 1]) + page[at + 1 :], 0) == 0
 
 
 def test_ogg_without_end_mark_with_a_lost_page_or_chained(tmp_path, sound):
@@ -195,7 +196,7 @@ def frames(data: bytes) -> list[bytes]:
     """The frames of an MP3 of libsndfile; the first holds the Xing header."""
     found, at = [], 0
     while at < len(data):
-        size = prepare_audios._mp3_frame_size(data[at : at + 4], b"")
+        size = damage._mp3_frame_size(data[at : at + 4], b"")
         found.append(data[at : at + size])
         at += size
     return found
@@ -216,7 +217,7 @@ def frames(data: bytes) -> list[bytes]:
     ],
 )
 def test_mp3_frame_sizes(header, kbps, rate, padding, size):
-    assert prepare_audios._mp3_frame_size(bytes.fromhex(header), b"") == size
+    assert damage._mp3_frame_size(bytes.fromhex(header), b"") == size
     if size:
         samples = 1152 if rate >= 32_000 else 576
         assert size == samples // 8 * kbps * 1000 // rate + padding

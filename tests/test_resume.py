@@ -140,6 +140,12 @@ def test_a_finished_run_trains_no_further(df, config):
     assert (config.fold_dir(0) / "last.pth").read_bytes() == before
 
 
+def test_a_lower_rate_is_the_rate_from_there_on(df, config):
+    train.run(df, copy_of(config, epochs=1))
+    train.run(df, copy_of(config, epochs=2, lr=config.lr / 4))
+    assert list(pd.read_csv(config.fold_dir(0) / "history.csv")["lr"]) == [config.lr, config.lr / 4]
+
+
 def test_more_epochs_go_on_from_the_end(df, config):
     train.run(df, copy_of(config, epochs=1))
     train.run(df, copy_of(config, epochs=2))

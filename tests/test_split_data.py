@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import split_data
+import train
 from configs import Config, UserError
-from split_data import assign_folds, content_ids, fold_report, format_report, group_rows, list_files, read_metadata
+from folds import assign_folds, group_rows
+from split_data import content_ids, fold_report, format_report, list_files, read_metadata
 
 SCRIPT = Path(split_data.__file__)
 
@@ -364,6 +366,46 @@ def test_written_table_is_safe_in_a_spreadsheet_and_whole(tmp_path):
     read = pd.read_csv(config.train_dataframe_path, dtype=str, keep_default_na=False)
     assert read["author"].tolist() == ["'=cmd|' /C calc'!A0", "'@x", "-15.9", 'say "hi", you', "one\ntwo", "'+tab"]
     assert b"\r" not in config.train_dataframe_path.read_bytes()
+
+
+def test_training_refuses_a_table_whose_metadata_have_changed(tmp_path):
+    config = make_archive(tmp_path / "old", {"a": 6})
+    config.metadata_path.rename(table := tmp_path / "old" / "my table.csv")
+    assert run_script(config, "--metadata-path", str(table), "--n-folds", "3").returncode == 0
+    split_data.check_sources(config)  # where the metadata were is noted, whatever metadata_path says now
+    (tmp_path / "old").rename(tmp_path / "new")
+    config, table = Config(root=tmp_path / "new"), tmp_path / "new" / "my table.csv"
+    split_data.check_sources(config)
+    table.write_bytes(table.read_bytes().replace(b"Ann", b"Bob", 1))
+    with pytest.raises(UserError) as refused:
+        train.run(pd.read_csv(config.train_dataframe_path), config)
+    assert f"{table} has changed since {config.train_dataframe_path}" in str(refused.value)
+    assert (
+        f"run python split_data.py --root {tmp_path}/old --metadata-path '{tmp_path}/old/my table.csv' --n-folds 3"
+        in (str(refused.value))
+    )
+    table.unlink()  # a machine that has only what training needs
+    split_data.check_sources(config)
+
+
+@pytest.mark.parametrize("report", [None, "{}", '{"made_from": {}}', '{"made_from": 5}', "[]", "half a rep", "\xff"])
+def test_a_table_without_a_report_that_says_what_it_was_made_from_is_taken(tmp_path, report):
+    config = make_archive(tmp_path, {"a": 6})
+    config.train_dataframe_path.write_text("from elsewhere")
+    if report is not None:
+        config.fold_report_path.write_text(report, encoding="latin-1")
+    split_data.check_sources(config)
+
+
+def test_a_table_that_was_changed_by_hand_is_taken(tmp_path):
+    config = make_archive(tmp_path, {"a": 6})
+    assert run_script(config).returncode == 0
+    config.metadata_path.write_text("other")
+    with pytest.raises(UserError, match="delete .*train_folds.json"):
+        split_data.check_sources(config)
+    rows = config.train_dataframe_path.read_text().splitlines()
+    config.train_dataframe_path.write_text("\n".join(rows[:-1]) + "\n")
+    split_data.check_sources(config)
 
 
 def test_script_does_not_overwrite_the_metadata(tmp_path):

@@ -1,0 +1,340 @@
+"""Feed what reads strangers' files with bytes of all kinds: recordings' checks, metadata, settings, checkpoints.
+
+    python -m tests.fuzz ogg --seconds 300
+
+A target takes bytes and raises if they are answered by anything but the documented error or a right answer.
+tests/test_fuzz.py runs the targets on the kept corpus, tests/corpus/<target>/, and on what hypothesis makes of it;
+this driver has them explored by atheris (requirements-fuzz.txt), which looks for inputs that reach new lines of the
+code, and stops at the first failure.
+"""
+
+import argparse
+import contextlib
+import csv
+import functools
+import inspect
+import io
+import logging
+import re
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+import checkpoint as ckpt
+import configs
+import damage
+import fold_run
+import split_data
+from configs import Config, UserError
+from metrics import AverageMeter
+
+CORPUS = Path(__file__).parent / "corpus"
+LONGEST_S = 10.0  # an input of a few kilobytes that takes longer than this is one that hangs
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder for the files that targets read, as long as the process lives."""
+    folder = tempfile.TemporaryDirectory(prefix="fuzz_")
+    scratch.keep = folder  # type: ignore[attr-defined]
+    return Path(folder.name)
+
+
+# Recordings ---------------------------------------------------------------------------------------------
+
+
+def ogg_crc(page: bytes) -> int:
+    """By the definition (RFC 3533), a byte at a time: polynomial 0x04c11db7, not reflected, from 0."""
+    crc = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        crc = (crc << 8 & 0xFFFFFFFF) ^ crc_table()[crc >> 24 ^ byte]
+    return crc
+
+
+@functools.cache
+def crc_table() -> list[int]:
+    """What each value of the highest byte does to the rest."""
+    table = []
+    for value in range(256):
+        crc = value << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 * (crc >> 31)) & 0xFFFFFFFF
+        table.append(crc)
+    return table
+
+
+def ogg_page(serial: int, number: int, flags: int, payload: bytes) -> bytes:
+    """A page with one segment and its right check sum; flags: 2 begins a stream, 4 ends it."""
+    numbers = serial.to_bytes(4, "little") + number.to_bytes(4, "little")
+    page = b"OggS\0" + bytes([flags]) + bytes(8) + numbers + bytes(4) + bytes([1, len(payload)]) + payload
+    return page[:22] + ogg_crc(page).to_bytes(4, "little") + page[26:]
+
+
+def ogg_pages(data: bytes, *, repair: bool) -> tuple[bytes, list[bytes]]:
+    """Find the pages from the start on, each behind the one before; with `repair` give each its right check sum."""
+    made, pages, at = bytearray(data), [], 0
+    while (at := data.find(b"OggS", at)) >= 0:
+        lacing = data[at + 27 : at + 27 + data[at + 26]] if at + 27 <= len(data) else b""
+        end = at + 27 + len(lacing) + sum(lacing)
+        whole = at + 27 <= len(data) and len(lacing) == data[at + 26] and end <= len(data)
+        if whole and repair:
+            made[at + 22 : at + 26] = ogg_crc(bytes(made[at:end])).to_bytes(4, "little")
+        if whole and ogg_crc(bytes(made[at:end])) == int.from_bytes(made[at + 22 : at + 26], "little"):
+            pages.append(bytes(made[at:end]))
+            at = end
+        else:
+            at += 4
+    return bytes(made), pages
+
+
+def expect_ogg_damage(pages: list[bytes], *, all_decoded: bool) -> bool:
+    """Say by each stream's own pages, rather than one after the other, whether a file lost audio."""
+    streams: dict[bytes, list[bytes]] = {}
+    for page in pages:
+        streams.setdefault(page[14:18], []).append(page)
+    for own in streams.values():
+        numbers = [int.from_bytes(page[18:22], "little") for page in own]
+        begins = [bool(page[5] & 2) for page in own]
+        ends = [bool(page[5] & 4) for page in own]
+        if not begins[0] or not ends[-1]:
+            return True
+        for place in range(1, len(own)):
+            # Begins anew, or goes on with what has not ended.
+            if not begins[place] and (ends[place - 1] or numbers[place] != numbers[place - 1] + 1):
+                return True
+    begins = [bool(page[5] & 2) for page in pages]
+    links = sum(here and not before for before, here in zip([False, *begins], begins, strict=False))
+    return links > 1 and not all_decoded
+
+
+def fuzz_ogg(data: bytes) -> None:
+    """The first byte says whether check sums are repaired and whether all that was wanted was decoded."""
+    mode, data = data[:1] or b"\0", data[1:]
+    repair, all_decoded = bool(mode[0] & 1), bool(mode[0] & 2)
+    made, pages = ogg_pages(data, repair=repair)
+    said = damage.CHECKS["OGG"](made, None, 100 if all_decoded else 10, 100)
+    assert bool(said) == expect_ogg_damage(pages, all_decoded=all_decoded), said
+
+
+def fuzz_mp3(data: bytes) -> None:
+    """Any bytes get an answer; within whole frames they are no damage, and where the last frame is cut there is."""
+
+    def check(made: bytes) -> str:
+        return damage.CHECKS["MP3"](made, None, 10**9, 10**9)
+
+    assert isinstance(check(data), str)
+    header, size = b"\xff\xfb\x90\xc4", 413  # of 128 kbit/s at 44,100 Hz, and what follows it
+    parts = [bytes(size)] + [data[start : start + size].ljust(size, b"\0") for start in range(0, len(data) + 1, size)]
+    whole = b"".join(header + part for part in parts)
+    assert check(whole) == "" and check(whole[: -1 - len(data) % size]) != ""
+
+
+def fuzz_wav(data: bytes) -> None:
+    """Any bytes get an answer, and a file whose audio is cut is never called whole."""
+    said = damage.CHECKS["WAV"](data, None, 0, 0)
+    chunk = re.search(rb"\Adata(.{4})", data[12:20], re.DOTALL)
+    if chunk and (size := int.from_bytes(chunk[1], "little")) not in damage.WAV_UNKNOWN:
+        assert bool(said) >= (len(data) < 20 + size)
+
+
+# Tables -------------------------------------------------------------------------------------------------
+
+
+def fuzz_metadata(data: bytes) -> None:
+    """A table is refused by a UserError of one line, or every row of it is safe and has its labels."""
+    path = scratch() / "metadata.csv"
+    path.write_bytes(data)
+    try:
+        read = split_data.read_metadata(path)
+        table, malformed = split_data.add_labels(split_data.check_metadata(read))
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1, error
+        return
+    assert 0 < len(table) <= len(read) <= data.count(b"\n") + data.count(b"\r") + 1
+    assert table.index.is_monotonic_increasing and table.index[0] >= 2 and set(malformed.index) <= set(table.index)
+    folder = scratch() / "audio"
+    for primary, filename, labels in table[["primary_label", "filename", "labels"]].itertuples(index=False):
+        assert (folder / filename).resolve().is_relative_to(folder.resolve()) and (folder / filename) != folder
+        assert labels.split()[0] == primary and len(set(labels.split())) == len(labels.split())
+    check_written(table)
+
+
+def check_written(table: Any) -> None:
+    """No cell of what is written from a table is a formula, and all of it is read back."""
+    cells = table.select_dtypes(exclude="number").apply(split_data.spreadsheet_safe)
+    written = cells.to_csv(index=False, lineterminator="\n")
+    rows = list(csv.reader(io.StringIO(written), strict=True))
+    assert rows[1:] == cells.to_numpy().tolist()
+    for row in rows[1:]:
+        for cell in row:
+            assert not re.match(r"[=+\-@\t\r]", cell) or split_data.NUMBER.fullmatch(cell), cell
+
+
+# Settings -----------------------------------------------------------------------------------------------
+
+
+def fuzz_config(data: bytes) -> None:
+    """A YAML file is refused by a UserError of one line, or makes settings that are written and read alike."""
+    path = scratch() / "config.yaml"
+    path.write_bytes(data)
+    check_settings(["--config", str(path)])
+
+
+def fuzz_flags(data: bytes) -> None:
+    """So are flags, one a line."""
+    check_settings(data.decode("utf-8", "surrogateescape").split("\n"))
+
+
+def check_settings(args: list[str]) -> None:
+    """Load settings; what comes of it must load to the same once more."""
+    import yaml
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # --help
+            config = configs.load_config(args)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 20_000 + sum(map(len, args)), error
+        return
+    except SystemExit as stop:
+        assert stop.code in (0, None), args
+        return
+    path = scratch() / "again.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    assert configs.load_config(["--config", str(path)]) == config
+
+
+# Checkpoints --------------------------------------------------------------------------------------------
+
+
+def archive(pickle: bytes) -> bytes:
+    """A torch archive with this pickle, and storages of 24, 8 and 3 bytes, as the state in the corpus has."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as made:
+        made.writestr("archive/data.pkl", pickle)
+        made.writestr("archive/version", b"3\n")
+        made.writestr("archive/byteorder", b"little")
+        for number, n_bytes in enumerate((24, 8, 3)):
+            made.writestr(f"archive/data/{number}", bytes(n_bytes))
+    return content.getvalue()
+
+
+def fuzz_checkpoint(data: bytes) -> None:
+    """A file under a digest that fits; the first byte says whether the rest is all of it or the pickle alone."""
+    path = scratch() / ckpt.LAST_NAME
+    path.write_bytes(data[1:] if data[:1] == b"\0" else archive(data[1:]))
+    use_checkpoint(path)
+
+
+def make_run() -> Any:
+    """As much of a FoldRun as it takes to go on from a checkpoint, with a network of eight weights."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler, scaler = (
+        torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer),
+        torch.amp.GradScaler("cpu", enabled=False),
+    )
+    return SimpleNamespace(
+        fold=0, train_dir=scratch(), config=Config(), class_names=["NA", "22961"], model=model, optimizer=optimizer,
+        scheduler=scheduler, scaler=scaler, ema=None, epoch=0, batch=0, step=0, train_loss=AverageMeter(), history=[],
+    )  # fmt: skip
+
+
+def make_state() -> dict[str, Any]:
+    """A sound checkpoint of such a run after a step."""
+    run = make_run()
+    run.model(torch.ones(1, 3)).sum().backward()
+    run.optimizer.step()
+    parts = ("model", "optimizer", "scheduler", "scaler", "train_loss")
+    row = {"epoch": 1, "step": 1, "lr": 0.001, "train_loss": 0.5, "valid_loss": 0.25, "cmap_pad_5": 0.75}
+    return {
+        **{name: getattr(run, name).state_dict() for name in parts},
+        **{"epoch": 1, "batch": 0, "step": 1, "skipped_steps": 0, "bad_steps": 0, "micro_batch": 0, "fold": 0},
+        **{"best_loss": 0.25, "best_epoch": 1, "history": [row], "ema": None, "rng": ckpt.capture_rng()},
+        **{"class_names": list(run.class_names), "config": run.config.to_dict()},
+    }
+
+
+def use_checkpoint(path: Path) -> None:
+    """Go on from a file, given a digest that fits, as train.py does; only a UserError of one line may come of it."""
+    if path.stat().st_size >= 2:
+        ckpt._sign(path)
+    run, before = make_run(), ckpt.capture_rng()
+    try:
+        state = ckpt.read_checkpoint(path)
+        ckpt.check_same_setup(state, path, run.config, run.class_names)
+        fold_run.resume(run, path, state)
+        run.model(torch.zeros(1, 3)).sum().backward()
+        run.optimizer.step()
+        run.scheduler.step(0.5)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1, error
+    finally:
+        ckpt.restore_rng(before)
+
+
+# The driver ---------------------------------------------------------------------------------------------
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[ModuleType, ...]]] = {  # and the code whose lines guide
+    "ogg": (fuzz_ogg, (damage,)),
+    "mp3": (fuzz_mp3, (damage,)),
+    "wav": (fuzz_wav, (damage,)),
+    "metadata": (fuzz_metadata, (split_data,)),
+    "config": (fuzz_config, (configs,)),
+    "flags": (fuzz_flags, (configs,)),
+    "checkpoint": (fuzz_checkpoint, (ckpt, fold_run)),
+}
+
+
+def run_target(name: str, data: bytes) -> None:
+    """Run a target on one input, which must not take long."""
+    began = time.perf_counter()
+    TARGETS[name][0](data)
+    assert time.perf_counter() - began < LONGEST_S
+
+
+def corpus(name: str) -> list[Path]:
+    """The kept inputs of a target: seeds, and what once made it fail."""
+    return sorted((CORPUS / name).iterdir())
+
+
+def instrument(modules: tuple[ModuleType, ...]) -> None:
+    """Have the lines that functions of these modules reach counted."""
+    import atheris
+
+    for module in modules:
+        for _, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__:
+                atheris.instrument_func(function)
+
+
+def main() -> None:
+    """Explore one target for a while; libFuzzer's last lines say what it found and where it lies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--keep", type=Path, help="folder for inputs that reached new lines, and for failures")
+    flags = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("atheris is missing: python -m pip install -r requirements-fuzz.txt")
+    kept = flags.keep or Path(tempfile.mkdtemp(prefix=f"fuzz_{flags.target}_"))
+    (kept / "corpus").mkdir(parents=True, exist_ok=True)
+    print(f"inputs that reach new lines, and failures: {kept}")
+    logging.disable()
+    instrument((*TARGETS[flags.target][1], sys.modules[__name__]))
+    limits = [f"-max_total_time={flags.seconds}", f"-timeout={LONGEST_S:.0f}", "-rss_limit_mb=3000", "-max_len=20000"]
+    folders = [str(kept / "corpus"), str(CORPUS / flags.target)]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={kept}/", *folders], TARGETS[flags.target][0])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

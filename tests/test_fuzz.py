@@ -1,0 +1,125 @@
+"""The fuzz targets on their kept corpus, and on what hypothesis makes of it."""
+
+import csv
+import io
+import logging
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import checkpoint as ckpt
+import split_data
+from tests import fuzz
+
+EXAMPLES = {"flags": 15, "checkpoint": 40}  # a target's number, where an input takes more than a millisecond
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """Warnings about each odd table and checkpoint are not what is tested."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_the_corpus_is_answered(name):
+    inputs = fuzz.corpus(name)
+    assert len(inputs) > 3
+    for path in inputs:
+        fuzz.run_target(name, path.read_bytes())
+
+
+@st.composite
+def damaged(draw, name: str) -> bytes:
+    """An input of the corpus with bytes changed, a part cut out, or a part of another one put in."""
+    seeds = [path.read_bytes() for path in fuzz.corpus(name)]
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 12))
+        other = draw(st.sampled_from(seeds))
+        first = draw(st.integers(0, len(other)))
+        part = other[first : first + draw(st.integers(1, 60))]
+        data[start : start + length] = draw(st.one_of(st.binary(max_size=8), st.just(part)))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_what_is_near_the_corpus_is_answered(name):
+    @settings(max_examples=EXAMPLES.get(name, 100), deadline=None, suppress_health_check=list(HealthCheck))
+    @given(damaged(name))
+    def check(data):
+        fuzz.run_target(name, data)
+
+    check()
+
+
+# Of a given form ----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([3, 7]), st.binary(max_size=5)), min_size=1, max_size=12), st.data())
+def test_ogg_streams_of_whole_pages_are_whole_and_none_can_be_lost(parts, data):
+    """Pages of one or two streams in any order, the first pages together at the front as RFC 3533 asks."""
+    serials = sorted({serial for serial, _ in parts})
+    order = [(serial, b"head") for serial in serials] + parts
+    counts = {serial: 0 for serial in serials}
+    last = {serial: max(place for place, (own, _) in enumerate(order) if own == serial) for serial in serials}
+    pages = []
+    for place, (serial, payload) in enumerate(order):
+        flags = 2 * (counts[serial] == 0) + 4 * (place == last[serial])
+        pages.append(fuzz.ogg_page(serial, counts[serial], flags, payload))
+        counts[serial] += 1
+    fuzz.fuzz_ogg(b"\0" + b"".join(pages))
+    assert fuzz.damage.CHECKS["OGG"](b"".join(pages), None, 10, 100) == ""
+    lost = data.draw(st.integers(0, len(pages) - 1))
+    assert fuzz.damage.CHECKS["OGG"](b"".join(pages[:lost] + pages[lost + 1 :]), None, 10, 100) != ""
+    flipped = bytearray(pages[lost])
+    bit = data.draw(st.integers(0, 8 * len(flipped) - 1))
+    flipped[bit // 8] ^= 1 << bit % 8
+    made = b"".join([*pages[:lost], bytes(flipped), *pages[lost + 1 :]])
+    assert fuzz.damage.CHECKS["OGG"](made, None, 10, 100) != ""
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(CELL, min_size=2, max_size=2), min_size=1, max_size=5))
+def test_any_table_that_pythons_csv_writes_is_read_cell_by_cell(rows):
+    rows = [["a", f"a/{number}.ogg", *cells] for number, cells in enumerate(rows)]
+    text = io.StringIO()
+    csv.writer(text).writerows([["primary_label", "filename", "author", "notes"], *rows])
+    path = fuzz.scratch() / "written.csv"
+    path.write_bytes(text.getvalue().encode())
+    assert split_data.read_metadata(path).to_numpy().tolist() == rows
+
+
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3))
+ANYTHING = st.recursive(
+    PLAIN, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_state_with_anything_in_any_place_is_used_or_refused(data):
+    """A sound state in which one part, at any depth, was replaced or taken out."""
+    state = fuzz.make_state()
+    place = state
+    while isinstance(place, dict | list) and place:
+        key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else list(range(len(place)))))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            break
+        place = inner
+    if data.draw(st.booleans()):
+        del place[key]
+    else:
+        place[key] = data.draw(ANYTHING)
+    path = fuzz.scratch() / ckpt.LAST_NAME
+    torch.save({"format_version": ckpt.FORMAT_VERSION, **state}, path)
+    fuzz.use_checkpoint(path)

@@ -25,6 +25,7 @@ from configs import UserError
 logger = logging.getLogger("birdclef.detections")
 
 AVERAGES = ("probability", "logit", "rank")
+PARTIAL_FORMAT = 2  # of the file that an interrupted run leaves
 BELOW_ONE = np.float32(1 - 2**-24)  # as in model.py: 1 itself would tie with the padding rows of the metric
 
 
@@ -43,7 +44,8 @@ class Recording:
 
     Attributes:
         name: path below the folder that was scored, with slashes.
-        status: ok; truncated or non_finite (scored up to there); empty or unreadable (no windows).
+        status: ok; truncated or non_finite (scored up to there); empty or unreadable (no windows); unfinished, of a
+            part of a recording that the next one goes on.
         reason: what is wrong with it, if anything.
         seconds: length of what was decoded.
         starts_s: (n,) float64, start of each window.
@@ -191,6 +193,10 @@ class TimelineFile:
             self._pieces.write(np.ascontiguousarray(frames, np.float32).tobytes())
         self.n_frames += len(frames)
 
+    def discard(self) -> None:
+        """Forget the timeline; no file is left."""
+        self._pieces.close()
+
     def close(self) -> None:
         """Put the file together and give it its name."""
         part = self.path.with_name(self.path.name + ".part")
@@ -225,11 +231,21 @@ def identity(path: Path) -> list[int]:
     return [info.st_size, info.st_mtime_ns]
 
 
-class PartialResults:
-    """The file of a run's finished recordings, from which an interrupted one goes on.
+@dataclass
+class _Place:
+    """Where a recording stands in the file: its file's identity, the offset of each of its parts, windows in all."""
 
-    Its first line holds the settings, every other one a recording, all as JSON, scores in base64. A line that was cut
-    off is dropped. Only one run at a time may have it.
+    identity: list[int]
+    offsets: list[int]
+    n_windows: int
+    is_finished: bool
+
+
+class PartialResults:
+    """The file of what a run has scored, from which an interrupted one goes on.
+
+    Its first line holds the settings, every other one a recording or a part of one, all as JSON, scores in base64. A
+    line that was cut off is dropped. Only one run at a time may have it.
 
     Args:
         path: the file; it is made, or read if its settings are these, or else begun anew.
@@ -241,7 +257,7 @@ class PartialResults:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self._places: dict[str, tuple[int, list[int]]] = {}  # name to (offset, identity) of the newest line
+        self._places: dict[str, _Place] = {}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a+b")  # noqa: SIM115 - closed by close
@@ -250,7 +266,7 @@ class PartialResults:
         except BlockingIOError:
             self._file.close()
             raise UserError(f"{path}: another run writes this output; choose another --output") from None
-        self._read(json.loads(json.dumps(settings)))
+        self._read(json.loads(json.dumps({"format": PARTIAL_FORMAT, **settings})))
 
     def _read(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
@@ -267,7 +283,7 @@ class PartialResults:
             row = _parse(line)
             if row is None:
                 break
-            self._places[row["name"]] = (sound, row["identity"])
+            self._place(row, sound)
             sound += len(line)
         self._file.truncate(sound)
 
@@ -276,26 +292,44 @@ class PartialResults:
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()
 
-    def holds(self, name: str, identity: list[int]) -> bool:
-        """Say whether a recording is there, as the file with this identity (size, time of change)."""
-        return self._places.get(name, (0, None))[1] == identity
+    def _place(self, row: dict[str, Any], offset: int) -> None:
+        """Note where a line stands; one that begins a recording takes the place of what was there of it."""
+        place = self._places.get(row["name"])
+        if place is None or row["first"] == 0:
+            place = self._places[row["name"]] = _Place(row["identity"], [], 0, False)
+        place.offsets.append(offset)
+        place.n_windows += len(row["starts_s"])
+        place.is_finished = row["status"] != "unfinished"
 
-    def add(self, recording: Recording, identity: list[int]) -> None:
-        """Append a recording, with scores (models, n, C)."""
-        self._places[recording.name] = (self._file.seek(0, os.SEEK_END), identity)
-        row = vars(recording) | {"identity": identity, "starts_s": recording.starts_s.tolist()}
+    def holds(self, name: str, identity: list[int]) -> bool:
+        """Say whether all of a recording is there, as the file with this identity (size, time of change)."""
+        place = self._places.get(name)
+        return place is not None and place.identity == identity and place.is_finished
+
+    def n_windows(self, name: str, identity: list[int]) -> int:
+        """Count the windows that are there of a recording."""
+        place = self._places.get(name)
+        return place.n_windows if place is not None and place.identity == identity else 0
+
+    def add(self, recording: Recording, identity: list[int], first: int = 0) -> None:
+        """Append a recording, with scores (models, n, C), or its part from window `first` on."""
+        row = vars(recording) | {"identity": identity, "first": first, "starts_s": recording.starts_s.tolist()}
         row |= {"shape": recording.scores.shape, "scores": _to_text(recording.scores)}
+        self._place(row, self._file.seek(0, os.SEEK_END))
         self._write(row)
 
     def __getitem__(self, name: str) -> Recording:
-        """Read a recording back."""
-        self._file.seek(self._places[name][0])
-        row = json.loads(self._file.readline())
-        scores = np.frombuffer(base64.b64decode(row.pop("scores")), "<f4").reshape(row.pop("shape"))
-        events = tuple(Event(*event) for event in row.pop("events"))
-        starts_s = np.array(row.pop("starts_s"), np.float64)
-        del row["identity"]
-        return Recording(**row, starts_s=starts_s, scores=scores, events=events)
+        """Read a recording back, its parts put together."""
+        starts_s, scores = [], []
+        for offset in self._places[name].offsets:
+            self._file.seek(offset)
+            row = json.loads(self._file.readline())
+            starts_s += row.pop("starts_s")
+            scores.append(np.frombuffer(base64.b64decode(row.pop("scores")), "<f4").reshape(row.pop("shape")))
+        events = tuple(Event(*event) for event in row.pop("events"))  # of the last part, as is all the rest
+        del row["identity"], row["first"]
+        row |= {"starts_s": np.array(starts_s, np.float64), "scores": np.concatenate(scores, axis=1)}
+        return Recording(**row, events=events)
 
     def __enter__(self) -> "PartialResults":
         return self

@@ -325,7 +325,7 @@ def model_card(path: Path, about: Mapping[str, str], table: pd.DataFrame, result
         *(f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}" for row in told["folds"]),
         "",
         f"This file against the checkpoint, on {result}."
-        + (" The other folds were trained on these clips." if len(told["folds"]) > 1 else ""),
+        + (" One fold held each of these clips back; the others were trained on it." if len(told["folds"]) > 1 else ""),
         "",
         "## Data",
         "",
@@ -392,8 +392,9 @@ def run(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
     if not all(state["history"] for state in states):
         raise UserError(f"{paths[0]}: holds no complete epoch")
     output = place_output(flags, paths[0], states[0])
-    train_part, valid_part, config = read_parts(models, states[0]["fold"], given)
-    clips = read_clips(valid_part, flags.clips, config, models.class_names)
+    parts = [read_parts(models, state["fold"], given) for state in states]
+    (train_part, valid_part, config), held_back = parts[0], pd.concat([part[1] for part in parts])
+    clips = read_clips(held_back, flags.clips, config, models.class_names)
     about = describe(states, models, flags)
     half, calibration = flags.precision == "float16", None
     if flags.precision == "int8":

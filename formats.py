@@ -364,7 +364,7 @@ def check_parquet() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise UserError("Parquet needs a package that is not installed: pip install pyarrow") from None
+        raise UserError("--format parquet needs pyarrow; python -m pip install pyarrow") from None
 
 
 def _times(event: Event) -> list[str]:

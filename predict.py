@@ -2,19 +2,20 @@
 
     python predict.py models/Exp_47 data/test_soundscapes --output submission.csv
 
-Read from the top: `TorchModels` scores clips as train.py's validation does; `run` takes the clips of all recordings
-from threads that decode them beside the network, and a `Tally` for each puts its windows together; `main` reads the
-command line and writes. Torch is imported where a checkpoint is read and nowhere else.
+`run` takes the clips of all recordings from threads that make them ready, hands them in batches to threads that score
+them as train.py's validation does, and a `Tally` for each recording puts its windows together; `main` reads the command
+line and writes. Torch is imported where a checkpoint is read and nowhere else.
 """
 
 import argparse
+import contextlib
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,143 +23,17 @@ import detections
 import formats
 import stream as audio
 from configs import Config, UserError, configure_logger, load_config, run_main
-from detections import PartialResults, Recording, Results
-from scorers import RUN_SETTINGS, ExportedModel, TorchModels, open_models
+from decoder import Decoders
+from detections import PartialResults, Results
+from scorers import CPU_BATCH, RUN_SETTINGS, open_models
+from windows import SCORES, Item, Models, Plan, Tally, batches, clips_of, score_batch
 
 logger = logging.getLogger("birdclef.predict")
 
-Models = TorchModels | ExportedModel
-SCORES = ("clipwise", "framewise_max", "mix")
-MIX = np.float32(0.75)  # of the clipwise score; the rest is the frame maximum's
 BAR = "{percentage:3.0f} %|{bar}| {elapsed} and {remaining} to go, done at {eta:%H:%M}{postfix}"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How windows are cut and scored.
-
-    Attributes:
-        stride_s: seconds from one window to the next; None takes the clips' length.
-        shifts_s: seconds by which further clips of each window begin later (negative: earlier); their scores are
-            averaged with its own.
-        score: one of SCORES.
-        average: one of detections.AVERAGES, over folds.
-        frames_dir: where each recording's timeline goes, as `<name>.npz`; None writes none.
-        frame_species: the classes in it; None takes all.
-        events: the rule by which events are found; None looks for none.
-    """
-
-    stride_s: float | None = None
-    shifts_s: tuple[float, ...] = ()
-    score: str = "clipwise"
-    average: str = "probability"
-    frames_dir: Path | None = None
-    frame_species: tuple[int, ...] | None = None
-    events: detections.EventRule | None = None
-
-    @property
-    def needs_frames(self) -> bool:
-        """Whether timelines are made."""
-        return self.frames_dir is not None or self.events is not None
-
-    def stride(self, config: Config) -> int:
-        """Samples from one window to the next."""
-        return max(1, round((self.stride_s or config.period) * config.sample_rate))
-
-
 # Running -----------------------------------------------------------------------------------------------
-
-
-class Item(NamedTuple):
-    """A clip ready for the network, or with `image` None the end of a recording."""
-
-    name: str
-    source: audio.Stream
-    start: int = 0  # sample where its window starts
-    begin: int = 0  # sample where it begins itself, the same but for shifts
-    image: np.ndarray | None = None
-
-
-def clips_of(name: str, path: Path, models: Models, plan: Plan) -> Iterator[Item]:
-    """Decode a recording and prepare its clips, one by one."""
-    rate = models.config.sample_rate
-    source = audio.Stream(path, rate)
-    shifts = [round(shift_s * rate) for shift_s in plan.shifts_s]
-    for clip in audio.cut(source, models.config.n_samples, plan.stride(models.config), shifts):
-        yield Item(name, source, clip.start, clip.begin, models.prepare(clip.samples))
-    yield Item(name, source)
-
-
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Collect items until `size` of them have an image; a batch crosses the borders of recordings."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if sum(one.image is not None for one in batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-class Tally:
-    """What comes back from the network for one recording, window by window."""
-
-    def __init__(self, name: str, models: Models, plan: Plan) -> None:
-        self.name, self.plan, self.config = name, plan, models.config
-        self.n_models, self.class_names = len(models.models), models.class_names
-        self._starts: list[int] = []
-        self._scores: list[np.ndarray] = []  # (models, C), averaged over the clips of a window
-        self._file: detections.TimelineFile | None = None
-        self._events: detections.EventFinder | None = None
-        self._hop_s = self.config.hop_length / self.config.sample_rate
-        self._timeline = detections.Timeline(len(self.class_names))
-        if plan.events is not None:
-            self._events = detections.EventFinder(plan.events, self._hop_s, len(self.class_names))
-
-    def add(self, item: Item, scores: np.ndarray, frames: np.ndarray | None) -> None:
-        """Add a clip's scores (models, C) and frames (models, n_frames, C)."""
-        if not self._starts or self._starts[-1] != item.start:
-            self._starts.append(item.start)
-            self._scores.append(np.zeros_like(scores))
-        self._scores[-1] += scores / np.float32(1 + len(self.plan.shifts_s))
-        if frames is not None:
-            earliest = item.start + min(0, *(round(s * self.config.sample_rate) for s in self.plan.shifts_s), 0)
-            self._pass_on(self._frame(max(0, earliest)))  # no later clip reaches back beyond
-            self._timeline.add(self._frame(item.begin), detections.average_models(frames, self.plan.average))
-
-    def finish(self, source: audio.Stream) -> Recording:
-        """Close the recording: n windows with scores (models, n, C)."""
-        events: tuple[detections.Event, ...] = ()
-        rate, (status, reason) = self.config.sample_rate, source.fault
-        if self._starts:
-            status = {"": "ok", "unreadable": "truncated"}.get(status, status)
-            if self.plan.needs_frames:
-                self._pass_on(1 + source.end // self.config.hop_length)
-        elif not status:
-            status, reason = "empty", "no samples"
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            events = self._events.finish(source.end / rate)
-        empty = np.zeros((self.n_models, 0, len(self.class_names)), np.float32)
-        scores = np.stack(self._scores, axis=1) if self._scores else empty
-        return Recording(self.name, status, reason, source.end / rate, np.array(self._starts) / rate, scores, events)
-
-    def _frame(self, sample: int) -> int:
-        """Return the nearest frame of the recording's grid."""
-        return (2 * sample + self.config.hop_length) // (2 * self.config.hop_length)
-
-    def _pass_on(self, before: int) -> None:
-        frames = self._timeline.take(before)
-        if self._events is not None:
-            self._events.add(frames)
-        if self.plan.frames_dir is not None:
-            species = list(range(len(self.class_names)) if self.plan.frame_species is None else self.plan.frame_species)
-            if self._file is None:
-                names = [self.class_names[one] for one in species]
-                self._file = detections.TimelineFile(self.plan.frames_dir / f"{self.name}.npz", names, self._hop_s)
-            self._file.add(frames[:, species])
 
 
 def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: PartialResults) -> float:
@@ -177,34 +52,35 @@ def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: Partia
     to_do = [name for name, identity in identities.items() if not partial.holds(name, identity)]
     if len(to_do) < len(recordings):
         logger.info("%d of %d recordings were done before", len(recordings) - len(to_do), len(recordings))
-    sources = (functools.partial(clips_of, name, recordings[name], models, plan) for name in to_do)
-    size, seconds, tally = models.config.valid_bs, 0.0, None
-    n_threads = max(1, min(models.config.num_workers, len(to_do)))
-    items = audio.in_order(sources, n_threads=n_threads, depth=2 * size, enter_thread=models.enter_thread)
-    with Progress([(name, identities[name][0]) for name in to_do]) as progress:
-        for batch in batches(items, size):
-            scored = score_batch(models, [item.image for item in batch if item.image is not None], plan)
-            for item in batch:
-                tally = tally or Tally(item.name, models, plan)
+    decoders = Decoders(models.config.file_timeout_s)
+    clips = functools.partial(clips_of, models=models, plan=plan, decode=decoders.decode)
+    sources = (
+        functools.partial(clips, name, recordings[name], n_done=plan.n_done(partial, name, identities[name]))
+        for name in to_do
+    )
+    n_decoding = models.config.num_workers // (1 if models.n_threads == 1 else 2)  # a CPU's cores are for the network
+    n_decoding = max(1, min(n_decoding, len(to_do)))
+    depth = 2 * models.batch_size * models.n_threads
+    items = audio.in_order(sources, n_threads=n_decoding, depth=depth, enter_thread=models.enter_thread)
+    score = functools.partial(score_batch, models, plan)
+    scored = audio.apply_in_order(score, batches(items, models.batch_size), models.n_threads, models.enter_thread)
+    seconds, tally = 0.0, None
+    progress = Progress([(name, identities[name][0]) for name in to_do])
+    with contextlib.closing(items), decoders, contextlib.closing(scored), progress:
+        try:
+            for item, scores, frames in itertools.chain.from_iterable(scored):
+                tally = tally or Tally(item.name, models, plan, partial, identities[item.name])
                 if item.image is not None:
-                    tally.add(item, *next(scored))
+                    tally.add(item, scores, frames)
                     progress.show(item, models.config, plan)
                     continue
-                recording, tally = tally.finish(item.source), None
-                partial.add(recording, identities[item.name])
-                seconds += recording.seconds
-                progress.finish(item.name, recording.seconds)
+                recording_s, tally = tally.finish(item.source), None
+                seconds += recording_s
+                progress.finish(item.name, recording_s)
+        finally:
+            if tally is not None:
+                tally.discard()
     return seconds
-
-
-def score_batch(models: Models, images: list[np.ndarray], plan: Plan) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Score a batch as planned; give for each image scores (models, C) and, if needed, frames (models, n_frames, C)."""
-    if not images:
-        return
-    clipwise, frame_max, frames = models.score(images, frames=plan.needs_frames)
-    mixed = {"clipwise": clipwise, "framewise_max": frame_max, "mix": MIX * clipwise + (1 - MIX) * frame_max}
-    for number in range(len(images)):
-        yield mixed[plan.score][:, number], None if frames is None else frames[:, number]
 
 
 class Progress:
@@ -277,8 +153,9 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     add("--event-low", type=_number(0, 1), help="an event ends below this score (default: half the threshold)")
     add("--event-min", type=_number(0), default=0.0, metavar="SECONDS", help="least duration of an event (default: 0)")
     add("--device", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--valid-bs", help="clips in a batch (default: 32)")
-    add("--num-workers", help="threads that decode recordings")
+    add("--valid-bs", help=f"clips in a batch (default: 32; on a CPU never more than {CPU_BATCH})")
+    add("--num-workers", help="threads that decode recordings, and on a CPU those that score them")
+    add("--file-timeout-s", help="seconds after which a decoder that gives nothing is given up (default: 120)")
     add("--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as in validation)")
     add("--amp-dtype", help="float16 or bfloat16")
     add("--config", help="YAML file with these settings")

@@ -303,7 +303,8 @@ def read_report(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     rows = _report_rows(path)
-    table = pd.DataFrame([rows[name] | {"filename": name} for name in sorted(rows)], columns=list(COLUMNS))
+    with pd.option_context("mode.string_storage", "python"):  # pyarrow's strings cannot hold names that are no UTF-8
+        table = pd.DataFrame([rows[name] | {"filename": name} for name in sorted(rows)], columns=list(COLUMNS))
     table[NUMBERS] = table[NUMBERS].apply(pd.to_numeric, errors="coerce")
     return table.astype({"native_rate": "Int64", "channels": "Int64"})
 

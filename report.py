@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import struct
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ import soundfile
 import soxr
 
 from configs import Config
+from decoder import DECODER_DIED
 from detections import Event, Recording
 from formats import Selection, replacing
 
@@ -73,7 +75,8 @@ def write_report(
     chosen: list[tuple[int, int, Event]] = []  # rank in its recording, place of that, detection
     for recording in results:
         found = list(replace(selection, events=False).found(recording, threshold))
-        chosen += [(rank, len(recordings), event) for rank, event in enumerate(choose_clips(found))]
+        if not recording.reason.startswith(DECODER_DIED):  # which it would do here again
+            chosen += [(rank, len(recordings), event) for rank, event in enumerate(choose_clips(found))]
         recordings.append(summarise(recording, found))
     # The best of each recording come first, then the second best, so that no recording takes all the room.
     chosen = sorted(chosen, key=lambda one: (one[0], -one[2].score))[:MAX_CLIPS]
@@ -219,9 +222,8 @@ def add_clips(
 
 
 def _enter_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # of this thread alone: the clips already keep all processors busy
+    if "torch" in sys.modules:  # an exported model needs none
+        sys.modules["torch"].set_num_threads(1)  # of this thread alone: the clips already keep all processors busy
 
 
 def show_window(
@@ -279,8 +281,7 @@ def read_clip(path: Path, event: Event, sample_rate: int) -> np.ndarray:
 
 def show_waveform(waveform: np.ndarray, config: Config) -> Json:
     """Draw and encode a clip (n,): `image` is a PNG and `audio` an MP3, both in base64, and `seconds` its length."""
-    from dataset import mel_settings
-    from transforms import log_mel
+    from mel import log_mel
 
     decibels = log_mel(waveform, top_db=config.top_db, **mel_settings(config))  # (n_mels, n_frames)
     for axis, limit in enumerate(PICTURE_SIZE):
@@ -323,10 +324,15 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
+def mel_settings(config: Config) -> dict[str, Any]:
+    """Collect what mel.py needs to know; the same as in dataset.py, which would load torch."""
+    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
+    return {name: getattr(config, name) for name in names}
+
+
 def frequency_ticks(config: Config) -> list[tuple[float, str]]:
     """Place round frequencies on the height of a spectrogram, 0 being its lower edge and 1 the upper one."""
-    from dataset import mel_settings
-    from transforms import mel_bank
+    from mel import mel_bank
 
     settings = mel_settings(config)
     n_fft = settings["n_fft"]

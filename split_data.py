@@ -165,7 +165,8 @@ def add_labels(metadata: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     malformed = cells[np.array([names is None for names in parsed], dtype=bool)[codes]]
     rows = zip(metadata["primary_label"], codes, strict=True)
     names = [tuple(dict.fromkeys((primary, *(parsed[code] or ())))) for primary, code in rows]
-    each = pd.Series(names, index=metadata.index, name="label").explode().drop_duplicates()  # with its first row
+    with pd.option_context("mode.string_storage", "python"):  # pyarrow's strings cannot hold what is no UTF-8
+        each = pd.Series(names, index=metadata.index, name="label").explode().drop_duplicates()  # with its first row
     bad = each[each.str.contains(BAD_LABEL)]
     _refuse(bad, "is empty, starts with = + - @ or has white space (labels are joined by spaces)", "rename it")
     folded = each.map(lambda name: unicodedata.normalize("NFC", name).casefold())

@@ -3,21 +3,19 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import soundfile
-import soxr
 
 from configs import UserError
+from decoder import Block, decode
 
 SUFFIXES = (*(".ogg", ".oga", ".opus", ".mp3", ".wav", ".flac"), *(".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"))
-BLOCK_VALUES = 2**15  # float32 values decoded at a time, all channels together; as in prepare_audios.py
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's, where a header does not say
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -41,26 +39,30 @@ def find_recordings(path: Path) -> dict[str, Path]:
 class Stream:
     """The samples of a recording, mono float32 at `sample_rate`, decoded as far as they are asked for.
 
-    They equal those of prepare_audios.py to the bit: the resampler gives the same for any division into blocks.
+    Args:
+        path: the recording.
+        sample_rate: Hz.
+        decode: what decodes it: `decoder.decode`, or the same in a process of its own, `decoder.Decoders.decode`.
 
     Attributes:
         end: samples decoded.
         expected: samples promised by the header, or 0.
-        fault: (status, reason) of what ended the decoding early.
+        fault: (status, reason) of what is wrong with it, or empty texts; known at its end.
     """
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
+    def __init__(self, path: Path, sample_rate: int, decode: Callable[[Path, int], Iterator[Block]] = decode) -> None:
         self.end, self.expected, self.fault = 0, 0.0, ("", "")
         self._begin = 0  # sample that the buffer begins with
         self._buffer = np.zeros(0, np.float32)
-        self._blocks = self._decode(path, sample_rate)
+        self._blocks = decode(path, sample_rate)
 
     def has(self, position: int) -> bool:
         """Decode up to a sample, and say whether there is one."""
         blocks = [self._buffer]
         while position >= self.end and (block := next(self._blocks, None)) is not None:
-            blocks.append(block)
-            self.end += len(block)
+            blocks.append(block.samples)
+            self.end += len(block.samples)
+            self.expected, self.fault = block.expected, block.fault
         if len(blocks) > 1:
             self._buffer = np.concatenate(blocks)
         return position < self.end
@@ -73,61 +75,6 @@ class Stream:
         """Forget the samples before a position."""
         n = min(max(0, before - self._begin), len(self._buffer))
         self._buffer, self._begin = self._buffer[n:], self._begin + n
-
-    def _decode(self, path: Path, sample_rate: int) -> Iterator[np.ndarray]:
-        if not path.stat().st_size:
-            self.fault = ("empty", "0 bytes")
-            return
-        try:
-            with soundfile.SoundFile(path) as sound:
-                rate = sound.samplerate
-                self.expected = 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames * sample_rate / rate
-                native = self._read(sound)
-                yield from native if rate == sample_rate else _resample(native, rate, sample_rate)
-        except (RuntimeError, OSError) as error:  # soundfile's own is a RuntimeError
-            self.fault = ("unreadable", getattr(error, "error_string", "") or str(error))
-
-    def _read(self, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        """Blocks at the native rate, channels averaged, up to the first fault."""
-        channels, n_frames, fault = sound.channels, 0, ("", "")
-        average = np.full(channels, 1 / channels, np.float32)
-        size = max(1, BLOCK_VALUES // channels)
-        while not fault[0]:
-            try:
-                block = sound.read(size, "float32", always_2d=True)  # (frames, channels)
-            except RuntimeError as error:
-                fault = ("unreadable", str(error))
-                break
-            if not len(block):
-                break
-            mono = block[:, 0] if channels == 1 else block @ average
-            if not (finite := np.isfinite(mono)).all():
-                mono = mono[: int(np.argmin(finite))]
-                at_s = (n_frames + len(mono)) / sound.samplerate
-                fault = ("non_finite", f"holds NaN or infinite samples from {at_s:.3f} s on")
-            n_frames += len(mono)
-            yield mono
-        known = sound.frames != UNKNOWN_FRAMES and sound.format != "MP3"  # whose length may be a guess
-        if not fault[0] and known and n_frames < sound.frames:
-            fault = ("unreadable", "the file is cut or damaged")
-        if fault[0] == "unreadable" and known:
-            fault = (
-                fault[0],
-                f"{n_frames / sound.samplerate:.2f} of {sound.frames / sound.samplerate:.2f} s decoded; {fault[1]}",
-            )
-        self.fault = fault
-
-
-def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-    n_in, n_out = 0, 0
-    for block in blocks:
-        n_in += len(block)
-        resampled = resampler.resample_chunk(np.ascontiguousarray(block))
-        n_out += len(resampled)
-        yield resampled
-    if n_in:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[: round(n_in * sample_rate / rate) - n_out]
 
 
 class Clip(NamedTuple):
@@ -164,7 +111,7 @@ class _Stopped(Exception):
 
 def in_order(
     sources: Iterable[Callable[[], Iterable[T]]], n_threads: int, depth: int, enter_thread: Callable[[], None]
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Go through sources in threads, a thread each and ahead by at most `depth` items, and give the items in order.
 
     What a source raises is raised here, in its place.
@@ -209,3 +156,23 @@ def in_order(
                     yield item
         finally:
             stop.set()
+
+
+def apply_in_order(
+    function: Callable[[S], T], items: Iterable[S], n_threads: int, enter_thread: Callable[[], None]
+) -> Generator[T, None, None]:
+    """Apply a function to items in threads, ahead by at most two items a thread, and give the results in order.
+
+    What the function or the items raise is raised here.
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(n_threads, initializer=enter_thread) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,7 @@
 """Averages, timelines, events, and the file that an interrupted run leaves."""
 
 import logging
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -187,6 +188,30 @@ def test_recordings_come_back_as_they_were(tmp_path, rng):
     assert not partial.holds("a.ogg", [10, 99]) and not partial.holds("c.ogg", [10, 20])
     partial.close(delete=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_a_recording_are_put_together(tmp_path, rng):
+    scores = rng.random((2, 7, 3), np.float32)
+    whole = recording(
+        scores=scores, events=(Event(0.5, 1.25, 2, 0.75),), status="truncated", reason="cut", seconds=34.0
+    )
+    partial = PartialResults(tmp_path / "x.partial", {})
+    partial.add(replace(whole, scores=scores[:, :6] * 0, starts_s=whole.starts_s[:6]), [1, 1])  # of an earlier file
+    for first, last in ((0, 3), (3, 5)):
+        part = replace(whole, scores=scores[:, first:last], starts_s=whole.starts_s[first:last], status="unfinished")
+        partial.add(part, [2, 2], first)
+        partial.add(recording(f"other{first}"), [1, 1])
+    partial.close()
+    partial = PartialResults(tmp_path / "x.partial", {})
+    assert not partial.holds("a.ogg", [2, 2])
+    assert (partial.n_windows("a.ogg", [2, 2]), partial.n_windows("a.ogg", [1, 1])) == (5, 0)
+    assert partial.n_windows("b.ogg", [2, 2]) == 0
+    partial.add(replace(whole, scores=scores[:, 5:], starts_s=whole.starts_s[5:]), [2, 2], first=5)
+    assert partial.holds("a.ogg", [2, 2])
+    found = partial["a.ogg"]
+    assert np.array_equal(found.scores, scores) and np.array_equal(found.starts_s, whole.starts_s)
+    assert (found.status, found.reason, found.seconds, found.events) == ("truncated", "cut", 34.0, whole.events)
+    partial.close()
 
 
 def test_a_line_cut_off_anywhere_costs_that_recording_alone(tmp_path):

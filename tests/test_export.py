@@ -165,12 +165,16 @@ def test_an_ensemble_is_the_mean_of_its_folds(config, rng):
     need_onnx()
     path, result = export_with(config, config.exp_dir, "--ensemble")
     assert path == config.exp_dir / "Exp_5.onnx" and result.difference < 1e-4
+    assert result.n_clips == result.n_available == 24  # what either fold held back
     clips = list(rng.standard_normal((2, 32_000)).astype(np.float32))
     folds = [expected_scores(config.fold_dir(fold), clips) for fold in (0, 1)]
     for number, made in enumerate(open_exported(path)[0](np.stack(clips))):
         np.testing.assert_allclose(made, (folds[0][number] + folds[1][number]) / 2, atol=1e-4)
     assert np.abs(folds[0][0] - folds[1][0]).max() > 0.01
-    assert "The other folds were trained on these clips" in path.with_name("Exp_5.onnx.md").read_text()
+    assert (
+        "One fold held each of these clips back; the others were trained on it."
+        in path.with_name("Exp_5.onnx.md").read_text()
+    )
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_events_take_the_place_of_windows(tmp_path):
 
 
 def test_parquet_is_read_by_pandas(tmp_path):
-    pytest.importorskip("pyarrow", reason="pyarrow is an optional extra")
+    pytest.importorskip("pyarrow", reason="no pyarrow: python -m pip install pyarrow")
     recordings = [one("a.ogg"), one("b.ogg", SCORES[:0]), one("c.ogg", SCORES[:1])]
     assert write(tmp_path / "t.parquet", "parquet", recordings, selection()) == 12
     table = pd.read_parquet(tmp_path / "t.parquet")
@@ -231,7 +231,7 @@ def test_parquet_is_read_by_pandas(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UserError, match="pip install pyarrow"):
+    with pytest.raises(UserError, match="needs pyarrow; python -m pip install pyarrow"):
         formats.check_parquet()
 
 

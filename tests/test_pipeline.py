@@ -12,6 +12,7 @@ import torch
 
 import checkpoint as ckpt
 import dataset as data
+import recipe
 import transforms
 from configs import Config
 from examples.make_sample_data import SPECIES, render_clip
@@ -127,7 +128,7 @@ def test_the_frames_peak_where_the_only_bird_sings(archive):
                 rng = np.random.default_rng(seed)
                 clip = render_clip(numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0)
                 power = transforms.mel_power(transforms.normalize_peak(clip), **data.mel_settings(config))
-                image = transforms.mono_to_color(data.to_unit_image(power, config.top_db).T)
+                image = transforms.mono_to_color(recipe.to_unit_image(power, config.top_db).T)
                 with torch.inference_mode():
                     frames = model(torch.from_numpy(image)[None])["framewise_output"][0, :, column]
                 peak_s = int(frames.argmax()) * config.hop_length / config.sample_rate

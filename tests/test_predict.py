@@ -1,9 +1,12 @@
 """From recordings to scores: the same as validation gives, for any batch, length, format and interruption."""
 
+import contextlib
 import json
 import logging
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +17,16 @@ import soundfile
 import torch
 
 import checkpoint as ckpt
+import decoder
 import detections
 import predict
 import prepare_audios
 import scorers
 import train
+import windows
 from configs import Config, UserError
 from model import build_model
+from tests.test_decoder import DEADLY_COMMAND
 
 ROOT = Path(predict.__file__).parent
 SPECIES = ["NA", "bird1", "bird2"]
@@ -49,7 +55,7 @@ def save_model(
     state = {
         **{"model": other if ema else weights, "ema": weights if ema else None, "history": [], "fold": 0},
         **{"epoch": 1, "batch": 0, "step": 1, "skipped_steps": 0, "bad_steps": 0, "best_loss": 0.1, "best_epoch": 1},
-        **{"optimizer": {}, "scheduler": {}, "scaler": {}, "rng": {}, "train_loss": {}, "versions": {}},
+        **{"optimizer": {}, "scheduler": {}, "scaler": {}, "rng": {}, "versions": {}},
         **{"class_names": list(class_names), "config": config.to_dict()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +263,20 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
     assert all(np.isfinite(one.scores).all() for one in found.values())
 
 
+def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "COMMAND", DEADLY_COMMAND)
+    folder = tmp_path / "sounds"
+    for number, name in enumerate(("a", "b_crash", "c", "d_hang", "e_quit", "f")):
+        write_wav(folder / f"{name}.wav", song(10.0, seed=number))  # of which the first block holds 4 s
+    models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny(file_timeout_s=1.0))
+    found = score(models, predict.audio.find_recordings(folder), predict.Plan(), tmp_path / "o")
+    assert {name[0]: (one.status, one.reason, len(one.scores)) for name, one in found.items()} == {
+        "a": ("ok", "", 10), "b": ("truncated", "its decoder crashed (SIGSEGV)", 5), "c": ("ok", "", 10),
+        "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 5),
+        "e": ("truncated", "its decoder crashed (status 7)", 5), "f": ("ok", "", 10),
+    }  # fmt: skip
+
+
 # An interrupted run -------------------------------------------------------------------------------------
 
 
@@ -279,8 +299,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     recordings = predict.audio.find_recordings(sounds)
     unbroken = score(scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / "whole")
     models = Breaking([path], tiny())
-    models.batches_left = 1  # four clips: all of s0 and of s1
-    for wanted_images in (4, 3):
+    models.batches_left = 1  # four clips: all of s0 and of s1, whose end comes with the next batch
+    for wanted_images in (4, 4):
         partial = detections.PartialResults(tmp_path / "partial", {"a": 1})
         try:
             models.n_images = 0
@@ -292,6 +312,42 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     for one in detections.Results(partial, list(recordings), "probability"):
         np.testing.assert_allclose(one.scores, unbroken[one.name].scores, atol=1e-6)
     partial.close()
+
+
+def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatch):
+    path, recordings = save_model(tmp_path / "m.pth", tiny()), {"s": write_wav(tmp_path / "s.wav", song(9.5))}
+    monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
+    plan = predict.Plan(stride_s=0.5, shifts_s=(0.125,))  # 18 windows of two clips
+    unbroken = score(scorers.TorchModels([path], tiny()), recordings, plan, tmp_path / "whole")["s"]
+    models = Breaking([path], tiny(num_workers=1))
+    for batches_left, wanted_images in ((5, 20), (0, 0), (10, 18)):  # after 20 clips, 9 windows are kept
+        partial = detections.PartialResults(tmp_path / "partial", {})
+        models.batches_left, models.n_images = batches_left, 0
+        with contextlib.suppress(KeyboardInterrupt):
+            predict.run(models, recordings, plan, partial)
+        assert models.n_images == wanted_images
+        if batches_left < 10:
+            partial.close()
+    (found,) = detections.Results(partial, ["s"], "probability")
+    assert found.starts_s.tolist() == unbroken.starts_s.tolist() and len(found.starts_s) == 18
+    np.testing.assert_allclose(found.scores, unbroken.scores, atol=1e-6)
+    partial.close()
+
+
+def test_timelines_are_begun_anew(tmp_path, monkeypatch):
+    path, recordings = save_model(tmp_path / "m.pth", tiny()), {"s": write_wav(tmp_path / "s.wav", song(9.5))}
+    monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
+    plan = predict.Plan(frames_dir=tmp_path / "frames", events=detections.EventRule(0.5, 0.4))
+    models = Breaking([path], tiny(num_workers=1))
+    for batches_left, wanted_images in ((2, 8), (10, 10)):
+        partial = detections.PartialResults(tmp_path / "partial", {})
+        models.batches_left, models.n_images = batches_left, 0
+        with contextlib.suppress(KeyboardInterrupt):
+            predict.run(models, recordings, plan, partial)
+        assert models.n_images == wanted_images
+        partial.close()
+    with np.load(tmp_path / "frames" / "s.npz") as saved:
+        assert saved["frames"].shape == (1 + 76_000 // 128, 3) and not np.isnan(saved["frames"]).any()
 
 
 def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
@@ -427,13 +483,33 @@ def test_an_interrupted_command_keeps_its_partial_results(monkeypatch, tmp_path,
         call(monkeypatch, *args)
     assert "s.csv.partial keeps what is done; the same command goes on" in caplog.text
     lines = (tmp_path / "s.csv.partial").read_text().splitlines()
-    assert [json.loads(line)["name"] for line in lines[1:]] == ["s0.wav", "s1.wav"]
+    assert [json.loads(line)["name"] for line in lines[1:]] == ["s0.wav"]
     assert not (tmp_path / "s.csv").exists()
     monkeypatch.setattr(Breaking, "batches_left", 10)
     with caplog.at_level(logging.INFO, "birdclef"):
         assert call(monkeypatch, *args) == 0
-    assert "2 of 3 recordings were done before" in caplog.text
+    assert "1 of 3 recordings were done before" in caplog.text
     assert len(pd.read_csv(tmp_path / "s.csv")) == 7 and not (tmp_path / "s.csv.partial").exists()
+
+
+def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path):
+    path = save_model(tmp_path / "m.pth", tiny())
+    write_wav(tmp_path / "sounds" / "a.wav", song(1.0))
+    write_wav(tmp_path / "sounds" / "long.wav", song(3000.0), subtype="PCM_16")
+    line = [path, tmp_path / "sounds", "--output", tmp_path / "o.csv", "--device", "cpu", "--stride", "0.1"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "predict.py", *map(str, line)], stderr=subprocess.PIPE, text=True
+    )
+    part, deadline = tmp_path / "o.csv.partial", time.monotonic() + 60
+    while not (part.exists() and part.read_text().count("unfinished")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and time.monotonic() - began < 10
+    assert "keeps what is done" in said and "Traceback" not in said
+    rows = [json.loads(row) for row in part.read_text().splitlines()[1:]]
+    assert [row["name"] for row in rows][:2] == ["a.wav", "long.wav"]
 
 
 @pytest.mark.parametrize(("args", "message"), [

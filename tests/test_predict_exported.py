@@ -27,21 +27,10 @@ def sounds(tmp_path, rng) -> Path:
     return tmp_path / "sounds"
 
 
-def predict(model: Path, sounds: Path, output: Path, *, after: str = "pass") -> pd.DataFrame:
+def predict(model: Path, sounds: Path, output: Path, *more: object, after: str = "pass") -> pd.DataFrame:
     code = f"import sys; sys.argv[0] = 'predict.py'; import predict; code = predict.main(); {after}; sys.exit(code)"
-    flags = [
-        str(model),
-        str(sounds),
-        "--output",
-        str(output),
-        "--format",
-        "long",
-        "--threshold",
-        "0",
-        "--stride",
-        "0.5",
-    ]
-    answer = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True)
+    flags = [model, sounds, "--output", output, "--format", "long", "--threshold", 0, "--stride", 0.5, *more]
+    answer = subprocess.run([sys.executable, "-c", code, *map(str, flags)], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return pd.read_csv(output, dtype={"species": str}, keep_default_na=False)
 
@@ -50,7 +39,10 @@ def predict(model: Path, sounds: Path, output: Path, *, after: str = "pass") -> 
 def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, sounds, tmp_path):  # noqa: F811
     need_onnx()
     path, _ = export_with(config, config.fold_dir(0), "--to", "onnx", "--output", tmp_path / "model.onnx")
-    found = predict(path, sounds, tmp_path / "onnx.csv", after="assert 'torch' not in sys.modules")
+    page = tmp_path / "report.html"
+    no_torch = "assert 'torch' not in sys.modules"
+    found = predict(path, sounds, tmp_path / "onnx.csv", "--report", page, after=no_torch)
+    assert page.read_text(encoding="utf-8").count('"curve":[') > 0
     wanted = predict(config.fold_dir(0), sounds, tmp_path / "torch.csv")
     keys = ["file", "start_s", "species"]
     both = found.merge(wanted, on=keys, suffixes=("", "_torch"))
@@ -65,3 +57,8 @@ def test_a_file_of_someone_else_is_refused(tmp_path):
     path.write_bytes(b"not a graph")
     with pytest.raises(UserError, match="other.onnx: cannot be read"):
         ExportedModel(path, Config())
+
+
+def test_a_device_that_exported_files_do_not_run_on_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--device cuda: exported files are run on the CPU"):
+        ExportedModel(tmp_path / "any.onnx", Config(device="cuda"))

@@ -19,6 +19,7 @@ from PIL import Image
 
 import report
 from configs import Config, UserError
+from decoder import DECODER_DIED
 from detections import Event, Recording
 from formats import Selection
 from report import write_report
@@ -210,6 +211,14 @@ def test_a_recording_that_is_gone_costs_its_clips_only(tmp_path, caplog):
 
 
 # Pictures and sounds ----------------------------------------------------------------------------------------
+
+
+def test_a_recording_that_killed_its_decoder_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "read_clip", lambda *_: pytest.fail("it would die here again"))
+    scores = np.full((2, 3), 0.9, np.float32)
+    died = Recording("a.ogg", "truncated", f"{DECODER_DIED} crashed (SIGSEGV)", 9.0, np.array([0.0, 5.0]), scores)
+    assert write_report(tmp_path / "r.html", [died], selection(tmp_path), CONFIG, {}) == 0
+    assert "crashed (SIGSEGV)" in (tmp_path / "r.html").read_text()
 
 
 @pytest.mark.parametrize("rate", [8000, 32000, 44100])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import stream as audio
 from configs import UserError
+from decoder import Block
 from prepare_audios import prepare_recording
 
 ROOT = Path(audio.__file__).parent
@@ -25,7 +26,8 @@ class Samples(audio.Stream):
 
     def __init__(self, n_samples: int) -> None:
         super().__init__(Path("none"), 1)
-        self._blocks = (np.arange(at, min(at + 7, n_samples), dtype=np.float32) for at in range(0, n_samples, 7))
+        pieces = (np.arange(at, min(at + 7, n_samples), dtype=np.float32) for at in range(0, n_samples, 7))
+        self._blocks = (Block(piece, n_samples, ("", "")) for piece in pieces)
         self.longest = 0
 
     def has(self, position: int) -> bool:
@@ -76,6 +78,22 @@ def test_samples_equal_the_prepared_ones(tmp_path, rng):
     prepared = np.load(tmp_path / "a.npy")
     assert len(prepared) == 64_000
     assert np.array_equal(whole(tmp_path / "a.flac", 32_000)[:64_000], prepared)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_cut_recording_is_known_from_a_whole_one(tmp_path, rng, suffix):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, 0.1 * rng.standard_normal(4 * 32_000), 32_000)
+    ends = []
+    for share in (1, 3 / 4):
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        source = audio.Stream(path, 32_000)
+        source.has(10**12)
+        ends.append((source.end / 32_000, source.fault))
+    assert ends[0] == (pytest.approx(4.0, abs=0.1), ("", ""))
+    seconds, (status, reason) = ends[1]
+    assert 2 < seconds < 3.5 and status == "unreadable"
+    assert reason.startswith(f"{seconds:.2f} ") and " s decoded; " in reason
 
 
 # Clips --------------------------------------------------------------------------------------------------
@@ -170,10 +188,44 @@ def test_an_error_comes_out_in_its_place_and_ends_the_threads():
     assert set(threading.enumerate()) <= before
 
 
+def test_results_come_in_order_and_not_far_ahead():
+    taken, before = [], set(threading.enumerate())
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    def slow_first(number: int) -> int:
+        time.sleep(0.05 if number == 0 else 0)
+        return -number
+
+    results = audio.apply_in_order(slow_first, items(), 2, lambda: None)
+    assert next(results) == 0 and len(taken) == 5
+    assert list(results) == [-number for number in range(1, 100)]
+    assert set(threading.enumerate()) <= before
+
+
+def test_an_error_of_function_or_items_is_raised_and_ends_the_threads():
+    before = set(threading.enumerate())
+
+    def items():
+        yield from range(5)
+        raise ValueError("no more")
+
+    results = audio.apply_in_order(lambda number: 1 / (number - 2), items(), 1, lambda: None)
+    assert [next(results), next(results)] == [-0.5, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(ValueError, match="no more"):
+        list(audio.apply_in_order(abs, items(), 3, lambda: None))
+    assert set(threading.enumerate()) <= before
+
+
 # A day of audio -----------------------------------------------------------------------------------------
 
 DAY = """
-import logging, resource, sys
+import re, sys
 from pathlib import Path
 import predict, scorers, detections
 from configs import Config
@@ -186,7 +238,9 @@ frames = predict.Plan(frames_dir=folder / "frames")
 for name, plan in (("minutes.wav", frames), ("day.wav", frames), ("day.wav", predict.Plan())):
     with detections.PartialResults(folder / f"{name}{plan.needs_frames}.partial", {}) as partial:
         predict.run(models, {name: folder / name}, plan, partial)
-        print(partial[name].scores.shape[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        # ru_maxrss would count what pytest held when it forked; the peak of /proc begins anew with the program.
+        peak_kb = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+        print(partial[name].scores.shape[1], peak_kb // 1024)
 """
 
 

@@ -1,0 +1,189 @@
+"""Windows of recordings: how they are cut and scored, and how what comes back is put together."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import detections
+import stream as audio
+from configs import Config
+from decoder import Block, decode
+from detections import PartialResults, Recording
+from scorers import ExportedModel, TorchModels
+
+Models = TorchModels | ExportedModel
+SCORES = ("clipwise", "framewise_max", "mix")
+MIX = np.float32(0.75)  # of the clipwise score; the rest is the frame maximum's
+KEPT_WINDOWS = 256  # of a long recording, after which they are written to the partial results
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How windows are cut and scored.
+
+    Attributes:
+        stride_s: seconds from one window to the next; None takes the clips' length.
+        shifts_s: seconds by which further clips of each window begin later (negative: earlier); their scores are
+            averaged with its own.
+        score: one of SCORES.
+        average: one of detections.AVERAGES, over folds.
+        frames_dir: where each recording's timeline goes, as `<name>.npz`; None writes none.
+        frame_species: the classes in it; None takes all.
+        events: the rule by which events are found; None looks for none.
+    """
+
+    stride_s: float | None = None
+    shifts_s: tuple[float, ...] = ()
+    score: str = "clipwise"
+    average: str = "probability"
+    frames_dir: Path | None = None
+    frame_species: tuple[int, ...] | None = None
+    events: detections.EventRule | None = None
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether timelines are made."""
+        return self.frames_dir is not None or self.events is not None
+
+    def n_done(self, partial: PartialResults, name: str, identity: list[int]) -> int:
+        """Windows of an interrupted recording that need not be scored again: none where its timeline is lost."""
+        return 0 if self.needs_frames else partial.n_windows(name, identity)
+
+    def stride(self, config: Config) -> int:
+        """Samples from one window to the next."""
+        return max(1, round((self.stride_s or config.period) * config.sample_rate))
+
+
+class Item(NamedTuple):
+    """A clip ready for the network, or with `image` None the end of a recording."""
+
+    name: str
+    source: audio.Stream
+    start: int = 0  # sample where its window starts
+    begin: int = 0  # sample where it begins itself, the same but for shifts
+    image: np.ndarray | None = None
+
+
+def clips_of(
+    name: str,
+    path: Path,
+    models: Models,
+    plan: Plan,
+    *,
+    decode: Callable[[Path, int], Iterator[Block]] = decode,
+    n_done: int = 0,
+) -> Iterator[Item]:
+    """Decode a recording and prepare its clips, one by one, but for those of the first `n_done` windows."""
+    rate, stride = models.config.sample_rate, plan.stride(models.config)
+    source = audio.Stream(path, rate, decode)
+    shifts = [round(shift_s * rate) for shift_s in plan.shifts_s]
+    for clip in audio.cut(source, models.config.n_samples, stride, shifts):
+        if clip.start >= n_done * stride:
+            yield Item(name, source, clip.start, clip.begin, models.prepare(clip.samples))
+    yield Item(name, source)
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Collect items until `size` of them have an image; a batch crosses the borders of recordings."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if sum(one.image is not None for one in batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def score_batch(models: Models, plan: Plan, batch: list[Item]) -> list[tuple[Item, Any, Any]]:
+    """Score a batch: each item with scores (models, C) and, if the plan needs them, frames (models, n_frames, C)."""
+    images = [item.image for item in batch if item.image is not None]
+    if not images:
+        return [(item, None, None) for item in batch]
+    clipwise, frame_max, frames = models.score(images, frames=plan.needs_frames)
+    mixed = {"clipwise": clipwise, "framewise_max": frame_max, "mix": MIX * clipwise + (1 - MIX) * frame_max}
+    scores = iter(np.moveaxis(mixed[plan.score], 1, 0))
+    frames_of = itertools.repeat(None) if frames is None else iter(np.moveaxis(frames, 1, 0))
+    return [(item, *((None, None) if item.image is None else (next(scores), next(frames_of)))) for item in batch]
+
+
+class Tally:
+    """What comes back from the network for one recording, window by window; parts of it go to the partial results."""
+
+    def __init__(self, name: str, models: Models, plan: Plan, partial: PartialResults, identity: list[int]) -> None:
+        self.name, self.plan, self.config = name, plan, models.config
+        self.n_models, self.class_names = len(models.models), models.class_names
+        self._keep = functools.partial(partial.add, identity=identity)
+        self._first = plan.n_done(partial, name, identity)  # window of the recording that the lists begin with
+        self._starts: list[int] = []
+        self._scores: list[np.ndarray] = []  # (models, C), averaged over the clips of a window
+        self._file: detections.TimelineFile | None = None
+        self._events: detections.EventFinder | None = None
+        self._hop_s = self.config.hop_length / self.config.sample_rate
+        self._timeline = detections.Timeline(len(self.class_names))
+        if plan.events is not None:
+            self._events = detections.EventFinder(plan.events, self._hop_s, len(self.class_names))
+
+    def add(self, item: Item, scores: np.ndarray, frames: np.ndarray | None) -> None:
+        """Add a clip's scores (models, C) and frames (models, n_frames, C)."""
+        if not self._starts or self._starts[-1] != item.start:
+            if len(self._starts) == KEPT_WINDOWS:
+                self._keep_windows("unfinished", "", item.start / self.config.sample_rate)
+            self._starts.append(item.start)
+            self._scores.append(np.zeros_like(scores))
+        self._scores[-1] += scores / np.float32(1 + len(self.plan.shifts_s))
+        if frames is not None:
+            earliest = item.start + min(0, *(round(s * self.config.sample_rate) for s in self.plan.shifts_s), 0)
+            self._pass_on(self._frame(max(0, earliest)))  # no later clip reaches back beyond
+            self._timeline.add(self._frame(item.begin), detections.average_models(frames, self.plan.average))
+
+    def finish(self, source: audio.Stream) -> float:
+        """Close the recording; return its length in seconds."""
+        events: tuple[detections.Event, ...] = ()
+        rate, (status, reason) = self.config.sample_rate, source.fault
+        if source.end:
+            status = {"": "ok", "unreadable": "truncated"}.get(status, status)
+            if self.plan.needs_frames:
+                self._pass_on(1 + source.end // self.config.hop_length)
+        elif not status:
+            status, reason = "empty", "no samples"
+        if self._file is not None:
+            self._file.close()
+        if self._events is not None:
+            events = self._events.finish(source.end / rate)
+        self._keep_windows(status, reason, source.end / rate, events)
+        return source.end / rate
+
+    def discard(self) -> None:
+        """Give the recording up; what was handed to the partial results stays there."""
+        if self._file is not None:
+            self._file.discard()
+
+    def _keep_windows(
+        self, status: str, reason: str, seconds: float, events: tuple[detections.Event, ...] = ()
+    ) -> None:
+        empty = np.zeros((self.n_models, 0, len(self.class_names)), np.float32)
+        scores = np.stack(self._scores, axis=1) if self._scores else empty
+        starts_s = np.array(self._starts) / self.config.sample_rate
+        self._keep(Recording(self.name, status, reason, seconds, starts_s, scores, events), first=self._first)
+        self._first, self._starts, self._scores = self._first + len(self._starts), [], []
+
+    def _frame(self, sample: int) -> int:
+        """Return the nearest frame of the recording's grid."""
+        return (2 * sample + self.config.hop_length) // (2 * self.config.hop_length)
+
+    def _pass_on(self, before: int) -> None:
+        frames = self._timeline.take(before)
+        if self._events is not None:
+            self._events.add(frames)
+        if self.plan.frames_dir is not None:
+            species = list(range(len(self.class_names)) if self.plan.frame_species is None else self.plan.frame_species)
+            if self._file is None:
+                names = [self.class_names[one] for one in species]
+                self._file = detections.TimelineFile(self.plan.frames_dir / f"{self.name}.npz", names, self._hop_s)
+            self._file.add(frames[:, species])

@@ -64,7 +64,7 @@ class FrontEnd(nn.Module):
         return self._to_image(torch.matmul(self.bank, power)).transpose(1, 2)
 
     def _to_image(self, power: Tensor) -> Tensor:
-        """transforms.power_to_db, dataset.to_unit_image and transforms.min_max, for each clip of (B, F, T)."""
+        """transforms.power_to_db, recipe.to_unit_image and transforms.min_max, for each clip of (B, F, T)."""
         decibels = power.clamp(min=1e-10).log() * (10 / math.log(10))
         top = decibels.amax(dim=(1, 2), keepdim=True)
         image = (torch.maximum(decibels, top - self.top_db) - top + self.top_db) / self.top_db

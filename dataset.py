@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 import recipe
 import transforms
 from configs import Config, UserError, configure_logger, load_config, run_main
+from mel import mel_settings
 from noise import PinkNoiseImages
 
 logger = logging.getLogger("birdclef.dataset")
@@ -320,12 +321,6 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             raise UserError(
                 f"{self.path(bird)}: cannot be read: {error}; delete it and run prepare_audios.py again"
             ) from None
-
-
-def mel_settings(config: Config) -> dict[str, Any]:
-    """Collect the keyword arguments that `transforms.mel_power` needs."""
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
-    return {name: getattr(config, name) for name in names}
 
 
 def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from configs import Config
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -107,6 +109,12 @@ def power_to_db(power: np.ndarray, top_db: float) -> np.ndarray:
 def log_mel(waveform: np.ndarray, *, top_db: float, **mel_settings: Any) -> np.ndarray:
     """`power_to_db` of `mel_power`, which takes the other settings."""
     return power_to_db(mel_power(waveform, **mel_settings), top_db)
+
+
+def mel_settings(config: Config) -> dict[str, Any]:
+    """Collect the keyword arguments that `mel_power` needs."""
+    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
+    return {name: getattr(config, name) for name in names}
 
 
 # Tables --------------------------------------------------------------------------------------------------

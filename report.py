@@ -281,7 +281,7 @@ def read_clip(path: Path, event: Event, sample_rate: int) -> np.ndarray:
 
 def show_waveform(waveform: np.ndarray, config: Config) -> Json:
     """Draw and encode a clip (n,): `image` is a PNG and `audio` an MP3, both in base64, and `seconds` its length."""
-    from mel import log_mel
+    from mel import log_mel, mel_settings
 
     decibels = log_mel(waveform, top_db=config.top_db, **mel_settings(config))  # (n_mels, n_frames)
     for axis, limit in enumerate(PICTURE_SIZE):
@@ -324,15 +324,9 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def mel_settings(config: Config) -> dict[str, Any]:
-    """Collect what mel.py needs to know; the same as in dataset.py, which would load torch."""
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
-    return {name: getattr(config, name) for name in names}
-
-
 def frequency_ticks(config: Config) -> list[tuple[float, str]]:
     """Place round frequencies on the height of a spectrogram, 0 being its lower edge and 1 the upper one."""
-    from mel import mel_bank
+    from mel import mel_bank, mel_settings
 
     settings = mel_settings(config)
     n_fft = settings["n_fft"]

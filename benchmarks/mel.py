@@ -14,7 +14,7 @@ import torch
 from benchmarks import timing
 from benchmarks.baseline import mel_spectrogram
 from configs import Config
-from dataset import mel_settings
+from mel import mel_settings
 from transforms import mel_bank, mel_power, power_to_db
 
 Mel = Callable[[np.ndarray], np.ndarray]

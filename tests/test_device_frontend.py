@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-import checkpoint as ckpt
 import train
 from batches import build_loader, collate
 from configs import Config
 from dataset import WaveformDataset
 from device_frontend import DeviceFrontend, uniform
 from noise import add_uniform
+from tests.test_resume import assert_same_end, run_until
 from tests.test_train import make_recordings
 
 CPU = torch.device("cpu")
@@ -143,26 +143,9 @@ def test_training_gives_the_same_history_to_rounding(df, config):
 
 
 def test_a_stopped_run_goes_on_exactly(df, config, monkeypatch):
-    class Stopped(Exception):
-        pass
-
-    unbroken = replace(config, frontend="device", exp_id=1, p_masks=0.3, checkpoint_every_steps=2)
+    unbroken = replace(config, frontend="device", exp_id=1, p_masks=0.3, ema_decay=0.9, checkpoint_every_steps=2)
     train.run(df, unbroken)
-    broken = replace(unbroken, exp_id=2)
-    original = train.train_step
-
-    def step_or_stop(run, batch):
-        if run.step >= 3:
-            raise Stopped
-        return original(run, batch)
-
-    monkeypatch.setattr(train, "train_step", step_or_stop)
-    with pytest.raises(Stopped):
-        train.run(df, broken)
-    monkeypatch.setattr(train, "train_step", original)
+    broken = replace(unbroken, models_dir="broken")
+    run_until(df, broken, monkeypatch, step=3)
     train.run(df, broken)
-    ours, theirs = (settings.fold_dir(0) for settings in (unbroken, broken))
-    assert (ours / "history.csv").read_bytes() == (theirs / "history.csv").read_bytes()
-    states = [ckpt.read_checkpoint(folder / "last.pth") for folder in (ours, theirs)]
-    for name, value in states[0]["model"].items():
-        assert torch.equal(value, states[1]["model"][name]), name
+    assert_same_end(unbroken, broken)

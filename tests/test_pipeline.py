@@ -16,6 +16,7 @@ import recipe
 import transforms
 from configs import Config
 from examples.make_sample_data import SPECIES, render_clip
+from mel import mel_settings
 from model import SED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,7 +128,7 @@ def test_the_frames_peak_where_the_only_bird_sings(archive):
             for seed in range(4):
                 rng = np.random.default_rng(seed)
                 clip = render_clip(numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0)
-                power = transforms.mel_power(transforms.normalize_peak(clip), **data.mel_settings(config))
+                power = transforms.mel_power(transforms.normalize_peak(clip), **mel_settings(config))
                 image = transforms.mono_to_color(recipe.to_unit_image(power, config.top_db).T)
                 with torch.inference_mode():
                     frames = model(torch.from_numpy(image)[None])["framewise_output"][0, :, column]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import Config
-from dataset import mel_settings
+from mel import mel_settings
 from model import SED
 from recipe import to_unit_image
 from transforms import crop_or_pad, mel_power, mono_to_color, normalize_peak

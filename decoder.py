@@ -1,20 +1,16 @@
-"""Recordings decoded block by block, in processes of their own: a file that crashes or hangs libsndfile costs itself.
+"""One recording decoded block by block: its samples, and what is wrong with it.
 
-`decode` does the work; `Decoders.decode` gives the same blocks out of a process that runs `serve`. This module loads
-nothing heavy, so that such a process is there in a fraction of a second.
+prepare_audios.py and predict.py both read recordings with this, so that a model hears in the field what it was trained
+on. It loads nothing heavy: a process that does nothing else is there in a tenth of a second.
 """
 
-import contextlib
-import faulthandler
-import json
+import math
 import os
-import signal
-import subprocess
-import sys
-import threading
+import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -22,15 +18,102 @@ import soxr
 
 from damage import UNKNOWN_FRAMES, describe_damage
 
-BLOCK_VALUES = 2**15  # float32 values decoded at a time, all channels together; as in prepare_audios.py
-SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from decoder import serve; serve()"
-COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent))
-DECODER_DIED = "its decoder"  # begins the reason given then
-TIMED_OUT = 1  # the exit status that faulthandler gives a process
+BLOCK_VALUES = 2**15  # float32 values decoded at a time, all channels together: all that a decoding error costs
+MARGIN_S = 0.1  # decoded beyond max_seconds, so that the resampler sees no edge there
+
+# For what it cannot read mpg123 plays silence, and tells stderr alone; errors in tags stand in other files.
+MUTED = re.compile(rb"libmpg123/(?:layer\d\.c|getbits\.h):\S+ error: ([^\n]{1,100})")
+_stderr: list[IO[bytes]] = []  # of a process that listens, the file that its stderr goes to
+
+
+class Decoder:
+    """The samples of a recording, mono and at one rate, as an iterable of (n,) float32 to go through once.
+
+    It ends with the recording, a little beyond `max_seconds`, or at the first fault: samples that are not finite, or
+    that cannot be read. No fault is raised.
+
+    Args:
+        path: the recording.
+        sample_rate: Hz.
+        max_seconds: how much of it is wanted.
+
+    Attributes:
+        native_rate: Hz, or None before it is opened.
+        channels: their number, or None.
+        container: libsndfile's name of the file's format, or "".
+        expected: samples of the whole recording as its header promises, or 0.
+        fault: (status, reason) of what is wrong with it, or empty texts; known at the end.
+    """
+
+    def __init__(self, path: Path, sample_rate: int, max_seconds: float = math.inf) -> None:
+        self.path, self.sample_rate, self.max_seconds = path, sample_rate, max_seconds
+        self.native_rate: int | None = None
+        self.channels: int | None = None
+        self.container, self.expected, self.fault = "", 0.0, ("", "")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            if not self.path.is_file():  # opening a FIFO would wait for ever
+                self.fault = ("unreadable", "no file: a folder, a FIFO, a device or a broken link")
+            elif not self.path.stat().st_size:
+                self.fault = ("empty", "0 bytes")
+            else:
+                yield from self._open()
+        except Exception as error:  # whatever a decoder raises on a stranger's file costs that file, not the run
+            reason = getattr(error, "strerror", "") or getattr(error, "error_string", "") or str(error) or repr(error)
+            self.fault = ("unreadable", reason)
+
+    def _open(self) -> Iterator[np.ndarray]:
+        _forget()
+        with open(self.path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            rate, self.native_rate = sound.samplerate, sound.samplerate
+            self.channels, self.container = sound.channels, sound.format
+            self.expected = 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames * self.sample_rate / rate
+            native = self._native(file, sound)
+            yield from native if rate == self.sample_rate else _resample(native, rate, self.sample_rate)
+
+    def _native(self, file: BinaryIO, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        """Blocks at the native rate, channels averaged."""
+        n_frames, error, rate = 0, "", sound.samplerate
+        wanted = UNKNOWN_FRAMES if math.isinf(self.max_seconds) else math.ceil((self.max_seconds + MARGIN_S) * rate)
+        average = np.full(sound.channels, 1 / sound.channels, np.float32)  # times a block: 20 x as fast as its mean
+        size = max(1, BLOCK_VALUES // sound.channels)
+        while True:
+            try:
+                block = sound.read(min(size, wanted - n_frames), "float32", always_2d=True)  # (frames, channels)
+            except RuntimeError as fault:  # soundfile's own
+                error = str(fault)
+                break
+            if not len(block):
+                break
+            mono = block[:, 0] if sound.channels == 1 else block @ average  # (frames,)
+            if not (finite := np.isfinite(mono)).all():
+                mono = mono[: int(np.argmin(finite))]
+                at_s = (n_frames + len(mono)) / rate
+                self.fault = ("non_finite", f"holds NaN or infinite samples from {at_s:.3f} s on")
+                yield mono
+                return
+            n_frames += len(mono)
+            yield mono
+        if damage := describe_damage(file, sound, n_frames, wanted=wanted, error=error or _heard()):
+            self.fault = ("unreadable", damage)
+
+
+def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    """Resample block by block; soxr gives the same samples for any division into blocks, to the bit."""
+    resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+    n_in, n_out = 0, 0
+    for block in blocks:
+        n_in += len(block)
+        resampled = resampler.resample_chunk(np.ascontiguousarray(block))
+        n_out += len(resampled)
+        yield resampled
+    if n_in:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[: round(n_in * sample_rate / rate) - n_out]
 
 
 class Block(NamedTuple):
-    """Samples (n,) float32, mono, at the rate asked for; of a recording the last one may have none.
+    """Samples (n,) float32, mono, at the rate asked for; of a recording the last block has none.
 
     Attributes:
         samples: what was decoded.
@@ -47,160 +130,29 @@ NOTHING = np.zeros(0, np.float32)
 
 
 def decode(path: Path, sample_rate: int) -> Iterator[Block]:
-    """Decode a recording up to its end or its first fault: samples that are not finite, or that cannot be read.
-
-    The samples equal those of prepare_audios.py to the bit: soxr gives the same for any division into blocks.
-    """
-    expected, fault = 0.0, ("", "")
-    try:
-        if not path.stat().st_size:
-            yield Block(NOTHING, 0.0, ("empty", "0 bytes"))
-            return
-        with open(path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            rate = sound.samplerate
-            expected = 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames * sample_rate / rate
-            native = _Native(file, sound)
-            for samples in native if rate == sample_rate else _resample(native, rate, sample_rate):
-                yield Block(samples, expected, ("", ""))
-            fault = native.fault
-    except Exception as error:  # whatever a decoder raises on a stranger's file costs that file, not the run
-        reason = getattr(error, "strerror", "") or getattr(error, "error_string", "") or str(error) or repr(error)
-        fault = ("unreadable", reason)
-    yield Block(NOTHING, expected, fault)
+    """Decode a recording up to its end or its first fault."""
+    decoder = Decoder(path, sample_rate)
+    for samples in decoder:
+        yield Block(samples, decoder.expected, ("", ""))
+    yield Block(NOTHING, decoder.expected, decoder.fault)
 
 
-class _Native:
-    """Blocks at the native rate, channels averaged; what ended them is in `fault` after the last one."""
-
-    def __init__(self, file: BinaryIO, sound: soundfile.SoundFile) -> None:
-        self.file, self.sound, self.fault = file, sound, ("", "")
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        sound, n_frames, error = self.sound, 0, ""
-        average = np.full(sound.channels, 1 / sound.channels, np.float32)
-        size = max(1, BLOCK_VALUES // sound.channels)
-        while True:
-            try:
-                block = sound.read(size, "float32", always_2d=True)  # (frames, channels)
-            except RuntimeError as fault:  # soundfile's own
-                error = str(fault)
-                break
-            if not len(block):
-                break
-            mono = block[:, 0] if sound.channels == 1 else block @ average
-            if not (finite := np.isfinite(mono)).all():
-                mono = mono[: int(np.argmin(finite))]
-                at_s = (n_frames + len(mono)) / sound.samplerate
-                self.fault = ("non_finite", f"holds NaN or infinite samples from {at_s:.3f} s on")
-                yield mono
-                return
-            n_frames += len(mono)
-            yield mono
-        if damage := describe_damage(self.file, sound, n_frames, error=error):
-            self.fault = ("unreadable", damage)
+# What a decoder says on stderr -----------------------------------------------------------------------------
 
 
-def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-    n_in, n_out = 0, 0
-    for block in blocks:
-        n_in += len(block)
-        resampled = resampler.resample_chunk(np.ascontiguousarray(block))
-        n_out += len(resampled)
-        yield resampled
-    if n_in:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[: round(n_in * sample_rate / rate) - n_out]
+def listen_to_stderr() -> None:
+    """Send what this process writes to stderr into a file, where `Decoder` looks for complaints of mpg123."""
+    _stderr.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - for the life of the process
+    os.dup2(_stderr[-1].fileno(), 2)
 
 
-# In processes of their own --------------------------------------------------------------------------------
+def _forget() -> None:
+    if _stderr:
+        _stderr[-1].seek(0)  # where both go on
+        _stderr[-1].truncate()
 
 
-def serve() -> None:
-    """Answer each line of stdin, [path, sample_rate, timeout_s] as JSON, with the blocks of `decode`.
-
-    A block is a line [n, expected, fault] and n float32; `null` ends a recording.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    answers, silence = os.fdopen(os.dup(1), "wb"), os.open(os.devnull, os.O_WRONLY)
-    answers.write(b"ready\n")
-    answers.flush()
-    os.dup2(silence, 1)  # what a library prints is no answer
-    os.dup2(silence, 2)
-    with contextlib.suppress(BrokenPipeError):  # the process that asked is gone
-        for path, sample_rate, timeout_s in map(json.loads, sys.stdin):
-            blocks = decode(Path(path), sample_rate)
-            while True:
-                # The clock is a thread in C, which ends the process even if the decoder never comes back. It stands
-                # still while a block waits to be taken.
-                faulthandler.dump_traceback_later(timeout_s, exit=True, file=silence)
-                block = next(blocks, None)
-                faulthandler.cancel_dump_traceback_later()
-                if block is None:
-                    break
-                samples = np.ascontiguousarray(block.samples, "<f4")
-                answers.write(json.dumps([len(samples), block.expected, block.fault]).encode() + b"\n")
-                answers.write(samples.data)
-                answers.flush()
-            answers.write(b"null\n")
-            answers.flush()
-
-
-class Decoders:
-    """Processes that decode, started as they are needed and ended together; used by any number of threads.
-
-    Args:
-        timeout_s: seconds that a block of a recording may take.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self._idle: list[Any] = []  # Popen
-        self._all: list[Any] = []
-        self._lock, self._is_closed = threading.Lock(), False
-
-    def __enter__(self) -> "Decoders":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._is_closed = True
-        for process in self._all:
-            process.kill()
-        for process in self._all:
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
-
-    def decode(self, path: Path, sample_rate: int) -> Iterator[Block]:
-        """Give what `decode` gives; a crash or a hang ends the recording as a fault."""
-        process = self._take()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps([str(path), sample_rate, self.timeout_s]).encode() + b"\n")
-            process.stdin.flush()
-        expected = 0.0
-        while line := process.stdout.readline():
-            if line == b"null\n":
-                self._idle.append(process)
-                return
-            n_samples, expected, fault = json.loads(line)
-            data = process.stdout.read(4 * n_samples)
-            if len(data) < 4 * n_samples:
-                break
-            yield Block(np.frombuffer(data, "<f4"), expected, tuple(fault))
-        code = process.wait()
-        name = signal.Signals(-code).name if code < 0 else f"status {code}"
-        how = f"was stuck for {self.timeout_s:g} s (file_timeout_s)" if code == TIMED_OUT else f"crashed ({name})"
-        yield Block(NOTHING, expected, ("unreadable", f"{DECODER_DIED} {how}"))
-
-    def _take(self) -> Any:
-        """Return a process that waits for a recording."""
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
-        with self._lock:
-            if self._is_closed:
-                raise RuntimeError("the decoders are closed")
-            process: Any = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._all.append(process)
-        if process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"this decoder process does not start: {' '.join(COMMAND)}")
-        return process
+def _heard() -> str:
+    """Say what mpg123 could not read since `_forget`, if this process listens."""
+    found = MUTED.search(os.pread(_stderr[-1].fileno(), 2**16, 0)) if _stderr else None
+    return f"part of it is muted ({found[1].decode(errors='replace').strip()})" if found else ""

@@ -23,7 +23,7 @@ import detections
 import formats
 import stream as audio
 from configs import Config, UserError, configure_logger, load_config, run_main
-from decoder import Decoders
+from decoder_pool import DecoderPool
 from detections import PartialResults, Results
 from scorers import CPU_BATCH, RUN_SETTINGS, open_models
 from windows import SCORES, Item, Models, Plan, Tally, batches, clips_of, score_batch
@@ -36,7 +36,13 @@ BAR = "{percentage:3.0f} %|{bar}| {elapsed} and {remaining} to go, done at {eta:
 # Running -----------------------------------------------------------------------------------------------
 
 
-def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: PartialResults) -> float:
+def run(
+    models: Models,
+    recordings: dict[str, Path],
+    plan: Plan,
+    partial: PartialResults,
+    decoders: DecoderPool | None = None,
+) -> float:
     """Score the recordings that are not in the partial results yet, and add each when it is done.
 
     Args:
@@ -44,6 +50,7 @@ def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: Partia
         recordings: paths by name.
         plan: how windows are cut and scored.
         partial: takes a recording as soon as all its windows are scored.
+        decoders: processes that decode, ended when this is done; None starts them.
 
     Returns:
         Seconds of audio scored.
@@ -52,8 +59,9 @@ def run(models: Models, recordings: dict[str, Path], plan: Plan, partial: Partia
     to_do = [name for name, identity in identities.items() if not partial.holds(name, identity)]
     if len(to_do) < len(recordings):
         logger.info("%d of %d recordings were done before", len(recordings) - len(to_do), len(recordings))
-    decoders = Decoders(models.config.file_timeout_s)
-    clips = functools.partial(clips_of, models=models, plan=plan, decode=decoders.decode)
+    decoders = decoders or DecoderPool()
+    decode = functools.partial(decoders.decode, timeout_s=models.config.file_timeout_s)
+    clips = functools.partial(clips_of, models=models, plan=plan, decode=decode)
     sources = (
         functools.partial(clips, name, recordings[name], n_done=plan.n_done(partial, name, identities[name]))
         for name in to_do
@@ -282,6 +290,12 @@ def main() -> int:
     flags, config = read_command_line()
     configure_logger(config)
     recordings = audio.find_recordings(flags.recordings)
+    with DecoderPool() as decoders:
+        decoders.start(1)  # while the models are opened
+        return _predict(flags, config, recordings, decoders)
+
+
+def _predict(flags: argparse.Namespace, config: Config, recordings: dict[str, Path], decoders: DecoderPool) -> int:
     models = open_models(flags.model, config)
     forms, selection = read_selection(flags, models)
     plan = make_plan(flags, selection.wanted)
@@ -292,7 +306,7 @@ def main() -> int:
     settings |= {name: str(value) for name, value in vars(plan).items()}
     with PartialResults(flags.output.with_name(f"{flags.output.name}.partial"), settings) as partial:
         began = time.monotonic()
-        seconds = run(models, recordings, plan, partial)
+        seconds = run(models, recordings, plan, partial, decoders)
         took = time.monotonic() - began
         results = Results(partial, list(recordings), plan.average, flags.smooth)
         bad_path = flags.output.with_name(f"{flags.output.stem}.bad_files.csv")

@@ -6,209 +6,30 @@ Decoding happens in processes of its own: a file that crashes or hangs its decod
 
 import contextlib
 import csv
-import faulthandler
-import json
-import math
 import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
-import soxr
 
 from configs import Config, UserError, configure_logger, load_config, next_command, run_main
-from damage import describe_damage
+from decoder_pool import DecoderPool
+from recording import UNREADABLE, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]  # of the report
 SUFFIXES = (".ogg", ".mp3", ".wav", ".flac")
 GOOD = ("ok", "skipped")  # every other status counts as bad
 WITH_AUDIO = ("ok", "skipped", "truncated")  # these have a .npy
 COLUMNS = ("filename", "status", "seconds", "native_rate", "channels", "peak", "reason", "crc32", "made_from")
 LATER_COLUMNS = {"crc32"}  # which older reports do not have
 NUMBERS = ["seconds", "native_rate", "channels", "peak"]
-UNREADABLE: Row = {"status": "unreadable", "seconds": 0.0, "native_rate": None, "channels": None, "peak": None}
-BLOCK_VALUES = 2**15  # float32 values decoded at a time, all channels together: all that a decoding error costs
-MARGIN_S = 0.1  # decoded beyond max_seconds, so that the resampler sees no edge there
 NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
 
-
-# One recording -------------------------------------------------------------------------------------------
-
-
-def prepare_recording(
-    source: Path, target: Path, *, sample_rate: int, max_seconds: float, audio_dtype: str, trim_db: float | None
-) -> Row:
-    """Decode one recording, average its channels, resample to `sample_rate` (Hz) and write it.
-
-    The first `max_seconds` are read, then trimmed (`trim_silence`; None: not). The target is (n,) float32, full
-    scale 1, which lossy decoders may pass, or int16. It is written with the status `ok` or `truncated` (audio
-    was lost, the rest is kept). A `silent` recording is not: nothing can be learned from it.
-
-    Returns:
-        status, seconds (written), native_rate (Hz), channels, peak (mono, full scale 1) and reason; crc32, of the
-        samples, if they were written.
-
-    Raises:
-        OSError: the target cannot be written. A source that cannot be read is a row instead.
-    """
-    try:
-        if not source.is_file():  # opening a FIFO would wait for ever
-            return UNREADABLE | {"reason": "no file: a folder, a FIFO, a device or a broken link"}
-        if not source.stat().st_size:
-            return UNREADABLE | {"status": "empty", "reason": "0 bytes"}
-        waveform, facts, damage = _decode(source, max_seconds)
-    except Exception as error:  # whatever a decoder raises on a stranger's file costs that file, not the run
-        reason = getattr(error, "strerror", "") or getattr(error, "error_string", "") or repr(error)
-        return UNREADABLE | {"reason": reason}
-    row, rate = UNREADABLE | facts, facts["native_rate"]
-    if rate != sample_rate and len(waveform):
-        n_samples = round(len(waveform) * sample_rate / rate)
-        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")[:n_samples]
-    waveform = waveform[: round(max_seconds * sample_rate)]
-    if not len(waveform):
-        return row | ({"reason": damage} if damage else {"status": "empty", "reason": "no samples"})
-    low, high = float(waveform.min()), float(waveform.max())  # NaN, where there is one, comes out of both
-    if not math.isfinite(high - low):
-        return row | {"status": "non_finite", "reason": "holds NaN or infinite samples"}
-    row["peak"] = round(max(-low, high), 6)
-    if high - low < 2**-15:  # one step of 16 bits
-        return row | {"status": "silent", "reason": "moves by less than 1/32768" + f"; {damage}" * bool(damage)}
-    if trim_db is not None:
-        waveform = trim_silence(waveform, sample_rate=sample_rate, trim_db=trim_db)
-    row["crc32"] = save_npy(target, waveform, audio_dtype)
-    row["seconds"] = round(len(waveform) / sample_rate, 6)
-    return row | ({"status": "truncated", "reason": damage} if damage else {"status": "ok"})
-
-
-def _decode(source: Path, max_seconds: float) -> tuple[np.ndarray, Row, str]:
-    """The first `max_seconds` and a little more: (n,) float32 at the native rate, facts for the row, and damage."""
-    blocks, n_frames, error = [np.zeros(0, np.float32)], 0, ""
-    with open(source, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-        rate, channels, container = sound.samplerate, sound.channels, sound.format
-        average = np.full(channels, 1 / channels, np.float32)  # times a block: 20 x as fast as mean(axis=1)
-        wanted = math.ceil((max_seconds + MARGIN_S) * rate)
-        try:
-            while len(block := sound.read(min(BLOCK_VALUES // channels, wanted - n_frames), "float32", always_2d=True)):
-                blocks.append(block[:, 0] if channels == 1 else block @ average)  # (frames, channels) to (frames,)
-                n_frames += len(block)
-        except RuntimeError as fault:
-            error = str(fault)
-        damage = describe_damage(file, sound, n_frames, wanted=wanted, error=error or _heard_on_stderr())
-    note = "" if container.startswith(source.suffix[1:].upper()) else f"holds {container}"
-    return np.concatenate(blocks), {"native_rate": rate, "channels": channels, "reason": note}, damage
-
-
-def trim_silence(waveform: np.ndarray, *, sample_rate: int, trim_db: float) -> np.ndarray:
-    """(n,) float32 without the frames of 10 ms at both ends that peak `trim_db` dB below the waveform's peak."""
-    frame = max(1, sample_rate // 100)
-    starts = np.arange(0, len(waveform), frame)
-    peaks = np.maximum.reduceat(np.abs(waveform), starts)  # (n_frames,)
-    loud = np.flatnonzero(peaks >= peaks.max() * 10 ** (-trim_db / 20))
-    return waveform[starts[loud[0]] : starts[loud[-1]] + frame]
-
-
-def save_npy(target: Path, waveform: np.ndarray, audio_dtype: str) -> str:
-    """Write (n,) float32 as such or as int16, `round(32767 x)` clipped; never half a file under its name.
-
-    Returns:
-        samples_crc32 of what was written.
-    """
-    if audio_dtype == "int16":
-        waveform = np.clip(np.rint(waveform * np.float32(32767)), -32767, 32767).astype(np.int16)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    waveform = np.ascontiguousarray(waveform)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
-        np.save(file, waveform, allow_pickle=False)
-    os.replace(part, target)
-    return samples_crc32(waveform)
-
-
-def samples_crc32(samples: np.ndarray) -> str:
-    """Eight hexadecimal digits that tell any accidental change of (n,) samples, but for one in four thousand million.
-
-    A quarter of SHA-256's time, which would be noticed: half a millisecond for 30 s of float32.
-    """
-    return f"{zlib.crc32(samples.data):08x}"
-
-
-# Many recordings -----------------------------------------------------------------------------------------
-
-SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from prepare_audios import serve; serve()"
-DECODER_COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent))
-_idle_decoders: list[Any] = []
-_stderr: list[IO[bytes]] = []  # of a decoder process, the file that its stderr goes to
-# For what it cannot read mpg123 plays silence, and tells stderr alone; errors in tags stand in other files.
-MUTED = re.compile(rb"libmpg123/(?:layer\d\.c|getbits\.h):\S+ error: ([^\n]{1,100})")
-
-
-def serve() -> None:
-    """Answer each line of stdin, the arguments of `prepare_recording` as JSON, with a line of JSON."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    answers, silence = os.fdopen(os.dup(1), "w", buffering=1), os.open(os.devnull, os.O_WRONLY)
-    print("ready", file=answers)
-    os.dup2(silence, 1)  # what a library prints is no answer
-    _stderr.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - for the life of the process
-    os.dup2(_stderr[0].fileno(), 2)
-    for job in map(json.loads, sys.stdin):
-        _stderr[0].seek(0)  # where both go on
-        _stderr[0].truncate()
-        # The clock is a thread in C, which ends the process even if a decoder never comes back.
-        faulthandler.dump_traceback_later(job.pop("timeout_s"), exit=True, file=silence)
-        try:
-            answer = prepare_recording(Path(job.pop("source")), Path(job.pop("target")), **job)
-        except OSError as error:
-            answer = {"cannot_write": str(error)}
-        faulthandler.cancel_dump_traceback_later()
-        print(json.dumps(answer), file=answers)
-
-
-def _heard_on_stderr() -> str:
-    """Say what mpg123 could not read of the recording, where this process hears it."""
-    found = MUTED.search(os.pread(_stderr[0].fileno(), 2**16, 0)) if _stderr else None
-    return f"part of it is muted ({found[1].decode(errors='replace').strip()})" if found else ""
-
-
-def _prepare_safely(name: str, job: Row, command: tuple[str, ...]) -> tuple[str, Row]:
-    """Prepare one recording in a process that runs `serve`, and keep that for the next one unless it died."""
-    process: Any  # Popen
-    try:
-        process = _idle_decoders.pop()
-    except IndexError:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if process.stdout.readline() != "ready\n":
-            process.communicate()
-            raise RuntimeError(f"this decoder process does not start: {' '.join(command)}") from None
-    target, limit, began = Path(job["target"]), job["timeout_s"], time.monotonic()
-    with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(job), file=process.stdin, flush=True)
-    if answer := process.stdout.readline():
-        row = json.loads(answer)
-        _idle_decoders.append(process)
-    else:
-        process.communicate()
-        code = process.returncode
-        died = f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
-        slow = f"not done after {limit:g} s (file_timeout_s)" if time.monotonic() - began >= limit else ""
-        row = UNREADABLE | {"reason": slow or died}
-    if row.get("status") not in WITH_AUDIO:
-        for path in (target, target.with_name(f"{target.name}.{process.pid}.part")):
-            with contextlib.suppress(OSError):
-                path.unlink()  # from an earlier state of the recording; half written
-    if "cannot_write" in row:
-        raise UserError(f"cannot write {target}: {row['cannot_write']}")
-    return name, row
+_decoders = DecoderPool()  # of this process; a process of a joblib backend has its own
 
 
 def close_decoders() -> int:
@@ -216,11 +37,18 @@ def close_decoders() -> int:
 
     `prepare` does so where it runs; the processes of a joblib backend keep theirs until they end themselves.
     """
-    closed = 0
-    while _idle_decoders:
-        _idle_decoders.pop().communicate()  # closes its stdin, at which it ends
-        closed += 1
-    return closed
+    return _decoders.close_idle()
+
+
+def _prepare_safely(name: str, job: Row, timeout_s: float) -> tuple[str, Row]:
+    """Prepare one recording in a process of its own, and take away what an earlier state of a bad one left."""
+    row = _decoders.prepare(job, timeout_s)
+    if row.get("status") not in WITH_AUDIO:
+        with contextlib.suppress(OSError):
+            Path(job["target"]).unlink()
+    if "cannot_write" in row:
+        raise UserError(f"cannot write {job['target']}: {row['cannot_write']}")
+    return name, row
 
 
 def prepare(config: Config) -> "pd.DataFrame":
@@ -243,7 +71,7 @@ def prepare(config: Config) -> "pd.DataFrame":
         n_jobs = max(1, config.num_workers)
     as_they_come = "generator_unordered" if backend.supports_return_generator else "list"
     parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as=as_they_come)
-    calls = (joblib.delayed(_prepare_safely)(name, job, DECODER_COMMAND) for name, job in jobs.items())
+    calls = (joblib.delayed(_prepare_safely)(name, job, config.file_timeout_s) for name, job in jobs.items())
     try:
         for name, row in tqdm(parallel(calls), total=len(jobs), unit="file", disable=None):
             rows[name] |= row
@@ -273,7 +101,7 @@ def _plan(config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
             old | ({"status": "skipped"} if old["status"] in GOOD else {}) if done else {"made_from": made_from}
         )
         if not done:
-            jobs[name] = {"source": str(source), "target": str(target), "timeout_s": config.file_timeout_s} | recipe
+            jobs[name] = {"source": str(source), "target": str(target)} | recipe
     if config.metadata_path.exists():
         try:
             how: Any = {"dtype": str, "keep_default_na": False, "encoding_errors": "replace"}

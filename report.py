@@ -25,7 +25,7 @@ import soundfile
 import soxr
 
 from configs import Config
-from decoder import DECODER_DIED
+from decoder_pool import DECODER_DIED
 from detections import Event, Recording
 from formats import Selection, replacing
 

@@ -42,7 +42,7 @@ class Stream:
     Args:
         path: the recording.
         sample_rate: Hz.
-        decode: what decodes it: `decoder.decode`, or the same in a process of its own, `decoder.Decoders.decode`.
+        decode: what decodes it: `decoder.decode`, or the same in a process of its own, `DecoderPool.decode`.
 
     Attributes:
         end: samples decoded.

@@ -39,7 +39,8 @@ import processes
 from fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
 from metrics import AverageMeter, MetricMeter, describe_scores
 from model import find_backbone, pick_device
-from prepare_audios import read_report, samples_crc32
+from prepare_audios import read_report
+from recording import samples_crc32
 from scheduler import stepped_on
 from split_data import check_sources
 from step import score_in_memory, train_step

@@ -4,15 +4,15 @@
 
 --audio takes a folder `<label>/<file>` of recordings instead of made-up ones; all are prepared --copies times, or the
 start of the decoder processes would be a good part of it. "bare" is what two cores reach with decode, soxr and write
-alone: no checks, no report, nothing caught, in processes that are there already.
+alone: no checks, no report, nothing caught, in processes that are there already. All write new files.
 """
 
-import json
-import subprocess
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial as bind
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ import soxr
 
 from benchmarks import baseline, timing
 from configs import Config
-from prepare_audios import DECODER_COMMAND, find_recordings, prepare, prepare_recording
+from decoder_pool import DecoderPool
+from prepare_audios import find_recordings, prepare
+from recording import prepare_recording
 
 WORKERS = 2
 
@@ -58,18 +60,15 @@ def copy_by_links(config: Config, copies: int) -> Path:
 def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float]:
     """Let one decoder process prepare all recordings of a folder; give its start in s and its largest memory in MB."""
     began = time.perf_counter()
-    with subprocess.Popen(DECODER_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdout.readline()  # "ready"
+    recipe = {"sample_rate": config.sample_rate, "max_seconds": config.max_seconds, "audio_dtype": "float32"}
+    job = {"trim_db": None, "target": str(config.root / "watched.npy")} | recipe
+    with DecoderPool() as decoders:
+        decoders.prepare(job | {"source": "no such file"}, config.file_timeout_s)
         start_s = time.perf_counter() - began
-        recipe = {"sample_rate": config.sample_rate, "max_seconds": config.max_seconds, "audio_dtype": "float32"}
-        job = {"timeout_s": config.file_timeout_s, "trim_db": None} | recipe
         for name in find_recordings(audio_dir):
-            paths = {"source": str(audio_dir / name), "target": str(config.root / "watched.npy")}
-            print(json.dumps(job | paths), file=process.stdin, flush=True)
-            process.stdout.readline()
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        process.stdin.close()
+            decoders.prepare(job | {"source": str(audio_dir / name)}, config.file_timeout_s)
+        (process,) = decoders.alive
+        status = Path(f"/proc/{process.popen.pid}/status").read_text()
     peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return {f"start of a decoder process for {what}, s": start_s, f"its largest memory, {what}, MB": peak_kb / 1024}
 
@@ -105,27 +104,31 @@ def write_ogg(path: Path, rate: int, seconds: float) -> None:
 
 def kept_seconds(config: Config) -> float:
     """Seconds of audio that the archive keeps."""
-    return float(prepare(config)["seconds"].sum())
+    seconds = float(prepare(config)["seconds"].sum())
+    shutil.rmtree(config.train_np_dir)
+    return seconds
 
 
-def prepare_anew(config: Config) -> Callable[[], None]:
-    """Return a function that prepares everything into a new folder."""
-    runs = 0
+def prepare_anew(config: Config) -> Callable[[], Callable[[], None]]:
+    """Return a function that prepares everything into a folder, and returns what removes that."""
 
-    def run() -> None:
-        nonlocal runs
-        runs += 1
-        prepare(replace(config, train_np_dir=config.root / f"ours{runs}"))
+    def run() -> Callable[[], None]:
+        prepare(config)
+        return bind(shutil.rmtree, config.train_np_dir)
 
     return run
 
 
-def whole_archive(config: Config, names: list[str], way: Callable[[Path, Path, Config], None]) -> Callable[[], None]:
-    """Return a function that prepares everything in two joblib processes."""
+def whole_archive(
+    config: Config, names: list[str], way: Callable[[Path, Path, Config], None]
+) -> Callable[[], Callable[[], None]]:
+    """Return a function that prepares everything in two joblib processes, and returns what removes that."""
+    folder = config.root / way.__name__
 
-    def run() -> None:
-        jobs = ((config.train_audio_dir / name, config.root / way.__name__ / f"{name}.npy") for name in names)
+    def run() -> Callable[[], None]:
+        jobs = ((config.train_audio_dir / name, folder / f"{name}.npy") for name in names)
         joblib.Parallel(WORKERS)(joblib.delayed(way)(source, target, config) for source, target in jobs)
+        return bind(shutil.rmtree, folder)
 
     return run
 

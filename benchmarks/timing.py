@@ -53,14 +53,19 @@ def parse_options(name: str, description: str, **defaults: Any) -> argparse.Name
 
 
 def alternate(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> Runs:
-    """Run the candidates in turns, after `warm_up` turns that do not count, and time each run."""
+    """Run the candidates in turns, after `warm_up` turns that do not count, and time each run.
+
+    What a candidate returns is called after it, untimed, if it is a function: it takes away what the run has left.
+    """
     names = list(candidates)
     runs: Runs = {name: [] for name in names}
     for turn in range(-warm_up, repeats):
         for name in names if turn % 2 else names[::-1]:
             wall, cpu = time.perf_counter(), time.process_time()
-            candidates[name]()
+            clean_up = candidates[name]()
             run = Run(time.perf_counter() - wall, time.process_time() - cpu)
+            if callable(clean_up):
+                clean_up()
             if turn >= 0:
                 runs[name].append(run)
     return runs

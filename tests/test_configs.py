@@ -219,7 +219,8 @@ def test_the_imports_form_the_agreed_graph():
         "stopwatch": set(), "mel_kernel": set(), "mel": {"configs", "mel_kernel"}, "transforms": {"configs", "mel"},
         "scheduler": {"configs"}, "model": {"configs"}, "folder": {"configs"},
         "processes": {"configs"}, "checkpoint": {"configs", "folder"},
-        "prepare_audios": {"configs", "damage"}, "split_data": {"configs", "folds"},
+        "decoder": {"damage"}, "recording": {"decoder"}, "decoder_pool": {"decoder", "recording"},
+        "prepare_audios": {"configs", "decoder_pool", "recording"}, "split_data": {"configs", "folds"},
         "noise": {"mel_kernel", "transforms"}, "recipe": {"configs", "noise", "transforms"},
         "dataset": {"configs", "mel", "noise", "recipe", "transforms"},
     }  # fmt: skip

@@ -17,16 +17,16 @@ import soundfile
 import torch
 
 import checkpoint as ckpt
-import decoder
+import decoder_pool
 import detections
 import predict
-import prepare_audios
 import scorers
 import train
 import windows
 from configs import Config, UserError
 from model import build_model
-from tests.test_decoder import DEADLY_COMMAND
+from recording import prepare_recording
+from tests.test_decoder_pool import DEADLY_COMMAND
 
 ROOT = Path(predict.__file__).parent
 SPECIES = ["NA", "bird1", "bird2"]
@@ -112,7 +112,7 @@ def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audi
         path = tmp_path / "sounds" / SPECIES[number % 3] / f"{number}{suffix}"
         write_wav(path, np.stack([mono, 0.5 * mono][:channels], axis=1), rate, subtype=None)
         recordings[path.relative_to(tmp_path / "sounds").as_posix()] = path
-        prepare_audios.prepare_recording(
+        prepare_recording(
             path, config.train_np_dir / f"{path.relative_to(tmp_path / 'sounds')}.npy", sample_rate=RATE,
             max_seconds=30.0, audio_dtype=audio_dtype, trim_db=None,
         )  # fmt: skip
@@ -264,7 +264,7 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
 
 
 def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "COMMAND", DEADLY_COMMAND)
+    monkeypatch.setattr(decoder_pool, "COMMAND", DEADLY_COMMAND)
     folder = tmp_path / "sounds"
     for number, name in enumerate(("a", "b_crash", "c", "d_hang", "e_quit", "f")):
         write_wav(folder / f"{name}.wav", song(10.0, seed=number))  # of which the first block holds 4 s

@@ -14,7 +14,8 @@ import soundfile
 
 import prepare_audios
 from configs import Config, UserError
-from prepare_audios import find_recordings, prepare, prepare_recording, read_report, trim_silence
+from prepare_audios import find_recordings, prepare, read_report
+from recording import prepare_recording, trim_silence
 
 RECIPE = {"sample_rate": 32_000, "max_seconds": 30.0, "audio_dtype": "float32", "trim_db": None}
 
@@ -307,7 +308,7 @@ def test_no_process_is_left_behind(config):
     recordings(config, a=0.2, b=0.2)
     config.num_workers = 2
     prepare(config)
-    assert prepare_audios._idle_decoders == []
+    assert prepare_audios._decoders.alive == []
 
 
 # The script ----------------------------------------------------------------------------------------------

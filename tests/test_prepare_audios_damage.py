@@ -11,9 +11,11 @@ import pytest
 import soundfile
 
 import damage
+import decoder_pool
 import prepare_audios
 from configs import Config
-from prepare_audios import prepare, prepare_recording
+from prepare_audios import prepare
+from recording import prepare_recording
 
 RECIPE = {"sample_rate": 32_000, "max_seconds": 30.0, "audio_dtype": "float32", "trim_db": None}
 NATIVE_RATES = {"ogg": 32_000, "mp3": 44_100, "wav": 22_050, "flac": 48_000}
@@ -354,26 +356,26 @@ def test_a_file_without_permission_says_so(tmp_path, sound, monkeypatch):
 DEADLY = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[1])
-import prepare_audios
-sound = prepare_audios._decode
-def decode(source, max_seconds):
-    if "crash" in source.name:
+import decoder, decoder_pool
+sound = decoder.Decoder.__iter__
+def decode(self):
+    if "crash" in self.path.name:
         ctypes.string_at(0)
-    if "hang" in source.name:
+    if "hang" in self.path.name:
         ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock, so that no Python code can interrupt it
-    if "quit" in source.name:
+    if "quit" in self.path.name:
         import os
         os._exit(7)
-    return sound(source, max_seconds)
-prepare_audios._decode = decode
-prepare_audios.serve()
+    return sound(self)
+decoder.Decoder.__iter__ = decode
+decoder_pool.serve()
 """
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_crash_or_hang_costs_one_file(config, sound, monkeypatch, num_workers):
     command = (sys.executable, "-c", DEADLY, str(Path(prepare_audios.__file__).parent))
-    monkeypatch.setattr(prepare_audios, "DECODER_COMMAND", command)
+    monkeypatch.setattr(decoder_pool, "COMMAND", command)
     config.num_workers, config.file_timeout_s = num_workers, 1.0
     folder = config.train_audio_dir / "a"
     folder.mkdir(parents=True)
@@ -399,7 +401,7 @@ def test_a_crash_or_hang_costs_one_file(config, sound, monkeypatch, num_workers)
 
 
 def test_a_decoder_that_cannot_start_ends_the_run(config, sound, monkeypatch):
-    monkeypatch.setattr(prepare_audios, "DECODER_COMMAND", (sys.executable, "-c", "pass"))
+    monkeypatch.setattr(decoder_pool, "COMMAND", (sys.executable, "-c", "pass"))
     (config.train_audio_dir / "a").mkdir(parents=True)
     (config.train_audio_dir / "a" / "x.ogg").write_bytes(sound["ogg"])
     with pytest.raises(RuntimeError, match="does not start"):
@@ -409,7 +411,7 @@ def test_a_decoder_that_cannot_start_ends_the_run(config, sound, monkeypatch):
 PEAK_MEMORY = """
 import re, sys
 from pathlib import Path
-from prepare_audios import prepare_recording
+from recording import prepare_recording
 row = prepare_recording(Path(sys.argv[1]), Path(sys.argv[1] + ".npy"),
                         sample_rate=32000, max_seconds=30.0, audio_dtype="float32", trim_db=None)
 # ru_maxrss would count what the parent held when it forked; the peak of /proc begins anew with the program.

@@ -19,7 +19,7 @@ from PIL import Image
 
 import report
 from configs import Config, UserError
-from decoder import DECODER_DIED
+from decoder_pool import DECODER_DIED
 from detections import Event, Recording
 from formats import Selection
 from report import write_report

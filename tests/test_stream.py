@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import stream as audio
 from configs import UserError
 from decoder import Block
-from prepare_audios import prepare_recording
+from recording import prepare_recording
 
 ROOT = Path(audio.__file__).parent
 

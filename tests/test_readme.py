@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,6 +19,7 @@ SMALL = {
     "--device cpu --num-workers 0 --lr 1e-4",
     "dataset.py": "--n-mels 32 --period 1",
     "prepare_audios.py": "--max-bad-fraction 0.2",
+    "examples/make_soundscapes.py": "--count 2 --seconds 30",
 }
 
 
@@ -64,6 +67,10 @@ def archive(tmp_path_factory) -> Path:
     (folder / "data" / "test_soundscapes").mkdir()
     copied = sorted((folder / "data" / "train_audio").glob("*/*.ogg"))[0]
     shutil.copy(copied, folder / "data" / "test_soundscapes" / "soundscape_1.ogg")
+    (folder / "data" / "background").mkdir()
+    for number in range(2):
+        noise = 0.1 * np.random.default_rng(number).standard_normal(5 * 32_000)
+        soundfile.write(folder / "data" / "background" / f"{number}.flac", noise, 32_000)
     (folder / "experiment.yaml").write_text("exp_id: 5\n")
     return folder
 

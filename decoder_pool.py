@@ -28,7 +28,7 @@ COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent))
 # A BLAS that shares out work to threads keeps them spinning for a tenth of a second, and here is none to share.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 DECODER_DIED = "its decoder"  # begins the reason given then
-TIMED_OUT = 1  # the exit status that faulthandler gives a process, and Python one with an error
+TIMED_OUT, FAILED = 1, 70  # exit statuses: faulthandler's, and that of any error of Python, which would have been 1 too
 
 # Blocks go from process to process in shared memory, and neither wakes the other more often than it must: through a
 # pipe, with a clock wound up for each block, that took 0.4 of the decoding's own time.
@@ -123,20 +123,28 @@ def serve() -> None:
     asked = _Asked()
     asked.answer("ready")
     listen_to_stderr()
-    with contextlib.suppress(BrokenPipeError):  # the one who asked is gone
+    try:
         for job in asked.jobs():
-            if "decode" in job:
-                path, sample_rate = job["decode"]
-                asked.send(Path(path), sample_rate, job["timeout_s"])
-                continue
-            recipe = job["prepare"]
-            source, target = Path(recipe.pop("source")), Path(recipe.pop("target"))
-            try:
-                with _Clock(job["timeout_s"], asked.silence):
-                    answer = prepare_recording(source, target, **recipe)
-            except OSError as error:
-                answer = {"cannot_write": str(error)}
-            asked.answer(answer)
+            _do(asked, job)
+    except BrokenPipeError:  # the one who asked is gone
+        return
+    except Exception:
+        os._exit(FAILED)
+
+
+def _do(asked: _Asked, job: dict[str, Any]) -> None:
+    if "decode" in job:
+        path, sample_rate = job["decode"]
+        asked.send(Path(path), sample_rate, job["timeout_s"])
+        return
+    recipe = job["prepare"]
+    source, target = Path(recipe.pop("source")), Path(recipe.pop("target"))
+    try:
+        with _Clock(job["timeout_s"], asked.silence):
+            answer = prepare_recording(source, target, **recipe)
+    except OSError as error:
+        answer = {"cannot_write": str(error)}
+    asked.answer(answer)
 
 
 # In the process that asks -----------------------------------------------------------------------------------
@@ -152,7 +160,8 @@ class _Process:
             how: dict[str, Any] = {"pass_fds": [file.fileno()], "env": os.environ | ONE_THREAD}
             command = [*COMMAND, str(file.fileno())]
             self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how)
-        self._is_ready, self._asked_at, self._timeout_s = False, 0.0, 0.0
+        self._is_ready, self._timeout_s = False, 0.0
+        self.n_closings = 0  # of its pool, before it was given its job
 
     def ask(self, job: dict[str, Any], timeout_s: float) -> None:
         """Give it a job.
@@ -167,7 +176,6 @@ class _Process:
 
     def say(self, line: bytes) -> None:
         """Write a line to its stdin; what becomes of it shows in its answers."""
-        self._asked_at = time.monotonic()
         with contextlib.suppress(BrokenPipeError):
             self.popen.stdin.write(line)  # type: ignore[union-attr]
             self.popen.stdin.flush()  # type: ignore[union-attr]
@@ -180,7 +188,7 @@ class _Process:
     def reason(self, timed_out: str) -> str:
         """Say of what it died: a signal, a status, or `timed_out`."""
         code = self.popen.wait()
-        if code == TIMED_OUT and time.monotonic() - self._asked_at >= self._timeout_s:
+        if code == TIMED_OUT:
             return f"{timed_out} {self._timeout_s:g} s (file_timeout_s)"
         return f"{DECODER_DIED} crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
 
@@ -206,7 +214,7 @@ class DecoderPool:
     def __init__(self) -> None:
         self._idle: list[_Process] = []
         self.alive: list[_Process] = []
-        self._lock, self._is_closed = threading.Lock(), False
+        self._lock, self._is_closed, self._n_closings = threading.Lock(), False, 0
 
     def __enter__(self) -> "DecoderPool":
         return self
@@ -223,7 +231,11 @@ class DecoderPool:
         self._idle += [self._new() for _ in range(n_processes)]
 
     def close_idle(self) -> int:
-        """End the processes that have nothing to do, and return their number; later jobs start others."""
+        """End the processes that have nothing to do, and return their number; the others end after their job.
+
+        Later jobs start new ones.
+        """
+        self._n_closings += 1
         n_closed = 0
         with contextlib.suppress(IndexError):
             while True:
@@ -237,7 +249,7 @@ class DecoderPool:
         expected, n_taken = 0.0, 0
         while answer := process.answer():
             if answer == "end":
-                self._idle.append(process)
+                self._give_back(process)
                 return
             n_samples, expected, fault = answer
             samples = process.slots[n_taken % N_SLOTS, :n_samples].copy()
@@ -257,7 +269,7 @@ class DecoderPool:
         process = self._ask({"prepare": job}, timeout_s)
         row: Row | None = process.answer()
         if row is not None:
-            self._idle.append(process)
+            self._give_back(process)
         else:
             row = UNREADABLE | {"reason": process.reason("not done after")}
             self._end(process)
@@ -272,8 +284,19 @@ class DecoderPool:
             process = self._idle.pop()
         except IndexError:
             process = self._new()
-        process.ask(job, timeout_s)
+        process.n_closings = self._n_closings
+        try:
+            process.ask(job, timeout_s)
+        except RuntimeError:
+            self._end(process)
+            raise
         return process
+
+    def _give_back(self, process: _Process) -> None:
+        if process.n_closings == self._n_closings:
+            self._idle.append(process)
+        else:
+            self._end(process)
 
     def _new(self) -> _Process:
         with self._lock:

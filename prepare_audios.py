@@ -9,8 +9,9 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
@@ -64,8 +65,8 @@ def prepare(config: Config) -> "pd.DataFrame":
     import joblib
     from tqdm import tqdm
 
-    rows, jobs = _plan(config)
-    _write_report(config.report_path, {name: row for name, row in rows.items() if name not in jobs})
+    (rows, jobs), report_path = _plan(config), config.report_path
+    _write_report(report_path, {name: row for name, row in rows.items() if name not in jobs})
     backend, n_jobs = joblib.parallel.get_active_backend()  # asked what it prefers, it would answer 1 for nothing said
     if n_jobs is None and backend.default_n_jobs == 1:  # the caller has not said
         n_jobs = max(1, config.num_workers)
@@ -73,13 +74,15 @@ def prepare(config: Config) -> "pd.DataFrame":
     parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as=as_they_come)
     calls = (joblib.delayed(_prepare_safely)(name, job, config.file_timeout_s) for name, job in jobs.items())
     try:
-        for name, row in tqdm(parallel(calls), total=len(jobs), unit="file", disable=None):
-            rows[name] |= row
-            _write_report(config.report_path, {name: rows[name]}, mode="a")  # at once, in case this is killed
+        with _open_report(report_path, "a") as report:
+            for name, row in tqdm(parallel(calls), total=len(jobs), unit="file", disable=None):
+                rows[name] |= row
+                with _writing(report_path):
+                    _append(report, {name: rows[name]})  # at once, in case this is killed
     finally:
         close_decoders()
-    _write_report(config.report_path, rows)
-    return read_report(config.report_path)
+    _write_report(report_path, rows)
+    return read_report(report_path)
 
 
 def _plan(config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
@@ -141,24 +144,39 @@ def _report_rows(path: Path) -> dict[str, Row]:
     """Rows by filename, all cells text; of two the later, and none half written."""
     if not path.exists():
         return {}
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with _open_report(path, "r") as file:
         rows = (dict.fromkeys(LATER_COLUMNS, "") | row for row in csv.DictReader(file))
         whole = (row for row in rows if set(row) == set(COLUMNS) and None not in row.values())
         return {row["filename"].removeprefix("'"): row for row in whole}
 
 
-def _write_report(path: Path, rows: dict[str, Row], mode: str = "w") -> None:
-    """Write or append rows; an apostrophe goes before what a spreadsheet would take for a formula."""
-    part = path.with_name(f"{path.name}.part") if mode == "w" else path
-    try:
+def _write_report(path: Path, rows: dict[str, Row]) -> None:
+    """Write a report anew."""
+    part = path.with_name(f"{path.name}.part")
+    with _writing(path):
         part.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, mode, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if mode == "w":
-                writer.writeheader()
-            for name, row in sorted(rows.items()):
-                writer.writerow(row | {"filename": f"'{name}" if name[0] in "=+-@\t\r'" else name})
+        with _open_report(part, "w") as file:
+            csv.writer(file).writerow(COLUMNS)
+            _append(file, dict(sorted(rows.items())))
         os.replace(part, path)
+
+
+def _open_report(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def _append(file: TextIO, rows: dict[str, Row]) -> None:
+    """Append rows at once; an apostrophe goes before what a spreadsheet would take for a formula."""
+    writer = csv.DictWriter(file, COLUMNS)
+    for name, row in rows.items():
+        writer.writerow(row | {"filename": f"'{name}" if name[0] in "=+-@\t\r'" else name})
+    file.flush()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from None
 

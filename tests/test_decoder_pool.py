@@ -36,6 +36,8 @@ def decode(path, sample_rate):
             ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock, so that no Python code can interrupt it
         if "quit" in path.name:
             os._exit(7)
+        if "memory" in path.name:
+            raise MemoryError
 decoder_pool.decode = decode
 decoder_pool.serve()
 """
@@ -113,6 +115,7 @@ def test_what_is_no_recording_says_so(tmp_path, name, content, fault):
         ("crash.wav", "its decoder crashed (SIGSEGV)"),
         ("hang.wav", "its decoder was stuck for 0.5 s (file_timeout_s)"),
         ("quit.wav", "its decoder crashed (status 7)"),
+        ("memory.wav", "its decoder crashed (status 70)"),
     ],
 )
 def test_a_crash_or_hang_ends_that_recording_alone(tmp_path, monkeypatch, name, reason):

@@ -231,7 +231,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
                 return {**ingredients.tensors(), "targets": targets}
             image = self._training_image(ingredients)
         else:
-            image = clip_image(self._open(birds[0]), self.config)
+            image = recipe.clip_image(self._open(birds[0]), self.config)
         plane = transforms.min_max(np.ascontiguousarray(image.T))  # (n_frames, n_mels)
         return {"image": torch.from_numpy(plane).expand(3, -1, -1), "targets": targets}
 
@@ -321,17 +321,6 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             raise UserError(
                 f"{self.path(bird)}: cannot be read: {error}; delete it and run prepare_audios.py again"
             ) from None
-
-
-def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
-    """Make the image (n_mels, n_frames) that a model is validated on, and predicts from: the first clip, nothing drawn.
-
-    Args:
-        waveform: (n,) float32 or int16, n >= 1; what is beyond `config.n_samples` is not looked at.
-        config: clip and log-mel settings.
-    """
-    clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))
-    return recipe.to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)
 
 
 def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""The recipe of a training image: what is drawn for it, and what is done with it.
+"""The recipe of an image: what is drawn for one to train on and what is done with it; and of one to validate, nothing.
 
-An image is made from the mel powers of the birds in it. All draws are taken beforehand and are a few numbers, so that
-`make_image` here and device_frontend.py, which makes a whole batch on the training device, do the same with them.
+A training image is made from the mel powers of the birds in it. All draws are taken beforehand and are a few numbers,
+so that `make_image` here and device_frontend.py, which makes a batch on the training device, do the same with them.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 
 import transforms
 from configs import Config
+from mel import mel_settings
 from noise import PinkNoiseImages, add_uniform
 
 if TYPE_CHECKING:
@@ -140,3 +141,14 @@ def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.nd
     if draws.weakened:
         image = transforms.shape_frequencies(image, draws.ramp_rows, draws.weakened)
     return transforms.raise_to(image, draws.contrast)
+
+
+def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
+    """Make the image (n_mels, n_frames) that a model is validated on, and predicts from: the first clip, nothing drawn.
+
+    Args:
+        waveform: (n,) float32 or int16, n >= 1; what is beyond `config.n_samples` is not looked at.
+        config: clip and log-mel settings.
+    """
+    clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))
+    return to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)

@@ -55,8 +55,8 @@ class TorchModels:
         import torch
 
         import checkpoint as ckpt
-        from dataset import clip_image
         from model import build_model, pick_amp_dtype, pick_device
+        from recipe import clip_image
 
         self.device = pick_device(given.device)
         self.models: list[torch.nn.Module] = []

@@ -221,7 +221,7 @@ def test_the_imports_form_the_agreed_graph():
         "processes": {"configs"}, "checkpoint": {"configs", "folder"},
         "decoder": {"damage"}, "recording": {"decoder"}, "decoder_pool": {"decoder", "recording"},
         "prepare_audios": {"configs", "decoder_pool", "recording"}, "split_data": {"configs", "folds"},
-        "noise": {"mel_kernel", "transforms"}, "recipe": {"configs", "noise", "transforms"},
+        "noise": {"mel_kernel", "transforms"}, "recipe": {"configs", "mel", "noise", "transforms"},
         "dataset": {"configs", "mel", "noise", "recipe", "transforms"},
     }  # fmt: skip
     ours = {path.stem for path in ROOT.glob("*.py")}

@@ -11,8 +11,7 @@ import json
 import logging
 import os
 import shutil
-import tempfile
-import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from configs import UserError
 logger = logging.getLogger("birdclef.detections")
 
 AVERAGES = ("probability", "logit", "rank")
-PARTIAL_FORMAT = 2  # of the file that an interrupted run leaves
+PARTIAL_FORMAT = 3  # of the file that an interrupted run leaves
 BELOW_ONE = np.float32(1 - 2**-24)  # as in model.py: 1 itself would tie with the padding rows of the metric
 
 
@@ -50,7 +49,7 @@ class Recording:
         seconds: length of what was decoded.
         starts_s: (n,) float64, start of each window.
         scores: (models, n, C) float32 in a PartialResults, (n, C) after.
-        events: found in its timeline, by start.
+        events: found in its timeline, by start; of a part those that ended in it.
     """
 
     name: str
@@ -95,124 +94,6 @@ def smooth(scores: np.ndarray, weight: float) -> np.ndarray:
     return np.minimum((total / weights).astype(np.float32), BELOW_ONE)
 
 
-class Timeline:
-    """The mean over overlapping clips, frame by frame, in memory only as far as clips may still come."""
-
-    def __init__(self, n_classes: int) -> None:
-        self._first = 0  # the frame that the arrays begin with
-        self._total = np.zeros((0, n_classes))
-        self._count = np.zeros((0, 1))
-
-    def add(self, first: int, frames: np.ndarray) -> None:
-        """Add a clip's frames (n, C), of which the first lies at `first`; none before what `take` gave."""
-        begin, end = first - self._first, first - self._first + len(frames)
-        if (more := end - len(self._total)) > 0:
-            self._total = np.pad(self._total, ((0, more), (0, 0)))
-            self._count = np.pad(self._count, ((0, more), (0, 0)))
-        self._total[begin:end] += frames
-        self._count[begin:end] += 1
-
-    def take(self, before: int) -> np.ndarray:
-        """Give out the frames up to `before`, (n, C) float32; NaN where no clip was."""
-        n = max(0, before - self._first)
-        lacking = max(0, n - len(self._total))
-        mean = np.full((n, self._total.shape[1]), np.nan, np.float32)
-        np.divide(self._total[:n], self._count[:n], out=mean[: n - lacking], where=self._count[:n] > 0)
-        self._total, self._count, self._first = self._total[n:], self._count[n:], self._first + n
-        return mean
-
-
-@dataclass(frozen=True)
-class EventRule:
-    """An event lasts while the frames are at `low` or above, reaches `high`, and takes `min_s` seconds or more."""
-
-    high: float
-    low: float
-    min_s: float = 0.0
-
-
-class EventFinder:
-    """Find events in a timeline that comes in pieces.
-
-    Args:
-        rule: thresholds and the least duration.
-        hop_s: seconds from frame to frame; frame i stands for the time from (i - 1/2) to (i + 1/2) hops.
-        n_classes: C.
-    """
-
-    def __init__(self, rule: EventRule, hop_s: float, n_classes: int) -> None:
-        self.rule, self.hop_s, self.n_frames = rule, hop_s, 0
-        self._is_open = np.zeros(n_classes, bool)
-        self._began = np.zeros(n_classes, np.int64)
-        self._peak = np.zeros(n_classes, np.float32)
-        self._found: list[Event] = []
-
-    def add(self, frames: np.ndarray) -> None:
-        """Go on with the next frames, (n, C); NaN ends an event."""
-        active = frames >= self.rule.low
-        for species in np.flatnonzero(self._is_open | active.any(axis=0)):
-            begin = 0
-            for end in [*np.flatnonzero(np.diff(active[:, species], prepend=self._is_open[species])), len(frames)]:
-                if self._is_open[species]:
-                    self._peak[species] = frames[begin:end, species].max(initial=self._peak[species])
-                if end < len(frames):
-                    self._toggle(int(species), self.n_frames + int(end))
-                begin = end
-        self.n_frames += len(frames)
-
-    def finish(self, seconds: float) -> tuple[Event, ...]:
-        """Close what is open and return the events by start, none of them beyond `seconds`."""
-        for species in np.flatnonzero(self._is_open):
-            self._toggle(int(species), self.n_frames)
-        return tuple(sorted(event._replace(end_s=min(event.end_s, seconds)) for event in self._found))
-
-    def _toggle(self, species: int, frame: int) -> None:
-        if self._is_open[species]:
-            start_s, end_s = (max(0.0, (f - 0.5) * self.hop_s) for f in (int(self._began[species]), frame))
-            if self._peak[species] >= self.rule.high and end_s - start_s >= self.rule.min_s:
-                self._found.append(Event(start_s, end_s, species, float(self._peak[species])))
-        self._is_open[species] ^= True
-        self._began[species], self._peak[species] = frame, 0
-
-
-class TimelineFile:
-    """A timeline written piece by piece to an `.npz`: frames (n, C) float32, species (C,) and hop_s.
-
-    Frame i lies at i * hop_s seconds. Until `close` it is a nameless file beside, which a killed run does not leave.
-    """
-
-    def __init__(self, path: Path, class_names: Sequence[str], hop_s: float) -> None:
-        self.path, self.class_names, self.hop_s, self.n_frames = path, list(class_names), hop_s, 0
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._pieces = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by close
-
-    def add(self, frames: np.ndarray) -> None:
-        """Append (n, C) frames."""
-        with writing(self.path):
-            self._pieces.write(np.ascontiguousarray(frames, np.float32).tobytes())
-        self.n_frames += len(frames)
-
-    def discard(self) -> None:
-        """Forget the timeline; no file is left."""
-        self._pieces.close()
-
-    def close(self) -> None:
-        """Put the file together and give it its name."""
-        part = self.path.with_name(self.path.name + ".part")
-        shape = (self.n_frames, len(self.class_names))
-        with writing(self.path), self._pieces, zipfile.ZipFile(part, "w") as archive:
-            with archive.open("frames.npy", "w", force_zip64=True) as entry:
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(entry, header)
-                self._pieces.seek(0)
-                shutil.copyfileobj(self._pieces, entry, 2**20)
-            for name, array in {"species": np.array(self.class_names), "hop_s": np.float64(self.hop_s)}.items():
-                with archive.open(f"{name}.npy", "w") as entry:
-                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-        os.replace(part, self.path)
-
-
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into a UserError that names the file."""
@@ -233,19 +114,21 @@ def identity(path: Path) -> list[int]:
 
 @dataclass
 class _Place:
-    """Where a recording stands in the file: its file's identity, the offset of each of its parts, windows in all."""
+    """Where a recording stands: identity of its file, the offset of each of its parts, windows in all, last state."""
 
     identity: list[int]
     offsets: list[int]
-    n_windows: int
-    is_finished: bool
+    n_windows: int = 0
+    is_finished: bool = False
+    state: dict[str, Any] | None = None
 
 
 class PartialResults:
     """The file of what a run has scored, from which an interrupted one goes on.
 
-    Its first line holds the settings, every other one a recording or a part of one, all as JSON, scores in base64. A
-    line that was cut off is dropped. Only one run at a time may have it.
+    Its first line holds the settings, every other one a recording or a part of one, all as JSON, arrays in base64. A
+    line that was cut off is dropped. Only one run at a time may have it. The frames of unfinished recordings lie in a
+    folder beside, `<name>.frames`; where they are not those that the last part counts, the recording begins anew.
 
     Args:
         path: the file; it is made, or read if its settings are these, or else begun anew.
@@ -256,7 +139,7 @@ class PartialResults:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self._frames_dir = path, path.with_name(path.name + ".frames")
         self._places: dict[str, _Place] = {}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -267,6 +150,7 @@ class PartialResults:
             self._file.close()
             raise UserError(f"{path}: another run writes this output; choose another --output") from None
         self._read(json.loads(json.dumps({"format": PARTIAL_FORMAT, **settings})))
+        self._drop_lost_timelines()
 
     def _read(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
@@ -275,6 +159,7 @@ class PartialResults:
             if old is not None:
                 changed = sorted(key for key in old.keys() | settings.keys() if old.get(key) != settings.get(key))
                 logger.warning("%s: %s changed since the interrupted run; starting anew", self.path, ", ".join(changed))
+            self._delete_frames()
             self._file.truncate(0)
             self._write(settings)
             return
@@ -289,17 +174,33 @@ class PartialResults:
 
     def _write(self, row: dict[str, Any]) -> None:
         with writing(self.path):
-            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.write(json.dumps(row, default=_array_to_json).encode() + b"\n")
             self._file.flush()
+
+    def _drop_lost_timelines(self) -> None:
+        for name, place in list(self._places.items()):
+            frames = None if place.is_finished or place.state is None else place.state["frames"]
+            if frames is not None and not _begins_with(self.frames_path(name), frames["n_bytes"], frames["crc32"]):
+                message = "%s: the frames of %s are gone or changed since the interrupted run; it begins anew"
+                logger.warning(message, self.frames_path(name), name)
+                del self._places[name]
+
+    def _delete_frames(self) -> None:
+        if self._frames_dir.exists():
+            shutil.rmtree(self._frames_dir)
 
     def _place(self, row: dict[str, Any], offset: int) -> None:
         """Note where a line stands; one that begins a recording takes the place of what was there of it."""
         place = self._places.get(row["name"])
         if place is None or row["first"] == 0:
-            place = self._places[row["name"]] = _Place(row["identity"], [], 0, False)
+            place = self._places[row["name"]] = _Place(row["identity"], [])
         place.offsets.append(offset)
         place.n_windows += len(row["starts_s"])
-        place.is_finished = row["status"] != "unfinished"
+        place.is_finished, place.state = row["status"] != "unfinished", row["state"]
+
+    def frames_path(self, name: str) -> Path:
+        """Name the file that a recording's frames are collected in; it goes when the recording is added whole."""
+        return self._frames_dir / name
 
     def holds(self, name: str, identity: list[int]) -> bool:
         """Say whether all of a recording is there, as the file with this identity (size, time of change)."""
@@ -311,25 +212,41 @@ class PartialResults:
         place = self._places.get(name)
         return place.n_windows if place is not None and place.identity == identity else 0
 
-    def add(self, recording: Recording, identity: list[int], first: int = 0) -> None:
-        """Append a recording, with scores (models, n, C), or its part from window `first` on."""
-        row = vars(recording) | {"identity": identity, "first": first, "starts_s": recording.starts_s.tolist()}
-        row |= {"shape": recording.scores.shape, "scores": _to_text(recording.scores)}
+    def state(self, name: str, identity: list[int]) -> dict[str, Any] | None:
+        """Return the state that was added with the last part of a recording."""
+        place = self._places.get(name)
+        return place.state if place is not None and place.identity == identity else None
+
+    def add(
+        self, recording: Recording, identity: list[int], first: int = 0, state: dict[str, Any] | None = None
+    ) -> None:
+        """Append a recording, with scores (models, n, C), or its part from window `first` on.
+
+        Args:
+            recording: the part, of status unfinished unless it is the last.
+            identity: of its file.
+            first: number of the part's first window.
+            state: numbers and arrays in dicts, from which its timeline goes on; its "frames", if not None, say that
+                `frames_path` begins with n_bytes of this crc32.
+        """
+        row = vars(recording) | {"identity": identity, "first": first, "state": state}
         self._place(row, self._file.seek(0, os.SEEK_END))
         self._write(row)
+        if recording.status != "unfinished":
+            self.frames_path(recording.name).unlink(missing_ok=True)
 
     def __getitem__(self, name: str) -> Recording:
         """Read a recording back, its parts put together."""
-        starts_s, scores = [], []
+        starts_s, scores, events = [], [], []
         for offset in self._places[name].offsets:
             self._file.seek(offset)
-            row = json.loads(self._file.readline())
-            starts_s += row.pop("starts_s")
-            scores.append(np.frombuffer(base64.b64decode(row.pop("scores")), "<f4").reshape(row.pop("shape")))
-        events = tuple(Event(*event) for event in row.pop("events"))  # of the last part, as is all the rest
-        del row["identity"], row["first"]
-        row |= {"starts_s": np.array(starts_s, np.float64), "scores": np.concatenate(scores, axis=1)}
-        return Recording(**row, events=events)
+            row = json.loads(self._file.readline(), object_hook=_array_from_json)
+            starts_s.append(row["starts_s"])
+            scores.append(row["scores"])
+            events += [Event(*event) for event in row["events"]]
+        del row["identity"], row["first"], row["state"]  # the rest is that of the last part
+        row |= {"starts_s": np.concatenate(starts_s), "scores": np.concatenate(scores, axis=1)}
+        return Recording(**row | {"events": tuple(sorted(events))})
 
     def __enter__(self) -> "PartialResults":
         return self
@@ -342,19 +259,39 @@ class PartialResults:
     def close(self, *, delete: bool = False) -> None:
         """Close the file; a run that has written its output deletes it first."""
         if delete:
+            self._delete_frames()
             self.path.unlink(missing_ok=True)
         self._file.close()
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        return json.loads(line, object_hook=_array_from_json) if line.endswith(b"\n") else None
     except ValueError:
         return None
 
 
-def _to_text(scores: np.ndarray) -> str:
-    return binascii.b2a_base64(np.ascontiguousarray(scores, "<f4").tobytes(), newline=False).decode()
+def _begins_with(path: Path, n_bytes: int, crc32: int) -> bool:
+    """Say whether a file is there and its first bytes have this check sum."""
+    n_left, found = n_bytes, 0
+    try:
+        with open(path, "rb") as file:
+            while n_left and (block := file.read(min(n_left, 2**20))):
+                n_left, found = n_left - len(block), zlib.crc32(block, found)
+    except OSError:
+        return False
+    return n_left == 0 and found == crc32
+
+
+def _array_to_json(array: np.ndarray) -> dict[str, Any]:
+    text = binascii.b2a_base64(np.ascontiguousarray(array).tobytes(), newline=False).decode()
+    return {"dtype": array.dtype.str, "shape": array.shape, "base64": text}
+
+
+def _array_from_json(found: dict[str, Any]) -> Any:
+    if "base64" not in found:
+        return found
+    return np.frombuffer(base64.b64decode(found["base64"]), found["dtype"]).reshape(found["shape"])
 
 
 class Results:

@@ -1,5 +1,6 @@
-"""Averages, timelines, events, and the file that an interrupted run leaves."""
+"""Averages, and the file that an interrupted run leaves."""
 
+import json
 import logging
 from dataclasses import replace
 from fractions import Fraction
@@ -9,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import detections
 from configs import UserError
 from detections import (
     Event,
-    EventFinder,
-    EventRule,
     PartialResults,
     Recording,
     Results,
-    Timeline,
-    TimelineFile,
     average_models,
     average_ranks,
     smooth,
@@ -78,94 +76,10 @@ def test_smoothing_is_a_weighted_mean_of_the_neighbours_there_are():
     assert smooth(scores[:0], 0.5).shape == (0, 1)
 
 
-# Timelines and events -----------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 6), st.randoms(use_true_random=False))
-def test_a_timeline_in_pieces_is_the_mean_of_all_clips(n_clips, length, stride, random):
-    clips = [
-        np.array([[random.randint(0, 8) / 8, random.randint(0, 8) / 8] for _ in range(length)]) for _ in range(n_clips)
-    ]
-    n_frames = (n_clips - 1) * stride + length
-    piles = [[] for _ in range(n_frames)]
-    timeline, pieces = Timeline(2), []
-    for number, clip in enumerate(clips):
-        for offset, frame in enumerate(clip):
-            piles[number * stride + offset].append(frame)
-        pieces.append(timeline.take(number * stride))
-        timeline.add(number * stride, clip)
-        assert len(timeline._total) <= max(length, stride + length)
-    taken = np.concatenate([*pieces, timeline.take(n_frames)])
-    wanted = np.array([np.mean(pile, axis=0) if pile else [np.nan, np.nan] for pile in piles])
-    np.testing.assert_allclose(taken, wanted, rtol=1e-6, atol=1e-30)
-
-
-def test_frames_beyond_the_last_clip_are_unknown_and_those_beyond_the_end_are_cut():
-    timeline = Timeline(1)
-    timeline.add(0, np.ones((3, 1)))
-    assert timeline.take(2).tolist() == [[1], [1]]
-    taken = timeline.take(5)
-    assert taken[0, 0] == 1 and np.isnan(taken[1:]).all() and len(taken) == 3
-    timeline.add(5, np.full((2, 1), 0.5))
-    assert timeline.take(6).tolist() == [[0.5]]
-
-
-def slow_events(column: list[float], rule: EventRule) -> list[tuple[int, int, float]]:
-    found, at = [], 0
-    while at < len(column):
-        end = at
-        while end < len(column) and column[end] >= rule.low:
-            end += 1
-        if end > at and max(column[at:end]) >= rule.high:
-            found.append((at, end, max(column[at:end])))
-        at = max(end, at + 1)
-    return found
-
-
-@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.8]), max_size=40), st.lists(st.integers(0, 40), max_size=4))
-def test_events_do_not_depend_on_how_the_timeline_is_cut(column, cuts):
-    rule = EventRule(high=0.5, low=0.3)
-    finder = EventFinder(rule, hop_s=2.0, n_classes=2)
-    frames = np.array([column, [0.0] * len(column)], np.float32).T.reshape(-1, 2)
-    for piece in np.split(frames, sorted(min(cut, len(column)) for cut in cuts)):
-        finder.add(piece)
-    found = finder.finish(seconds=1000.0)
-    wanted = [(max(0.0, 2 * a - 1), 2 * b - 1, 0, pytest.approx(peak)) for a, b, peak in slow_events(column, rule)]
-    assert [tuple(event) for event in found] == wanted
-
-
-def test_an_event_must_reach_the_threshold_last_long_enough_and_end_with_the_recording():
-    finder = EventFinder(EventRule(high=0.6, low=0.2, min_s=0.2), hop_s=0.1, n_classes=3)
-    frames = np.zeros((10, 3), np.float32)
-    frames[2:5, 0] = 0.3, 0.7, 0.3  # 0.3 s long
-    frames[2:5, 1] = 0.5  # too low throughout
-    frames[2, 2] = 0.9  # too short
-    frames[8:, 2] = 0.9  # up to the end
-    finder.add(frames)
-    found = finder.finish(seconds=0.92)
-    assert [event.species for event in found] == [0, 2]
-    assert found[0] == pytest.approx((0.15, 0.45, 0, 0.7))
-    assert found[1].end_s == 0.92
-
-
-def test_a_hole_in_the_timeline_ends_an_event():
-    finder = EventFinder(EventRule(high=0.5, low=0.5), hop_s=1.0, n_classes=1)
-    finder.add(np.array([[0.8], [np.nan], [0.9]], np.float32))
-    assert [(event.start_s, event.end_s) for event in finder.finish(3.0)] == [(0.0, 0.5), (1.5, 2.5)]
-
-
-def test_a_timeline_file_is_read_by_numpy(tmp_path, rng):
-    frames = rng.random((7, 2), np.float32)
-    file = TimelineFile(tmp_path / "deep" / "a.ogg.npz", ["bird0", "bird1"], hop_s=0.016)
-    file.add(frames[:3])
-    file.add(frames[3:])
-    assert list((tmp_path / "deep").iterdir()) == []  # nothing under a name before it is whole
-    file.close()
-    with np.load(tmp_path / "deep" / "a.ogg.npz", allow_pickle=False) as saved:
-        assert np.array_equal(saved["frames"], frames)
-        assert saved["species"].tolist() == ["bird0", "bird1"]
-        assert float(saved["hop_s"]) == 0.016
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.ogg.npz"]
+def through_json(state: dict) -> dict:
+    """As the file of an interrupted run gives it back."""
+    line = json.dumps(state, default=detections._array_to_json)
+    return json.loads(line, object_hook=detections._array_from_json)
 
 
 # An interrupted run -------------------------------------------------------------------------------------
@@ -192,9 +106,7 @@ def test_recordings_come_back_as_they_were(tmp_path, rng):
 
 def test_parts_of_a_recording_are_put_together(tmp_path, rng):
     scores = rng.random((2, 7, 3), np.float32)
-    whole = recording(
-        scores=scores, events=(Event(0.5, 1.25, 2, 0.75),), status="truncated", reason="cut", seconds=34.0
-    )
+    whole = recording(scores=scores, status="truncated", reason="cut", seconds=34.0)
     partial = PartialResults(tmp_path / "x.partial", {})
     partial.add(replace(whole, scores=scores[:, :6] * 0, starts_s=whole.starts_s[:6]), [1, 1])  # of an earlier file
     for first, last in ((0, 3), (3, 5)):
@@ -210,8 +122,34 @@ def test_parts_of_a_recording_are_put_together(tmp_path, rng):
     assert partial.holds("a.ogg", [2, 2])
     found = partial["a.ogg"]
     assert np.array_equal(found.scores, scores) and np.array_equal(found.starts_s, whole.starts_s)
-    assert (found.status, found.reason, found.seconds, found.events) == ("truncated", "cut", 34.0, whole.events)
+    assert (found.status, found.reason, found.seconds) == ("truncated", "cut", 34.0)
     partial.close()
+
+
+def test_the_last_part_has_the_state_to_the_bit_and_its_frames(tmp_path, rng):
+    arrays = {"f8": rng.standard_normal((3, 2)), "f4": np.array([np.nan, 1e-45], "f4"), "none": np.zeros((0, 5))}
+    arrays |= {"bool": np.array([True, False]), "i8": np.array([2**62, -1])}
+    partial = PartialResults(tmp_path / "x.partial", {})
+    frames = partial.frames_path("sub/a.ogg")
+    frames.parent.mkdir(parents=True)
+    frames.write_bytes(b"123456789, and more")
+    counted = {"n_bytes": 9, "crc32": 0xCBF43926}  # the check value of CRC-32
+    part = recording("sub/a.ogg", status="unfinished", events=(Event(2.5, 3.0, 1, 0.5), Event(0.5, 1.0, 0, 0.5)))
+    partial.add(part, [1, 1], 0, {"frames": None})
+    partial.add(part, [1, 1], 2, {"frames": counted, "arrays": arrays, "number": 7})
+    partial.close()
+    partial = PartialResults(tmp_path / "x.partial", {})
+    assert partial.state("sub/a.ogg", [1, 2]) is None and partial.state("b.ogg", [1, 1]) is None
+    state = partial.state("sub/a.ogg", [1, 1])
+    assert state["number"] == 7 and state["frames"] == counted
+    for name, array in arrays.items():
+        again = state["arrays"][name]
+        assert (again.dtype, again.shape, again.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    partial.add(recording("sub/a.ogg", events=(Event(0.0, 9.0, 2, 0.5),)), [1, 1], 4)
+    assert partial.state("sub/a.ogg", [1, 1]) is None and not frames.exists()
+    assert [event.start_s for event in partial["sub/a.ogg"].events] == [0.0, 0.5, 0.5, 2.5, 2.5]
+    partial.close(delete=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_line_cut_off_anywhere_costs_that_recording_alone(tmp_path):
@@ -236,11 +174,13 @@ def test_other_settings_start_anew_and_say_which(tmp_path, caplog):
     path = tmp_path / "x.partial"
     partial = PartialResults(path, {"model": "m", "stride_s": 5})
     partial.add(recording(), [1, 1])
+    partial.frames_path("sub/b.ogg").parent.mkdir(parents=True)
+    partial.frames_path("sub/b.ogg").write_bytes(b"frames")
     partial.close()
     with caplog.at_level(logging.WARNING):
         partial = PartialResults(path, {"model": "m", "stride_s": 2})
     assert "stride_s changed" in caplog.text and "model" not in caplog.text
-    assert not partial.holds("a.ogg", [1, 1])
+    assert not partial.holds("a.ogg", [1, 1]) and list(tmp_path.iterdir()) == [path]
     partial.close()
 
 

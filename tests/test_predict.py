@@ -21,6 +21,7 @@ import decoder_pool
 import detections
 import predict
 import scorers
+import timeline
 import train
 import windows
 from configs import Config, UserError
@@ -220,7 +221,7 @@ def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path
     samples = song(2.3)
     recordings = {"sub/s": write_wav(tmp_path / "s.wav", samples)}
     plan = predict.Plan(
-        stride_s=0.32, frames_dir=tmp_path / "frames", frame_species=(2, 0), events=detections.EventRule(0.5, 0.4)
+        stride_s=0.32, frames_dir=tmp_path / "frames", frame_species=(2, 0), events=timeline.EventRule(0.5, 0.4)
     )
     found = score(models, recordings, plan, tmp_path / "o")["sub/s"]
     n_frames = 1 + len(samples) // 128
@@ -232,7 +233,7 @@ def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path
     with np.load(tmp_path / "frames" / "sub" / "s.npz") as saved:
         np.testing.assert_allclose(saved["frames"], wanted[:, [2, 0]], atol=1e-6)
         assert saved["species"].tolist() == ["bird2", "NA"] and float(saved["hop_s"]) == 0.016
-    finder = detections.EventFinder(plan.events, 0.016, 3)
+    finder = timeline.EventFinder(plan.events, 0.016, 3)
     finder.add(wanted.astype(np.float32))
     events = finder.finish(2.3)
     assert [event.species for event in found.events] == [event.species for event in events] != []
@@ -320,7 +321,7 @@ def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatc
     plan = predict.Plan(stride_s=0.5, shifts_s=(0.125,))  # 18 windows of two clips
     unbroken = score(scorers.TorchModels([path], tiny()), recordings, plan, tmp_path / "whole")["s"]
     models = Breaking([path], tiny(num_workers=1))
-    for batches_left, wanted_images in ((5, 20), (0, 0), (10, 18)):  # after 20 clips, 9 windows are kept
+    for batches_left, wanted_images in ((5, 16), (0, 0), (10, 24)):  # after 16 clips, 6 windows are kept
         partial = detections.PartialResults(tmp_path / "partial", {})
         models.batches_left, models.n_images = batches_left, 0
         with contextlib.suppress(KeyboardInterrupt):
@@ -334,20 +335,132 @@ def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatc
     partial.close()
 
 
-def test_timelines_are_begun_anew(tmp_path, monkeypatch):
-    path, recordings = save_model(tmp_path / "m.pth", tiny()), {"s": write_wav(tmp_path / "s.wav", song(9.5))}
-    monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
-    plan = predict.Plan(frames_dir=tmp_path / "frames", events=detections.EventRule(0.5, 0.4))
-    models = Breaking([path], tiny(num_workers=1))
-    for batches_left, wanted_images in ((2, 8), (10, 10)):
-        partial = detections.PartialResults(tmp_path / "partial", {})
-        models.batches_left, models.n_images = batches_left, 0
-        with contextlib.suppress(KeyboardInterrupt):
-            predict.run(models, recordings, plan, partial)
-        assert models.n_images == wanted_images
+RULE = timeline.EventRule(0.56, 0.54)
+TIMELINES = {  # with clips in a window
+    "side by side": (windows.Plan(events=RULE), 1),
+    "overlapping": (windows.Plan(stride_s=0.6, events=RULE, frame_species=(2, 0)), 1),
+    "shifted": (windows.Plan(stride_s=0.8, shifts_s=(-0.9,), events=RULE), 2),
+    "with gaps": (windows.Plan(stride_s=1.1, events=RULE), 1),
+}
+
+
+def run_once(models, wav: Path, plan: windows.Plan, folder: Path) -> tuple | None:
+    """Go on with what is in the folder: events, scores and the bytes of the frames, or None if the run is stopped."""
+    partial = detections.PartialResults(folder / "partial", {})
+    try:
+        models.n_images = 0
+        predict.run(models, {"sub/s": wav}, replace(plan, frames_dir=folder / "frames"), partial)
+    except KeyboardInterrupt:
         partial.close()
+        return None
+    found = partial["sub/s"]
+    partial.close(delete=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["frames"]
+    return found.events, found.scores.tobytes(), (folder / "frames" / "sub" / "s.npz").read_bytes()
+
+
+@pytest.fixture
+def small_parts(tmp_path, monkeypatch) -> tuple[Breaking, Path]:
+    """Parts of 3 windows for 7.5 s of song, and a model in one thread, so that it is certain where it stops."""
+    monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
+    path = save_model(tmp_path / "m.pth", tiny())
+    return Breaking([path], tiny(num_workers=1)), write_wav(tmp_path / "s.wav", song(7.5))
+
+
+@pytest.mark.parametrize("kind", TIMELINES)
+def test_a_timeline_goes_on_to_the_byte(tmp_path, small_parts, kind):
+    """Stopped after any number of batches: in the first part, at its border, in the middle and before the end."""
+    models, wav = small_parts
+    plan, n_clips = TIMELINES[kind]
+    whole = run_once(models, wav, plan, tmp_path / "whole")
+    n_images, n_batches = models.n_images, 10**9 - models.batches_left
+    for n_scored in range(n_batches):
+        models.batches_left = n_scored
+        assert run_once(models, wav, plan, tmp_path / str(n_scored)) is None
+        n_kept = max(0, models.n_images - 1) // n_clips // 3 * 3  # a part is kept when the next one's first clip comes
+        models.batches_left = n_batches
+        assert run_once(models, wav, plan, tmp_path / str(n_scored)) == whole
+        assert models.n_images == n_images - n_kept * n_clips
+    stride_s, events = plan.stride_s or 1.0, whole[0]
+    assert n_kept >= 3 and any(event.end_s < n_kept * stride_s for event in events)
+    assert kind == "with gaps" or any(event.start_s < n_kept * stride_s < event.end_s for event in events)
+
+
+def test_a_run_killed_as_it_writes_goes_on(tmp_path, small_parts, monkeypatch):
+    """Frames and `.npz` are written and their line is not, or half of it: at each line of the partial results."""
+    models, wav = small_parts
+    plan, _ = TIMELINES["overlapping"]
+    whole = run_once(models, wav, plan, tmp_path / "whole")
+    write, n_lines = detections.PartialResults._write, 0
+
+    def torn(self, row):
+        nonlocal n_lines
+        n_lines += 1
+        if n_lines == lines_left:
+            self._file.write(json.dumps({"name": row.get("name"), "first": 0}).encode()[:-9])
+            self._file.flush()
+            raise KeyboardInterrupt
+        write(self, row)
+
+    for lines_left in range(2, 6):  # that of the settings is the first
+        monkeypatch.setattr(detections.PartialResults, "_write", torn)
+        n_lines = 0
+        assert run_once(models, wav, plan, tmp_path / str(lines_left)) is None
+        monkeypatch.setattr(detections.PartialResults, "_write", write)
+        assert run_once(models, wav, plan, tmp_path / str(lines_left)) == whole
+    n_lines, lines_left = 0, 6
+    monkeypatch.setattr(detections.PartialResults, "_write", torn)
+    assert run_once(models, wav, plan, tmp_path / "5") == whole and n_lines == 5  # or the last was not among them
+
+
+def damage_frames(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        changed = content[:99] + bytes([content[99] ^ 1]) + content[100:]
+        path.write_bytes({"short": content[:1000], "changed": changed, "longer": content + b"more"}[how])
+
+
+@pytest.mark.parametrize("how", ["gone", "short", "changed", "longer"])
+def test_a_recording_whose_frames_are_lost_begins_anew(tmp_path, small_parts, caplog, how):
+    models, wav = small_parts
+    plan, _ = TIMELINES["side by side"]
+    whole = run_once(models, wav, plan, tmp_path / "whole")
+    models.batches_left = 2
+    assert run_once(models, wav, plan, tmp_path / "again") is None
+    damage_frames(tmp_path / "again" / "partial.frames" / "sub" / "s", how)
+    models.batches_left = 10**9
+    assert run_once(models, wav, plan, tmp_path / "again") == whole
+    lost = how != "longer"
+    assert models.n_images == (8 if lost else 5)
+    assert ("the frames of sub/s are gone or changed since the interrupted run; it begins anew" in caplog.text) == lost
+
+
+def test_a_recording_that_decodes_less_far_than_before_ends_with_what_is_kept(tmp_path, small_parts):
+    models, wav = small_parts
+    models.batches_left = 2
+    plan = replace(TIMELINES["side by side"][0], frames_dir=tmp_path / "frames")
+    with contextlib.suppress(KeyboardInterrupt), detections.PartialResults(tmp_path / "p", {}) as partial:
+        predict.run(models, {"s": wav}, plan, partial)
+    source = predict.audio.Stream(wav, RATE)
+    source.fault = ("unreadable", "its decoder was stuck")
+    with detections.PartialResults(tmp_path / "p", {}) as partial:
+        tally = windows.Tally("s", models, plan, partial, detections.identity(wav))
+        assert tally.finish(source) == 3.0
+        found = partial["s"]
+    assert (found.status, found.seconds, found.scores.shape[1]) == ("truncated", 3.0, 3)
+    assert max(event.end_s for event in found.events) <= 3.0
     with np.load(tmp_path / "frames" / "s.npz") as saved:
-        assert saved["frames"].shape == (1 + 76_000 // 128, 3) and not np.isnan(saved["frames"]).any()
+        assert saved["frames"].shape == (1 + 3 * RATE // 128, 3) and not np.isnan(saved["frames"]).any()
+
+
+def test_a_batch_ends_where_a_run_may_go_on(small_parts):
+    models, wav = small_parts
+    items = list(windows.clips_of("s", wav, models, windows.Plan(stride_s=1.0, shifts_s=(0.25,))))
+    sizes = [sum(item.image is not None for item in batch) for batch in windows.batches(items * 2, 5)]
+    # 8 windows of 2 clips, in parts of 6, 6 and 4 clips; the last 4 share a batch with the first of the next recording
+    assert sizes == [5, 1, 5, 1, 5, 5, 5, 1, 4]
 
 
 def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
@@ -510,6 +623,43 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path):
     assert "keeps what is done" in said and "Traceback" not in said
     rows = [json.loads(row) for row in part.read_text().splitlines()[1:]]
     assert [row["name"] for row in rows][:2] == ["a.wav", "long.wav"]
+
+
+KILLED = """
+import os, signal, predict, timeline, windows
+windows.KEPT_WINDOWS, add = 3, timeline.TimelineFile.add
+def add_or_die(self, frames):
+    add(self, frames)
+    if self.state()["n_frames"] > 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+timeline.TimelineFile.add = add_or_die
+predict.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_inside_a_timeline(monkeypatch, tmp_path):
+    path = save_model(tmp_path / "m.pth", tiny())
+    write_wav(tmp_path / "sounds" / "long.wav", song(7.5))
+
+    def line(out: Path) -> list[str | Path]:
+        files = ["--output", out / "o.csv", "--frames", out / "frames", "--format", "long"]
+        return [path, tmp_path / "sounds", *files, "--events", "--stride", "0.5", "--device", "cpu", "--valid-bs", "4"]
+
+    command = [sys.executable, "-c", KILLED, *map(str, line(tmp_path / "killed"))]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    left = [found.relative_to(tmp_path / "killed").as_posix() for found in (tmp_path / "killed").rglob("*")]
+    assert sorted(left) == ["frames", "o.csv.partial", "o.csv.partial.frames", "o.csv.partial.frames/long.wav"]
+    monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
+    models = Breaking([path], tiny())
+    monkeypatch.setattr(predict, "open_models", lambda path, given: models)
+    assert call(monkeypatch, *line(tmp_path / "killed")) == 0 and models.n_images == 14 - 9
+    assert call(monkeypatch, *line(tmp_path / "whole")) == 0 and models.n_images == 14 - 9 + 14
+    for name in ("o.csv", "frames/long.wav.npz"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    left = [found.name for found in (tmp_path / "killed").iterdir()]
+    assert sorted(left) == ["frames", "o.bad_files.csv", "o.csv"]
 
 
 @pytest.mark.parametrize(("args", "message"), [

@@ -9,6 +9,7 @@ is left for the network of all of it is a bound on the share that end to end can
 --hours 24 measures instead, with a tiny network, the memory that such a recording and one of ten minutes take.
 """
 
+import contextlib
 import importlib.util
 import shutil
 import subprocess
@@ -116,8 +117,9 @@ def measure_speed(folder: Path, paths: dict[str, Path], options: Namespace) -> N
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for name, path in paths.items():
-        candidates, n_windows = make_candidates(folder, path)
-        runs = timing.alternate(candidates, options.repeats)
+        with contextlib.ExitStack() as stack:
+            candidates, n_windows = make_candidates(folder, path, stack)
+            runs = timing.alternate(candidates, options.repeats)
         for row in timing.summarise(runs, n_windows, "window", ours="end to end"):
             rows.append({"candidate": f"{name}: {row.pop('candidate')}"} | row)
         walls = {way: median(run.wall_s for run in some) for way, some in runs.items()}
@@ -134,7 +136,7 @@ def measure_speed(folder: Path, paths: dict[str, Path], options: Namespace) -> N
     timing.report("predict", rows, facts)
 
 
-def make_candidates(folder: Path, path: Path) -> tuple[dict[str, Callable[[], Any]], int]:
+def make_candidates(folder: Path, path: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Callable[[], Any]], int]:
     """Make what is timed of a model: functions by name, each over all windows, and the number of windows."""
     config = Config(device="cpu")
     models = open_models(path, config)
@@ -143,7 +145,7 @@ def make_candidates(folder: Path, path: Path) -> tuple[dict[str, Callable[[], An
     clips = decode(recordings, models.config)
     ready = [models.prepare(clip) for clip in clips]
     candidates: dict[str, Callable[[], Any]] = {
-        "end to end": EndToEnd(folder, models, recordings),
+        "end to end": stack.enter_context(EndToEnd(folder, models, recordings)),
         f"bare, {models.batch_size} clips on each core": bind(bare, models, ready, models.batch_size),
         f"bare, {LARGE_BATCH} clips on all cores": bind(bare, at_once, ready, LARGE_BATCH),
         "decoding": bind(decode, recordings, models.config),
@@ -158,6 +160,12 @@ class EndToEnd:
     def __init__(self, folder: Path, models: Models, recordings: dict[str, Path]) -> None:
         self.folder, self.models, self.recordings = folder, models, recordings
         self.make_ready()
+
+    def __enter__(self) -> "EndToEnd":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.decoders.__exit__()
 
     def make_ready(self) -> None:
         """Start the decoder of the next run."""

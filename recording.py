@@ -30,9 +30,11 @@ def prepare_recording(
     Raises:
         OSError: the target cannot be written. A source that cannot be read is a row instead.
     """
-    decoder = Decoder(source, sample_rate, max_seconds)
-    waveform = np.concatenate([NOTHING, *decoder])[: round(max_seconds * sample_rate)]  # (n,)
+    decoder, n_wanted = Decoder(source, sample_rate, max_seconds), round(max_seconds * sample_rate)
+    waveform = np.concatenate([NOTHING, *decoder])[:n_wanted]  # (n,)
     status, reason = decoder.fault
+    if status == "non_finite" and len(waveform) == n_wanted:  # behind what is kept
+        status = reason = ""
     row = UNREADABLE | {"native_rate": decoder.native_rate, "channels": decoder.channels, "reason": reason}
     if status in ("empty", "non_finite"):
         return row | {"status": status}

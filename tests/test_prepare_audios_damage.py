@@ -305,6 +305,18 @@ def test_odd_samples(tmp_path, waveform, expected):
     assert (tmp_path / "x.npy").exists() == (expected == "ok")
 
 
+@pytest.mark.parametrize(("at_s", "expected"), [(0.999, "non_finite"), (1.0, "ok"), (1.05, "ok"), (1.5, "ok")])
+@pytest.mark.parametrize("rate", [32_000, 16_000])
+def test_samples_behind_the_kept_part_need_not_be_finite(tmp_path, at_s, expected, rate):
+    waveform = song(2.0, rate).reshape(-1, 1).astype(np.float32)
+    waveform[round(at_s * rate)] = np.nan
+    encode(tmp_path / "x.wav", waveform, rate, subtype="FLOAT")
+    row = prepare_recording(tmp_path / "x.wav", tmp_path / "x.npy", **RECIPE | {"max_seconds": 1.0})
+    assert row["status"] == expected
+    assert row["reason"] == ("holds NaN or infinite samples from 0.999 s on" if expected == "non_finite" else "")
+    assert row["seconds"] == (1.0 if expected == "ok" else 0.0)
+
+
 def test_odd_files_are_rows_with_reasons(config, sound):
     folder = config.train_audio_dir / "a"
     (folder / "folder.ogg").mkdir(parents=True)

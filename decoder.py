@@ -66,7 +66,7 @@ class Decoder:
     def _open(self) -> Iterator[np.ndarray]:
         _forget()
         with open(self.path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            rate, self.native_rate = sound.samplerate, sound.samplerate
+            rate = self.native_rate = sound.samplerate
             self.channels, self.container = sound.channels, sound.format
             self.expected = 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames * self.sample_rate / rate
             native = self._native(file, sound)

@@ -52,17 +52,25 @@ class _Clock:
         self._seconds, self._silence, self._wound_up = seconds, silence, 0.0
 
     def __enter__(self) -> "_Clock":
-        faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._silence)  # starts a thread in C
-        self._wound_up = time.monotonic()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Give what comes next its time."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._silence)  # starts a thread in C
+        self._wound_up = time.monotonic()
+
+    def stop(self) -> None:
+        """Stand still until `start`."""
         faulthandler.cancel_dump_traceback_later()
 
     def begin_anew(self) -> None:
-        """Give what comes next its own time, or up to an eighth less."""
+        """Give what comes next its time, or up to an eighth less: a thread is not started for each block."""
         if time.monotonic() - self._wound_up > self._seconds / 8:
-            self.__enter__()
+            self.start()
 
 
 class _Asked:
@@ -88,22 +96,25 @@ class _Asked:
 
         The clock stands still while all of them wait to be taken.
         """
-        pieces, n_sent, n_freed, is_done = _pieces(decode(path, sample_rate)), 0, 0, False
-        while not is_done:
-            with _Clock(timeout_s * 8 / 7, self.silence) as clock:
-                while not is_done and n_sent < n_freed + N_SLOTS:
-                    if is_done := (piece := next(pieces, None)) is None:
-                        break
-                    self._slots[n_sent % N_SLOTS, : len(piece.samples)] = piece.samples
-                    self.answer([len(piece.samples), piece.expected, piece.fault])
-                    n_sent += 1
-                    clock.begin_anew()
-            if is_done:
-                self.answer("end")
-            while n_freed + (AT_ONCE if is_done else N_SLOTS) <= n_sent:
-                if not self._said.readline():
-                    raise BrokenPipeError
-                n_freed += AT_ONCE
+        n_sent = n_freed = 0
+        with _Clock(timeout_s * 8 / 7, self.silence) as clock:  # less an eighth of that, timeout_s
+            for piece in _pieces(decode(path, sample_rate)):
+                if n_sent == n_freed + N_SLOTS:
+                    clock.stop()
+                    n_freed += self._wait_for_slots()
+                    clock.start()
+                self._slots[n_sent % N_SLOTS, : len(piece.samples)] = piece.samples
+                self.answer([len(piece.samples), piece.expected, piece.fault])
+                n_sent += 1
+                clock.begin_anew()
+        self.answer("end")
+        while n_freed + AT_ONCE <= n_sent:
+            n_freed += self._wait_for_slots()
+
+    def _wait_for_slots(self) -> int:
+        if not self._said.readline():
+            raise BrokenPipeError
+        return AT_ONCE
 
 
 def _pieces(blocks: Iterator[Block]) -> Iterator[Block]:
@@ -220,6 +231,9 @@ class DecoderPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """End all processes, whatever they do."""
         with self._lock:
             self._is_closed = True

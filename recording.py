@@ -66,20 +66,25 @@ def trim_silence(waveform: np.ndarray, *, sample_rate: int, trim_db: float) -> n
 
 
 def save_npy(target: Path, waveform: np.ndarray, audio_dtype: str) -> str:
-    """Write (n,) float32 as such or as int16, `round(32767 x)` clipped; never half a file under its name.
+    """Write (n,) float32 `as_stored`; never half a file under its name.
 
     Returns:
         samples_crc32 of what was written.
     """
-    if audio_dtype == "int16":
-        waveform = np.clip(np.rint(waveform * np.float32(32767)), -32767, 32767).astype(np.int16)
+    waveform = np.ascontiguousarray(as_stored(waveform, audio_dtype))
     target.parent.mkdir(parents=True, exist_ok=True)
-    waveform = np.ascontiguousarray(waveform)
     part = part_path(target, os.getpid())
     with open(part, "wb") as file:
         np.save(file, waveform, allow_pickle=False)
     os.replace(part, target)
     return samples_crc32(waveform)
+
+
+def as_stored(waveform: np.ndarray, audio_dtype: str) -> np.ndarray:
+    """Give (n,) float32 as it is, or for "int16" as such, `round(32767 x)` clipped."""
+    if audio_dtype != "int16":
+        return waveform
+    return np.clip(np.rint(waveform * np.float32(32767)), -32767, 32767).astype(np.int16)
 
 
 def part_path(target: Path, pid: int) -> Path:

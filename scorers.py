@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from configs import Config, UserError, available_cpus
 from detections import identity
+from recording import as_stored
 from transforms import crop_or_pad, mono_to_color
 
 logger = logging.getLogger("birdclef.scorers")
@@ -85,7 +86,7 @@ class TorchModels:
 
     def prepare(self, clip: np.ndarray) -> np.ndarray:
         """Make a clip (n,) float32, n from 1 to n_samples, an image (n_frames, n_mels), one of three equal channels."""
-        return mono_to_color(self._clip_image(as_prepared(clip, self.config), self.config).T)[0]
+        return mono_to_color(self._clip_image(as_stored(clip, self.config.audio_dtype), self.config).T)[0]
 
     def score(self, images: Sequence[np.ndarray], *, frames: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Score a batch.
@@ -155,7 +156,7 @@ class ExportedModel:
 
     def prepare(self, clip: np.ndarray) -> np.ndarray:
         """Make a clip (n,) float32, n from 1 to n_samples, a waveform (n_samples,)."""
-        return crop_or_pad(as_prepared(clip, self.config), self.config.n_samples)
+        return crop_or_pad(as_stored(clip, self.config.audio_dtype), self.config.n_samples)
 
     def score(
         self, waveforms: Sequence[np.ndarray], *, frames: bool
@@ -165,13 +166,6 @@ class ExportedModel:
         if not np.isfinite(clipwise).all():
             raise UserError("scores are not finite; export the model again")
         return clipwise[None], framewise.max(axis=1)[None], framewise[None] if frames else None
-
-
-def as_prepared(clip: np.ndarray, config: Config) -> np.ndarray:
-    """Round a clip (n,) float32 to int16 as prepare_audios.py does, if that is what training read."""
-    if config.audio_dtype != "int16":
-        return clip
-    return np.clip(np.rint(clip * np.float32(32767)), -32767, 32767).astype(np.int16)
 
 
 def share_out(config: Config, *, on_cpu: bool) -> tuple[int, int]:

@@ -165,7 +165,7 @@ class EndToEnd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.decoders.__exit__()
+        self.decoders.close()
 
     def make_ready(self) -> None:
         """Start the decoder of the next run."""

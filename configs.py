@@ -23,7 +23,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +39,13 @@ Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 SchedulerValue = int | float | str | list[int]
 
-PATHS_UNDER_ROOT = ("train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path", "models_dir")
+PATHS_UNDER_ROOT = (
+    "train_audio_dir",
+    "metadata_path",
+    "train_np_dir",
+    "train_dataframe_path",
+    "models_dir",
+)
 
 # The parameters of every scheduler with their defaults, by torch's names; scheduler.py builds them.
 SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
@@ -48,7 +61,9 @@ SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
 }
 
 SHOWN_MISTAKES = 5  # in one message
-HOW_SETTINGS_ARE_GIVEN = "Settings come from configs.py, then from --config FILE.yaml, then from these flags."
+HOW_SETTINGS_ARE_GIVEN = (
+    "Settings come from configs.py, then from --config FILE.yaml, then from these flags."
+)
 
 DEPENDENCIES = [
     "numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "scipy",
@@ -67,7 +82,9 @@ def available_cpus() -> int:
 
 @dataclass(
     kw_only=True,
-    config=ConfigDict(extra="forbid", validate_default=True, validate_assignment=True, allow_inf_nan=False),
+    config=ConfigDict(
+        extra="forbid", validate_default=True, validate_assignment=True, allow_inf_nan=False
+    ),
 )
 class Config:
     """Settings of every stage. Construction and assignment are checked; nothing is read from disk.
@@ -80,11 +97,17 @@ class Config:
     exp_id: NotNegative = 47  # number of the experiment: results go to models/Exp_<exp_id>
     seed: NotNegative = 8  # every random draw follows from it
     debug: bool = False  # a small subset of the recordings, two epochs, and DEBUG logs
-    device: str = "auto"  # auto takes CUDA, else Apple's MPS, else the CPU; or cpu, cuda, cuda:1, mps
+    device: str = (
+        "auto"  # auto takes CUDA, else Apple's MPS, else the CPU; or cpu, cuda, cuda:1, mps
+    )
     deterministic: bool = False  # CUDA too repeats itself, as far as torch can make it; slower
     verify: bool = False  # read every prepared recording in full before training
-    profile: bool = False  # log where each epoch's time went; slows a GPU, which is waited for after each part
-    num_workers: NotNegative = Field(default_factory=lambda: min(8, available_cpus()))  # processes that load data
+    profile: bool = (
+        False  # log where each epoch's time went; slows a GPU, which is waited for after each part
+    )
+    num_workers: NotNegative = Field(
+        default_factory=lambda: min(8, available_cpus())
+    )  # processes that load data
 
     # Paths: a relative one lies under root
     root: Path = Path(".")  # folder of the data and the results
@@ -98,14 +121,22 @@ class Config:
     # Recordings
     sample_rate: Count = 32_000  # Hz, of the prepared recordings
     max_seconds: Positive = 30.0  # seconds kept from the start of each recording
-    audio_dtype: Literal["float32", "int16"] = "float32"  # of the prepared files; int16 takes half the disk
-    trim_db: Positive | None = None  # drop silence at both ends, this many dB below the peak; None keeps it
+    audio_dtype: Literal["float32", "int16"] = (
+        "float32"  # of the prepared files; int16 takes half the disk
+    )
+    trim_db: Positive | None = (
+        None  # drop silence at both ends, this many dB below the peak; None keeps it
+    )
     file_timeout_s: Positive = 120.0  # seconds one file may take to prepare
-    max_bad_fraction: Probability = 0.05  # share of bad recordings (all but ok and skipped) that is put up with
+    max_bad_fraction: Probability = (
+        0.05  # share of bad recordings (all but ok and skipped) that is put up with
+    )
 
     # Folds
     n_folds: Annotated[int, Field(ge=2)] = 5  # parts of the cross-validation
-    folds: list[NotNegative] = Field(default_factory=lambda: [0, 1, 2, 3, 4])  # the folds train.py trains
+    folds: list[NotNegative] = Field(
+        default_factory=lambda: [0, 1, 2, 3, 4]
+    )  # the folds train.py trains
     fold_group: str | None = None  # a metadata column, author say, whose values never cross folds
     rare_birds: list[str] = Field(
         default_factory=lambda: ["brcwea1", "lotcor1", "whhsaw1"]
@@ -135,7 +166,9 @@ class Config:
     volume_db: tuple[float, float] = (-10.0, 10.0)  # dB, range of both gains
 
     # Augmentation of the image
-    frontend: Literal["cpu", "device"] = "cpu"  # what makes training images: the loader's processes, or the device
+    frontend: Literal["cpu", "device"] = (
+        "cpu"  # what makes training images: the loader's processes, or the device
+    )
     max_mixed_birds: Count = 3  # recordings summed into one training image at most
     p_stop_mixing: Probability = 0.3  # chance to stop after each of them
     p_white_noise_image: Probability = 0.9  # noise over the whole image
@@ -156,12 +189,17 @@ class Config:
     loss_name: Literal["bce", "bce_focal", "bce_focal_2way"] = "bce_focal_2way"  # on logits
     focal_alpha: Probability = 0.25  # weight of the positives
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0  # how much easy examples count less
-    loss_weights: tuple[float, float] = (1.0, 1.0)  # of the clipwise and the framewise part of the 2-way loss
+    loss_weights: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # of the clipwise and the framewise part of the 2-way loss
 
     # Model
     base_model_name: str = "tf_efficientnet_b0.ns_jft_in1k"  # any timm backbone with feature maps
     pretrained: bool = True  # start from ImageNet weights
-    pretrained_path: Path | None = None  # a file with the backbone's weights, where there is no network
+    pretrained_path: Path | None = (
+        None  # a file with the backbone's weights, where there is no network
+    )
     pretrained_checkpoint: Path | None = None  # a TimmSED checkpoint whose encoder is taken over
     dropout: Probability = 0.0  # before and after the head's fully connected layer
 
@@ -173,19 +211,31 @@ class Config:
     valid_bs: Count = 32  # clips in a validation batch
     accumulation_steps: Count = 1  # batches summed into one optimizer step
     grad_clip: Positive | None = None  # largest gradient norm; None does not clip
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # average the weights and score the average
-    max_bad_steps: Count = 20  # steps in a row without a finite loss and gradient before the run stops
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # average the weights and score the average
+    )
+    max_bad_steps: Count = (
+        20  # steps in a row without a finite loss and gradient before the run stops
+    )
     early_stopping: Count | None = None  # epochs without a better validation loss before stopping
     scheduler_name: str = "reduce_lr_on_plateau"  # see SCHEDULER_PARAMS for the names
-    scheduler_params: dict[str, SchedulerValue] = Field(default_factory=dict)  # of the scheduler of that name
+    scheduler_params: dict[str, SchedulerValue] = Field(
+        default_factory=dict
+    )  # of the scheduler of that name
     amp: bool = True  # mixed precision
-    amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"  # auto: float16 on CUDA, plain float32 elsewhere
+    amp_dtype: Literal["auto", "float16", "bfloat16"] = (
+        "auto"  # auto: float16 on CUDA, plain float32 elsewhere
+    )
     channels_last: bool = True  # memory format; mostly faster, on the CPU too
-    compile_model: bool = False  # torch.compile, for whole training batches; the first step takes minutes once
+    compile_model: bool = (
+        False  # torch.compile, for whole training batches; the first step takes minutes once
+    )
 
     # Checkpoints
     resume: bool = True  # go on where a stopped run of this experiment ended
-    checkpoint_every_steps: NotNegative = 0  # optimizer steps between checkpoints within an epoch; 0: only at its end
+    checkpoint_every_steps: NotNegative = (
+        0  # optimizer steps between checkpoints within an epoch; 0: only at its end
+    )
     checkpoint_every_minutes: Annotated[float, Field(ge=0)] = 0.0  # the same by the clock
     keep_checkpoints: Count = 3  # best checkpoints kept in a fold's folder
 
@@ -198,7 +248,10 @@ class Config:
                 self.__dict__[name] = base / self.__dict__[name]
         if self.scheduler_params in SCHEDULER_PARAMS.values():  # nothing of the user's own
             self.__dict__["scheduler_params"] = {}
-        self.__dict__["scheduler_params"] = {**SCHEDULER_PARAMS[self.scheduler_name], **self.scheduler_params}
+        self.__dict__["scheduler_params"] = {
+            **SCHEDULER_PARAMS[self.scheduler_name],
+            **self.scheduler_params,
+        }
         return self
 
     @field_validator("scheduler_name")
@@ -211,7 +264,9 @@ class Config:
     def _below_nyquist(cls, value: float, info: ValidationInfo) -> float:
         now = {**info.data, str(info.field_name): value}  # without those that are no numbers
         if now.keys() >= {"fmax", "sample_rate"} and now["fmax"] > now["sample_rate"] / 2:
-            raise ValueError(f"fmax={now['fmax']:g} Hz is above half the sample_rate, {now['sample_rate'] / 2:g} Hz")
+            raise ValueError(
+                f"fmax={now['fmax']:g} Hz is above half the sample_rate, {now['sample_rate'] / 2:g} Hz"
+            )
         if now.keys() >= {"fmin", "fmax"} and now["fmin"] >= now["fmax"]:
             raise ValueError(f"fmin={now['fmin']:g} Hz is not below fmax={now['fmax']:g} Hz")
         return value
@@ -271,10 +326,12 @@ def choose(name: str, known: Any, *, what: str) -> str:
         return name
     close = difflib.get_close_matches(str(name), list(map(str, known)), n=3)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    raise UserError(f"unknown {what} {name!r}{hint}; choose from {', '.join(sorted(map(str, known)))}")
+    raise UserError(
+        f"unknown {what} {name!r}{hint}; choose from {', '.join(sorted(map(str, known)))}"
+    )
 
 
-# Reading the settings ------------------------------------------------------------------------------------
+# Reading the settings -----------------------------------------------------------------------------
 
 
 def load_config(args: Sequence[str] | None = None, *, description: str = "") -> Config:
@@ -292,14 +349,18 @@ def load_config(args: Sequence[str] | None = None, *, description: str = "") -> 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")
     early.add_argument("--root", default=argparse.SUPPRESS)
-    early.add_argument("--scheduler-name", "--scheduler_name", dest="scheduler_name", default=argparse.SUPPRESS)
+    early.add_argument(
+        "--scheduler-name", "--scheduler_name", dest="scheduler_name", default=argparse.SUPPRESS
+    )
     args = sys.argv[1:] if args is None else list(args)
     if missing := [flag for flag in ("--config", "--root") if args and args[-1] == flag]:
         raise UserError(f"{missing[0]} needs a value")
     first, rest = early.parse_known_args(args)
     settings = read_yaml(Path(first.config)) if first.config else {}
     chosen = {key: value for key, value in vars(first).items() if key != "config"}
-    if chosen.get("scheduler_name", settings.get("scheduler_name")) != settings.get("scheduler_name"):
+    if chosen.get("scheduler_name", settings.get("scheduler_name")) != settings.get(
+        "scheduler_name"
+    ):
         settings.pop("scheduler_params", None)  # they belong to the scheduler that is not used
     try:
         defaults = Config(**settings | chosen)
@@ -314,11 +375,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few unfold into gigabytes
+        if any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)
+        ):  # a few unfold into gigabytes
             raise yaml.YAMLError("an alias (*name) stands for its value; write that out")
         settings = yaml.safe_load(text)
-        repr(settings)  # a message may show any of it, and Python prints no integer of more than 4300 digits
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
+        repr(
+            settings
+        )  # a message may show any of it, and Python prints no integer of more than 4300 digits
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: a date that cannot be, say
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if settings is None:
         return {}
@@ -335,7 +405,12 @@ def _parse_flags(args: Sequence[str], defaults: Config, description: str) -> Con
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Config, args=args, default=defaults, description=f"{description}\n{HOW_SETTINGS_ARE_GIVEN}")
+            return tyro.cli(
+                Config,
+                args=args,
+                default=defaults,
+                description=f"{description}\n{HOW_SETTINGS_ARE_GIVEN}",
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -353,28 +428,44 @@ def _describe(error: ValidationError, source: str) -> str:
         name = ".".join(map(str, item["loc"])) or "settings"
         if item["type"] == "unexpected_keyword_argument":
             close = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(known)}"
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"the fields are {', '.join(known)}"
+            )
             lines.append(f"{name}: no such field; {hint}")
         else:
-            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')} (got {repr(item['input'])[:80]})")
+            lines.append(
+                f"{name}: {item['msg'].removeprefix('Value error, ')} (got {repr(item['input'])[:80]})"
+            )
     more = f"; and {len(found) - SHOWN_MISTAKES} more" if len(found) > SHOWN_MISTAKES else ""
     return f"{source}: " + "; ".join(lines) + more
 
 
 def _unbox(text: str) -> str:
     """Put the words of tyro's framed error message on one line, with our own guess at a mistyped flag."""
-    lines = [line.strip("│| \t") for line in text.splitlines() if not line.startswith(("╭", "╰", "+", "-"))]
+    lines = [
+        line.strip("│| \t")
+        for line in text.splitlines()
+        if not line.startswith(("╭", "╰", "+", "-"))
+    ]
     words = " ".join("; see" if set(line) <= {"─", "-"} else line for line in lines if line)
-    words = re.sub(r"^[A-Z][\w ]+ ; see ", "", words)  # the title, which stands apart where the frame is ASCII
+    words = re.sub(
+        r"^[A-Z][\w ]+ ; see ", "", words
+    )  # the title, which stands apart where the frame is ASCII
     if unknown := re.match(r"Unrecognized options: (--[^\s,]+)", words):
         flags = ["--" + field.name.replace("_", "-") for field in fields(Config)]
         close = difflib.get_close_matches(unknown[1].replace("_", "-"), flags, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the settings"
         return f"there is no setting {unknown[1]}; {hint}"
-    return re.sub(r" ; see (Argument helptext: .*? ; see )?For full helptext.*", "; --help lists the settings", words)
+    return re.sub(
+        r" ; see (Argument helptext: .*? ; see )?For full helptext.*",
+        "; --help lists the settings",
+        words,
+    )
 
 
-# Running a script ----------------------------------------------------------------------------------------
+# Running a script ---------------------------------------------------------------------------------
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
@@ -387,11 +478,15 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    _stop(message)  # the error is gone by now, and with it the frames that hold loaders and their workers
+    _stop(
+        message
+    )  # the error is gone by now, and with it the frames that hold loaders and their workers
 
 
 def _stop(message: str) -> NoReturn:
-    last_line = message.strip().splitlines()[-1]  # an error from a loader's worker carries its traceback above it
+    last_line = message.strip().splitlines()[
+        -1
+    ]  # an error from a loader's worker carries its traceback above it
     print(f"error: {last_line.removeprefix('configs.UserError: ')}", file=sys.stderr)
     sys.exit(2)
 
@@ -419,7 +514,9 @@ def configure_logger(config: Config) -> logging.Logger:
     if console is None:
         console = logging.StreamHandler()
         console.is_console = True
-        console.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        console.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        )
         logger.addHandler(console)
     console.stream = sys.stderr  # that of an earlier call may be closed
     return logger
@@ -442,7 +539,15 @@ def versions() -> dict[str, str]:
     for name in DEPENDENCIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).resolve().parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         answer = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
         found["git_commit"] = answer.stdout.strip() or "not a git checkout"

@@ -1,6 +1,7 @@
 """From a row of train.csv to an augmented log-mel image and its targets.
 
-`python dataset.py --show 6` draws what the model sees: a sheet of training images with their targets.
+`python dataset.py --show 6` draws what the model sees: a sheet of training images with their
+targets.
 """
 
 import argparse
@@ -19,11 +20,11 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-import recipe
 import transforms
+from audio.mel import mel_settings
 from configs import Config, UserError, configure_logger, load_config, run_main
-from mel import mel_settings
-from noise import PinkNoiseImages
+from images import recipe
+from images.noise import PinkNoiseImages
 
 logger = logging.getLogger("birdclef.dataset")
 
@@ -35,7 +36,7 @@ SMOOTH_TARGETS = (0.0025, 0.3, 0.995)
 HARD_TARGETS = (0.0, 0.3, 1.0)
 
 
-# The table ----------------------------------------------------------------------------------------------
+# The table ----------------------------------------------------------------------------------------
 
 
 def read_train_table(path: Path) -> pd.DataFrame:
@@ -45,14 +46,24 @@ def read_train_table(path: Path) -> pd.DataFrame:
         UserError: no such file, or no CSV.
     """
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, low_memory=False)
+        return pd.read_csv(
+            path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, low_memory=False
+        )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run split_data.py first") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from None
 
 
-TEXT_COLUMNS = ("primary_label", "secondary_labels", "labels", "filename", "filepath", "author", "type")
+TEXT_COLUMNS = (
+    "primary_label",
+    "secondary_labels",
+    "labels",
+    "filename",
+    "filepath",
+    "author",
+    "type",
+)
 NEEDED_COLUMNS = ("primary_label", "labels", "filepath", "kfold")
 
 
@@ -115,16 +126,19 @@ def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
         )
 
 
-# As numpy writes the header of one channel: version 1.0, type, samples, and spaces to a multiple of 64 bytes.
+# As numpy writes the header of one channel: version 1.0, type, samples, and spaces to a multiple of
+# 64 bytes.
 NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|<i2)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.DOTALL
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|<i2)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n",
+    re.DOTALL,
 )
 
 
 def open_recording(path: Path | bytes) -> np.ndarray:
     """Map a prepared recording into memory: (n,) float32 or int16, n >= 1, read-only.
 
-    As np.load does with mmap_mode="r", without its time, most of which goes into reading the header as Python.
+    As np.load does with mmap_mode="r", without its time, most of which goes into reading the header
+    as Python.
 
     Raises:
         OSError: it is missing or cannot be read.
@@ -141,11 +155,13 @@ def open_recording(path: Path | bytes) -> np.ndarray:
     return recording
 
 
-def split_fold(df: pd.DataFrame, fold: int, rare_birds: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_fold(
+    df: pd.DataFrame, fold: int, rare_birds: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide the table into the training and the validation part of a fold.
 
-    Rare birds, and every species whose recordings would all be held back, stay in the training part: a
-    species that was never seen cannot be scored.
+    Rare birds, and every species whose recordings would all be held back, stay in the training
+    part: a species that was never seen cannot be scored.
 
     Returns:
         Copies of the rows (training, validation), in the order of df.
@@ -175,24 +191,27 @@ def shrink(df: pd.DataFrame, fold: int, config: Config) -> tuple[pd.DataFrame, C
     return small, replace(config, epochs=min(2, config.epochs))
 
 
-# The data set -------------------------------------------------------------------------------------------
+# The data set -------------------------------------------------------------------------------------
 
 
 class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips of prepared recordings as images with targets.
 
-    An item is the same for any number of workers, on any of them and after a resume: each random draw comes
-    from a generator seeded with (seed, epoch, index). The data set itself holds three arrays and no Python
-    object a row, so workers share its memory.
+    An item is the same for any number of workers, on any of them and after a resume: each random
+    draw comes from a generator seeded with (seed, epoch, index). The data set itself holds three
+    arrays and no Python object a row, so workers share its memory.
 
     Args:
         df: rows of train.csv (filepath, primary_label, labels); it is not changed.
         config: paths, clip, log-mel and augmentation settings.
-        mode: "train" crops at random, mixes and augments; "valid" takes the first `period` seconds as they are.
+        mode: "train" crops at random, mixes and augments; "valid" takes the first `period` seconds
+            as they are.
         class_names: species in the order of the target columns; None takes those of df, sorted.
     """
 
-    def __init__(self, df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str] | None = None
+    ) -> None:
         if mode not in ("train", "valid"):
             raise ValueError(f"unknown mode {mode!r}; choose train or valid")
         if len(df) == 0:
@@ -202,10 +221,14 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self.class_names = list(class_names) if class_names is not None else load_class_names(df)
         self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n,) bytes
         self._folder = os.fsencode(config.train_np_dir)
-        self._primary, self._background, self._background_start = _encode_labels(df, self.class_names)
+        self._primary, self._background, self._background_start = _encode_labels(
+            df, self.class_names
+        )
         self._augment_waveform = transforms.build_waveform_augmentation(config)
         self._mel = mel_settings(config)
-        self.pink = PinkNoiseImages(config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel)
+        self.pink = PinkNoiseImages(
+            config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel
+        )
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -217,10 +240,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             key: (epoch, index), as EpochSampler hands them out; an index alone means epoch 0.
 
         Returns:
-            `image` (3, n_frames, n_mels) float32 in [0, 1], three views of one plane, and `targets` (n_classes,)
-            float32. With `frontend="device"` a training item has what DeviceFrontend makes the image from instead:
-            `waveforms` (n_birds, n_samples) float32 or int16, `bird_draws` (n_birds, 2), `draws` (12,), and, where
-            p_masks is not 0, `masks` (n_mels, n_frames) bool.
+            `image` (3, n_frames, n_mels) float32 in [0, 1], three views of one plane, and `targets`
+            (n_classes,) float32. With `frontend="device"` a training item has what DeviceFrontend
+            makes the image from instead: `waveforms` (n_birds, n_samples) float32 or int16,
+            `bird_draws` (n_birds, 2), `draws` (12,), and, where p_masks is not 0, `masks` (n_mels,
+            n_frames) bool.
         """
         rng = self._rng(key)
         birds = self.birds_of(key, rng)
@@ -274,7 +298,9 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         return np.random.default_rng((self.config.seed, epoch, index))
 
-    def _draw_ingredients(self, birds: Sequence[int], rng: np.random.Generator) -> recipe.Ingredients:
+    def _draw_ingredients(
+        self, birds: Sequence[int], rng: np.random.Generator
+    ) -> recipe.Ingredients:
         """Take all draws of a training image, in one order whatever makes it."""
         config = self.config
         waveforms = [self._waveform(bird, rng) for bird in birds]
@@ -283,13 +309,22 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         mask = None
         if config.p_masks:
             shape = (config.n_mels, config.n_frames)
-            mask = transforms.draw_rectangles(shape, rng) if rng.random() < config.p_masks else np.zeros(shape, bool)
+            mask = (
+                transforms.draw_rectangles(shape, rng)
+                if rng.random() < config.p_masks
+                else np.zeros(shape, bool)
+            )
         return recipe.Ingredients(waveforms, bird_draws, draws, mask)
 
     def _training_image(self, ingredients: recipe.Ingredients) -> np.ndarray:
         """Mix the birds' mel powers and go through the recipe's steps: (n_mels, n_frames)."""
-        powers = [transforms.mel_power(one, **self._mel, dtype=np.float32) for one in ingredients.waveforms]
-        image = recipe.to_unit_image(recipe.mix_birds(powers, ingredients.bird_draws), self.config.top_db)
+        powers = [
+            transforms.mel_power(one, **self._mel, dtype=np.float32)
+            for one in ingredients.waveforms
+        ]
+        image = recipe.to_unit_image(
+            recipe.mix_birds(powers, ingredients.bird_draws), self.config.top_db
+        )
         image = recipe.apply_steps(image, ingredients.draws, self.pink)
         if ingredients.mask is not None:
             image[ingredients.mask] = image.min()
@@ -307,7 +342,9 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         waveform = transforms.normalize_peak(transforms.to_float32(clip))
         if augment is not None:
             stretched = augment(waveform, rng)
-            waveform = transforms.normalize_peak(transforms.crop_or_pad(stretched, config.n_samples))
+            waveform = transforms.normalize_peak(
+                transforms.crop_or_pad(stretched, config.n_samples)
+            )
         return waveform
 
     def _open(self, bird: int) -> np.ndarray:
@@ -323,24 +360,32 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             ) from None
 
 
-def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _encode_labels(
+    df: pd.DataFrame, class_names: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn labels into class numbers.
 
     Returns:
-        primary (n,) int32; background numbers of all rows one after the other, int32; and where each row's
-        begin, (n + 1,) int64.
+        primary (n,) int32; background numbers of all rows one after the other, int32; and where
+        each row's begin, (n + 1,) int64.
     """
     number = {name: position for position, name in enumerate(class_names)}
     unknown_primary = sorted(set(df["primary_label"].astype(str)) - number.keys())
     if unknown_primary:
-        raise UserError(f"primary_label {', '.join(unknown_primary[:5])} is not among the {len(class_names)} classes")
+        raise UserError(
+            f"primary_label {', '.join(unknown_primary[:5])} is not among the {len(class_names)} classes"
+        )
     primary = df["primary_label"].astype(str).map(number).to_numpy(np.int32)
-    exploded = df["labels"].fillna("").astype(str).str.split().reset_index(drop=True).explode().dropna()
+    exploded = (
+        df["labels"].fillna("").astype(str).str.split().reset_index(drop=True).explode().dropna()
+    )
     codes = exploded.map(number)
     outside = exploded[codes.isna()]
     if len(outside):
         logger.info(
-            "%d background labels of %d species outside the classes are ignored", len(outside), outside.nunique()
+            "%d background labels of %d species outside the classes are ignored",
+            len(outside),
+            outside.nunique(),
         )
     known = codes.dropna().astype(np.int32)
     known = known[known.to_numpy() != primary[known.index.to_numpy()]]
@@ -348,7 +393,7 @@ def _encode_labels(df: pd.DataFrame, class_names: list[str]) -> tuple[np.ndarray
     return primary, known.to_numpy(), starts.astype(np.int64)
 
 
-# What the model sees ------------------------------------------------------------------------------------
+# What the model sees ------------------------------------------------------------------------------
 
 
 def draw_contact_sheet(dataset: WaveformDataset, n_images: int, save_path: Path) -> Path:
@@ -362,8 +407,12 @@ def draw_contact_sheet(dataset: WaveformDataset, n_images: int, save_path: Path)
         item = dataset[1, position * len(dataset) // n_images]
         axes = figure.add_subplot(rows, columns, position + 1, xlabel="seconds", ylabel="mel band")
         extent = (0.0, config.period, 0, config.n_mels)
-        axes.imshow(item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", extent=extent)
-        axes.set_title(_describe_targets(item["targets"].numpy(), dataset.class_names), fontsize=8, loc="left")
+        axes.imshow(
+            item["image"][0].numpy().T, origin="lower", aspect="auto", cmap="magma", extent=extent
+        )
+        axes.set_title(
+            _describe_targets(item["targets"].numpy(), dataset.class_names), fontsize=8, loc="left"
+        )
     figure.savefig(save_path, dpi=120)
     return save_path
 
@@ -381,12 +430,15 @@ def main() -> int:
     own.add_argument("--save", type=Path, default=Path("training_images.png"))
     flags, rest = own.parse_known_args()
     config = load_config(
-        rest, description="Draw what the model sees: --show N images of --mode train or valid, into --save FILE.png."
+        rest,
+        description="Draw what the model sees: --show N images of --mode train or valid, into --save FILE.png.",
     )
     configure_logger(config)
     if flags.show < 1:
         raise UserError(f"--show {flags.show}: at least one image")
-    df = check_table(read_train_table(config.train_dataframe_path), str(config.train_dataframe_path))
+    df = check_table(
+        read_train_table(config.train_dataframe_path), str(config.train_dataframe_path)
+    )
     check_prepared(df, config.train_np_dir)
     saved = draw_contact_sheet(WaveformDataset(df, config, flags.mode), flags.show, flags.save)
     print(f"wrote {saved}: {flags.show} images as the model sees them in {flags.mode} mode")

@@ -3,9 +3,10 @@
     python export.py models/Exp_47/fold_0 --to onnx --output birds.onnx
     python export.py models/Exp_47 --ensemble --precision int8
 
-Log-mel, image and network are one graph. Before it is put in place, the file is run and compared with what
-validation gives for the same clips. Read from the top: `draft` writes the graph of waveform_model.py, `compare`
-runs it, `judge` lets it pass, `model_card` describes it; `run` does all of that in order.
+Log-mel, image and network are one graph. Before it is put in place, the file is run and compared
+with what validation gives for the same clips. Read from the top: `draft` writes the graph of
+waveform_model.py, `compare` runs it, `judge` lets it pass, `model_card` describes it; `run` does
+all of that in order.
 """
 
 import argparse
@@ -23,7 +24,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from configs import PATHS_UNDER_ROOT, Config, UserError, configure_logger, load_config, run_main, versions
+from configs import (
+    PATHS_UNDER_ROOT,
+    Config,
+    UserError,
+    configure_logger,
+    load_config,
+    run_main,
+    versions,
+)
 
 PRECISIONS = ("float32", "float16", "int8")
 BACKENDS = {"onnx": ".onnx", "openvino": ".xml"}
@@ -44,18 +53,35 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("model", type=Path, help="a fold's folder, a checkpoint, or with --ensemble an experiment's folder")
+    add(
+        "model",
+        type=Path,
+        help="a fold's folder, a checkpoint, or with --ensemble an experiment's folder",
+    )
     add("--to", choices=list(BACKENDS), default="onnx", help="what reads the file (default: onnx)")
     add("--output", type=Path, metavar="FILE", help="default: named after the model, beside it")
-    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the encoder (default: float32)")
-    add("--ensemble", action="store_true", help="all folds of the experiment in one graph, their mean")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the encoder (default: float32)",
+    )
+    add(
+        "--ensemble",
+        action="store_true",
+        help="all folds of the experiment in one graph, their mean",
+    )
     add("--clips", type=int, default=256, help="validation clips compared at most (default: 256)")
-    add("--limit", type=float, help="largest difference of a score let pass (default: by precision)")
+    add(
+        "--limit", type=float, help="largest difference of a score let pass (default: by precision)"
+    )
     add("--licence", default="not stated", metavar="TEXT", help="of the model, for the model card")
     flags, rest = parser.parse_known_args(args)
     if flags.clips < 1 or (flags.limit is not None and not flags.limit >= 0):
         raise UserError("--clips must be at least 1, --limit at least 0")
-    if flags.to == "openvino" and flags.precision == "int8":  # its reading of such a file moved scores by up to 0.98
+    if (
+        flags.to == "openvino" and flags.precision == "int8"
+    ):  # its reading of such a file moved scores by up to 0.98
         raise UserError("--precision int8 is for --to onnx alone")
     return flags, load_config(rest)
 
@@ -69,29 +95,38 @@ import torch  # noqa: E402
 
 import checkpoint as ckpt  # noqa: E402
 import dataset as data  # noqa: E402
-from folder import write_atomically  # noqa: E402
+from inference.scorers import EXPORT_FORMAT, Session, TorchModels, find_checkpoints, open_exported  # noqa: E402
+from inference.waveform_model import WaveformModel  # noqa: E402
 from metrics import describe_scores, padded_cmap, padded_cmap_floor  # noqa: E402
-from scorers import EXPORT_FORMAT, Session, TorchModels, find_checkpoints, open_exported  # noqa: E402
+from training.folder import write_atomically  # noqa: E402
 from transforms import crop_or_pad  # noqa: E402
-from waveform_model import WaveformModel  # noqa: E402
 
 logger = logging.getLogger("birdclef.export")
 
 OPSET = 18
-# The largest difference of a score that is let pass. float32: validation's log-mel is computed in float64; that of the
-# graph is up to 3e-3 dB off near the floor, which moved scores of trained networks by up to 4e-5. A mistake in window,
-# padding, bank or floor moves them by 1e-2 and more. float16: scores moved by 2e-2. int8: cmAP counts.
+# The largest difference of a score that is let pass. float32: validation's log-mel is computed in
+# float64; that of the graph is up to 3e-3 dB off near the floor, which moved scores of trained
+# networks by up to 4e-5. A mistake in window, padding, bank or floor moves them by 1e-2 and more.
+# float16: scores moved by 2e-2. int8: cmAP counts.
 LIMITS = {"float32": 5e-4, "float16": 0.05, "int8": 1.0}
 MAX_CMAP_LOSS = 0.02
 N_FIRST = 3  # convolutions of an encoder that stay in float32: int8 in them doubles the differences of scores
 N_CALIBRATION = 64  # clips from which int8 learns the range of each activation
 BATCH = 8  # clips scored at a time
 LOCAL_SETTINGS = (
-    *("root", *PATHS_UNDER_ROOT, "train_dir", "pretrained_path", "pretrained_checkpoint", "device", "num_workers"),
+    *(
+        "root",
+        *PATHS_UNDER_ROOT,
+        "train_dir",
+        "pretrained_path",
+        "pretrained_checkpoint",
+        "device",
+        "num_workers",
+    ),
 )
 
 
-# Files ---------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -110,11 +145,17 @@ def check_packages(backend: str) -> None:
     """Refuse to begin without the optional packages (UserError)."""
     needed = {"onnx", "onnxscript", "openvino" if backend == "openvino" else "onnxruntime"}
     if missing := sorted(name for name in needed if importlib.util.find_spec(name) is None):
-        raise UserError(f"{', '.join(missing)} missing; python -m pip install -r requirements-export.txt")
+        raise UserError(
+            f"{', '.join(missing)} missing; python -m pip install -r requirements-export.txt"
+        )
 
 
 def draft(
-    path: Path, model: WaveformModel, n_samples: int, about: dict[str, str], calibration: np.ndarray | None
+    path: Path,
+    model: WaveformModel,
+    n_samples: int,
+    about: dict[str, str],
+    calibration: np.ndarray | None,
 ) -> None:
     """Write an .onnx file.
 
@@ -151,7 +192,12 @@ def draft(
 def quantize(path: Path, waveforms: np.ndarray) -> None:
     """Turn the encoders' convolutions but the first few into int8, in place; log-mel and head stay in float32."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):
         batches = iter(np.array_split(waveforms, -(-len(waveforms) // BATCH)))
@@ -187,7 +233,7 @@ def convert_to_openvino(path: Path, about: dict[str, str], *, half: bool) -> Pat
     return path.with_suffix(".xml")
 
 
-# Comparing -----------------------------------------------------------------------------------------------
+# Comparing ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -246,7 +292,9 @@ def compare(scorer: Session, models: TorchModels, clips: Clips) -> Comparison:
         began = time.perf_counter()
         clipwise, framewise = scorer(np.stack(waveforms[start : start + BATCH]))
         halfway = time.perf_counter()
-        clipwise_expected, _, framewise_expected = models.score(images[start : start + BATCH], frames=True)
+        clipwise_expected, _, framewise_expected = models.score(
+            images[start : start + BATCH], frames=True
+        )
         took = [took[0] + halfway - began, took[1] + time.perf_counter() - halfway]
         assert framewise_expected is not None
         scores.append(clipwise)
@@ -256,7 +304,8 @@ def compare(scorer: Session, models: TorchModels, clips: Clips) -> Comparison:
             difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
     n_clips, labels = len(clips.images), clips.labels
     cmap, cmap_expected = (
-        padded_cmap(labels, np.nan_to_num(np.concatenate(part))[:n_clips]) for part in (scores, expected)
+        padded_cmap(labels, np.nan_to_num(np.concatenate(part))[:n_clips])
+        for part in (scores, expected)
     )
     return Comparison(
         n_clips=n_clips,
@@ -285,26 +334,44 @@ def judge(result: Comparison, precision: str, limit: float | None) -> None:
         )
 
 
-# The record ----------------------------------------------------------------------------------------------
+# The record ---------------------------------------------------------------------------------------
 
 
-def describe(states: Sequence[dict[str, Any]], models: TorchModels, flags: argparse.Namespace) -> dict[str, str]:
+def describe(
+    states: Sequence[dict[str, Any]], models: TorchModels, flags: argparse.Namespace
+) -> dict[str, str]:
     """Collect the metadata of the file: names to text, all but `format`, `precision` and `licence` in JSON."""
     folds = [{"fold": state["fold"], **state["history"][-1]} for state in states]
-    settings = {name: value for name, value in models.config.to_dict().items() if name not in LOCAL_SETTINGS}
+    settings = {
+        name: value for name, value in models.config.to_dict().items() if name not in LOCAL_SETTINGS
+    }
     here = versions() | {"onnx": importlib.metadata.version("onnx")}
     parts = {"class_names": models.class_names, "settings": settings, "folds": folds}
     parts |= {"trained_with": states[0]["versions"], "exported_with": here}
     texts = {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
-    return {"format": EXPORT_FORMAT, "precision": flags.precision, "licence": flags.licence, **texts}
+    return {
+        "format": EXPORT_FORMAT,
+        "precision": flags.precision,
+        "licence": flags.licence,
+        **texts,
+    }
 
 
-def model_card(path: Path, about: Mapping[str, str], table: pd.DataFrame, result: Comparison) -> str:
+def model_card(
+    path: Path, about: Mapping[str, str], table: pd.DataFrame, result: Comparison
+) -> str:
     """Describe an exported file in markdown."""
-    told = {name: json.loads(about[name]) for name in ("class_names", "settings", "folds", "trained_with")}
+    told = {
+        name: json.loads(about[name])
+        for name in ("class_names", "settings", "folds", "trained_with")
+    }
     settings, names = told["settings"], told["class_names"]
     n_samples = round(settings["period"] * settings["sample_rate"])
-    licences = table["license"].value_counts() if "license" in table.columns else {"not stated": len(table)}
+    licences = (
+        table["license"].value_counts()
+        if "license" in table.columns
+        else {"not stated": len(table)}
+    )
     lines = [
         f"# {path.name}",
         "",
@@ -322,10 +389,17 @@ def model_card(path: Path, about: Mapping[str, str], table: pd.DataFrame, result
         "",
         "Each fold on its own validation part. A random scorer reaches the floor: padding flatters.",
         "",
-        *(f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}" for row in told["folds"]),
+        *(
+            f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}"
+            for row in told["folds"]
+        ),
         "",
         f"This file against the checkpoint, on {result}."
-        + (" One fold held each of these clips back; the others were trained on it." if len(told["folds"]) > 1 else ""),
+        + (
+            " One fold held each of these clips back; the others were trained on it."
+            if len(told["folds"]) > 1
+            else ""
+        ),
         "",
         "## Data",
         "",
@@ -334,22 +408,30 @@ def model_card(path: Path, about: Mapping[str, str], table: pd.DataFrame, result
         "",
         *(f"- {licence or 'not stated'}: {count}" for licence, count in licences.items()),
     ]
-    sections = {"Classes": dict(enumerate(names)), "Settings": settings, "Versions": told["trained_with"]}
+    sections = {
+        "Classes": dict(enumerate(names)),
+        "Settings": settings,
+        "Versions": told["trained_with"],
+    }
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", *(f"- {name}: `{value}`" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
 
 
-# Running -------------------------------------------------------------------------------------------------
+# Running ------------------------------------------------------------------------------------------
 
 
 def choose_checkpoints(path: Path, *, ensemble: bool) -> list[Path]:
     """Find the newest sound best checkpoint of the fold, or with `ensemble` of each fold (UserError)."""
     paths = find_checkpoints(path)
     if ensemble and not any(path.glob("fold_*")):
-        raise UserError(f"--ensemble wants the folder of an experiment, models/Exp_47 say; {path} is not one")
+        raise UserError(
+            f"--ensemble wants the folder of an experiment, models/Exp_47 say; {path} is not one"
+        )
     if len(paths) > 1 and not ensemble:
-        raise UserError(f"{path} has {len(paths)} folds; name one of them, or put all into one file with --ensemble")
+        raise UserError(
+            f"{path} has {len(paths)} folds; name one of them, or put all into one file with --ensemble"
+        )
     return paths
 
 
@@ -360,22 +442,31 @@ def place_output(flags: argparse.Namespace, first: Path, state: Mapping[str, Any
     name += "" if flags.precision == "float32" else f"_{flags.precision}"
     output = flags.output or (flags.model if flags.ensemble else first.parent) / f"{name}{suffix}"
     if output.suffix != suffix or output.is_dir():
-        raise UserError(f"--output {output}: a file name that ends in {suffix} is wanted for --to {flags.to}")
+        raise UserError(
+            f"--output {output}: a file name that ends in {suffix} is wanted for --to {flags.to}"
+        )
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: there is no folder {output.parent}")
     return output
 
 
-def read_parts(models: TorchModels, fold: int, given: Config) -> tuple[pd.DataFrame, pd.DataFrame, Config]:
+def read_parts(
+    models: TorchModels, fold: int, given: Config
+) -> tuple[pd.DataFrame, pd.DataFrame, Config]:
     """Read the training and the validation part of the fold, and the settings by which their recordings are read."""
     places = {name: getattr(given, name) for name in ("train_dataframe_path", "train_np_dir")}
-    config = replace(models.config, **{name: path for name, path in places.items() if path != getattr(Config(), name)})
+    config = replace(
+        models.config,
+        **{name: path for name, path in places.items() if path != getattr(Config(), name)},
+    )
     if not config.train_dataframe_path.is_file():
         raise UserError(
             f"{config.train_dataframe_path}: no such file, and the exported file has to be compared on real clips; "
             "say where they are with --root, or --train-dataframe-path and --train-np-dir"
         )
-    table = data.check_table(data.read_train_table(config.train_dataframe_path), str(config.train_dataframe_path))
+    table = data.check_table(
+        data.read_train_table(config.train_dataframe_path), str(config.train_dataframe_path)
+    )
     return *data.split_fold(table, fold, config.rare_birds), config
 
 
@@ -383,7 +474,8 @@ def run(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
     """Export, compare, put in place and describe.
 
     Raises:
-        UserError: no checkpoint, folds that do not go together, missing packages or recordings, or scores too far off.
+        UserError: no checkpoint, folds that do not go together, missing packages or recordings, or
+            scores too far off.
     """
     check_packages(flags.to)
     paths = choose_checkpoints(flags.model, ensemble=flags.ensemble)
@@ -421,7 +513,9 @@ def main() -> int:
     configure_logger(config)
     output, result = run(flags, config)
     print(f"compared on {result}")
-    print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and its model card {output.name}.md")
+    print(
+        f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and its model card {output.name}.md"
+    )
     print(f"next: python predict.py {output} data/test_soundscapes --output submission.csv")
     return 0
 

@@ -1,7 +1,7 @@
 """The losses that are trained on and the scores that are reported.
 
-Losses take logits and targets in [0, 1] as torch tensors; scores take probabilities and hard labels as numpy
-arrays. Nothing here knows the settings of a run.
+Losses take logits and targets in [0, 1] as torch tensors; scores take probabilities and hard labels
+as numpy arrays. Nothing here knows the settings of a run.
 """
 
 import math
@@ -20,15 +20,16 @@ Output = Mapping[str, Tensor]  # what the SED model returns
 _KEY_DTYPES = {np.dtype(np.float32): np.uint32, np.dtype(np.float64): np.uint64}
 
 
-# Losses --------------------------------------------------------------------------------------------------
+# Losses -------------------------------------------------------------------------------------------
 
 
 class BCEFocalLoss(nn.Module):
     """Binary cross entropy in which well classified examples count less.
 
     With p = sigmoid(logit) and t the target, the mean over all elements of
-    `t * alpha * (1 - p)^gamma * bce + (1 - t) * p^gamma * bce`, bce being the cross entropy of (logit, t). Alpha
-    weighs the positive part only (in RetinaNet's form, arXiv:1708.02002, the negative one has 1 - alpha).
+    `t * alpha * (1 - p)^gamma * bce + (1 - t) * p^gamma * bce`, bce being the cross entropy of
+    (logit, t). Alpha weighs the positive part only (in RetinaNet's form, arXiv:1708.02002, the
+    negative one has 1 - alpha).
 
     Args:
         alpha: weight of the positive part, >= 0.
@@ -38,7 +39,9 @@ class BCEFocalLoss(nn.Module):
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
         if alpha < 0 or gamma < 0:
-            raise ValueError(f"alpha and gamma must not be negative, got alpha={alpha}, gamma={gamma}")
+            raise ValueError(
+                f"alpha and gamma must not be negative, got alpha={alpha}, gamma={gamma}"
+            )
         self.alpha = alpha
         self.gamma = gamma
 
@@ -56,10 +59,13 @@ class BCEFocalLoss(nn.Module):
             ValueError: if the shapes differ.
         """
         if logits.shape != targets.shape:
-            raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape")
+            raise ValueError(
+                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
+            )
         logits, targets = logits.float(), targets.float()
-        # From the logarithms of p and 1 - p all is exact. Torch's own bce loses digits by cancellation where most
-        # negatives are (2.5e-4 of the loss at logit -7), and the gradient of (1 - p)^0.5 is NaN once 1 - p is 0.
+        # From the logarithms of p and 1 - p all is exact. Torch's own bce loses digits by
+        # cancellation where most negatives are (2.5e-4 of the loss at logit -7), and the gradient
+        # of (1 - p)^0.5 is NaN once 1 - p is 0.
         log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
         bce = -(targets * log_p + (1 - targets) * log_not_p)
         positive = targets * self.alpha * torch.exp(self.gamma * log_not_p) * bce
@@ -78,11 +84,15 @@ class BCEFocal2WayLoss(nn.Module):
         gamma: see BCEFocalLoss.
     """
 
-    def __init__(self, weights: Sequence[float] = (1.0, 1.0), alpha: float = 0.25, gamma: float = 2.0) -> None:
+    def __init__(
+        self, weights: Sequence[float] = (1.0, 1.0), alpha: float = 0.25, gamma: float = 2.0
+    ) -> None:
         super().__init__()
         self.weights = tuple(weights)
         if len(self.weights) != 2:
-            raise ValueError(f"weights are those of the clipwise and the framewise part, got {self.weights}")
+            raise ValueError(
+                f"weights are those of the clipwise and the framewise part, got {self.weights}"
+            )
         self.focal = BCEFocalLoss(alpha, gamma)
 
     def forward(self, output: Output, targets: Tensor) -> Tensor:
@@ -96,12 +106,18 @@ class BCEFocal2WayLoss(nn.Module):
             () float32.
         """
         clipwise = self.focal(output["logit"], targets)
-        framewise = self.focal(output["framewise_logit"].amax(dim=1), targets)  # (B, T, C) -> (B, C)
+        framewise = self.focal(
+            output["framewise_logit"].amax(dim=1), targets
+        )  # (B, T, C) -> (B, C)
         return self.weights[0] * clipwise + self.weights[1] * framewise
 
 
 def get_loss(
-    loss_name: str, *, alpha: float = 0.25, gamma: float = 2.0, weights: Sequence[float] = (1.0, 1.0)
+    loss_name: str,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    weights: Sequence[float] = (1.0, 1.0),
 ) -> Callable[[Output, Tensor], Tensor]:
     """Loss of a model output by name: `bce`, `bce_focal` or `bce_focal_2way`.
 
@@ -112,31 +128,37 @@ def get_loss(
         weights: of the two parts of `bce_focal_2way`.
 
     Returns:
-        A function of the model's output and targets (B, C) in [0, 1], which gives a () float32 loss.
+        A function of the model's output and targets (B, C) in [0, 1], which gives a () float32
+        loss.
 
     Raises:
         ValueError: for another name; the message lists the known ones.
     """
     focal = BCEFocalLoss(alpha, gamma)
     losses: dict[str, Callable[[Output, Tensor], Tensor]] = {
-        "bce": lambda output, targets: F.binary_cross_entropy_with_logits(output["logit"].float(), targets.float()),
+        "bce": lambda output, targets: F.binary_cross_entropy_with_logits(
+            output["logit"].float(), targets.float()
+        ),
         "bce_focal": lambda output, targets: focal(output["logit"], targets),
         "bce_focal_2way": BCEFocal2WayLoss(weights, alpha, gamma),
     }
     if loss_name not in losses:
-        raise ValueError(f"unknown loss_name {loss_name!r}; choose from {', '.join(sorted(losses))}")
+        raise ValueError(
+            f"unknown loss_name {loss_name!r}; choose from {', '.join(sorted(losses))}"
+        )
     return losses[loss_name]
 
 
-# Scores --------------------------------------------------------------------------------------------------
+# Scores -------------------------------------------------------------------------------------------
 
 
 def padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int = 5) -> float:
     """Class-wise mean average precision with padding, the metric of BirdCLEF 2023.
 
-    Rows of ones are added to both arrays, then the average precision of each class is averaged over the classes:
-    scikit-learn's `average_precision_score(average="macro")` to 1e-12. A class without positives gets about 1, so
-    report it beside its floor (`padded_cmap_floor`). Score a whole fold at once: a mean over batches is something else.
+    Rows of ones are added to both arrays, then the average precision of each class is averaged over
+    the classes: scikit-learn's `average_precision_score(average="macro")` to 1e-12. A class without
+    positives gets about 1, so report it beside its floor (`padded_cmap_floor`). Score a whole fold
+    at once: a mean over batches is something else.
 
     Args:
         labels: (N, C), exactly 0 or 1 of any dtype.
@@ -147,12 +169,16 @@ def padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int = 5)
         A number in (0, 1].
 
     Raises:
-        ValueError: for soft labels, logits, NaN (the message names row and column), shapes that differ or are
-            empty, or a padding_factor below 1.
+        ValueError: for soft labels, logits, NaN (the message names row and column), shapes that
+            differ or are empty, or a padding_factor below 1.
     """
     if padding_factor < 1:
-        raise ValueError(f"padding_factor must be at least 1, got {padding_factor}; see macro_average_precision")
-    return _mean([_average_precision(keys, padding_factor) for keys in _sorted_keys(labels, scores)])
+        raise ValueError(
+            f"padding_factor must be at least 1, got {padding_factor}; see macro_average_precision"
+        )
+    return _mean(
+        [_average_precision(keys, padding_factor) for keys in _sorted_keys(labels, scores)]
+    )
 
 
 def macro_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -187,12 +213,15 @@ def macro_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return _mean([_roc_auc(keys) for keys in _sorted_keys(labels, scores)])
 
 
-def padded_cmap_floor(n_positives_per_class: np.ndarray, n_rows: int, padding_factor: int = 5) -> float:
+def padded_cmap_floor(
+    n_positives_per_class: np.ndarray, n_rows: int, padding_factor: int = 5
+) -> float:
     """Expected padded cmAP of scores that are random, without ties and below 1.
 
-    The padding rows come first, each at precision 1. Each of the N places after them holds one of the class's n
-    positives with chance n / N; if place r does, (r - 1) (n - 1) / (N - 1) of those before it are expected to, so the
-    expected precision there is (P + 1 + (r - 1) (n - 1) / (N - 1)) / (P + r). By linearity of expectation
+    The padding rows come first, each at precision 1. Each of the N places after them holds one of
+    the class's n positives with chance n / N; if place r does, (r - 1) (n - 1) / (N - 1) of those
+    before it are expected to, so the expected precision there is (P + 1 + (r - 1) (n - 1) / (N -
+    1)) / (P + r). By linearity of expectation
 
         E[AP] = [P + n / N * sum over r = 1..N of that] / (P + n),
 
@@ -201,21 +230,26 @@ def padded_cmap_floor(n_positives_per_class: np.ndarray, n_rows: int, padding_fa
     Args:
         n_positives_per_class: (C,) whole numbers in 0..n_rows.
         n_rows: N >= 1.
-        padding_factor: P >= 0. With 0 it is the floor of macro_average_precision, which leaves out the classes
-            without positives.
+        padding_factor: P >= 0. With 0 it is the floor of macro_average_precision, which leaves out
+            the classes without positives.
 
     Returns:
-        The mean over the classes, in (0, 1]; nan if padding_factor is 0 and no class has a positive.
+        The mean over the classes, in (0, 1]; nan if padding_factor is 0 and no class has a
+        positive.
 
     Raises:
         ValueError: for counts outside 0..n_rows, no class, or numbers out of range.
     """
     n_positives = np.asarray(n_positives_per_class, dtype=np.float64)
     if n_rows < 1 or padding_factor < 0:
-        raise ValueError(f"n_rows >= 1 and padding_factor >= 0 are wanted, got {n_rows} and {padding_factor}")
+        raise ValueError(
+            f"n_rows >= 1 and padding_factor >= 0 are wanted, got {n_rows} and {padding_factor}"
+        )
     if n_positives.ndim != 1 or n_positives.size == 0:
         raise ValueError(f"a count for each class is wanted, got shape {n_positives.shape}")
-    if not ((n_positives >= 0) & (n_positives <= n_rows) & (n_positives == np.floor(n_positives))).all():
+    if not (
+        (n_positives >= 0) & (n_positives <= n_rows) & (n_positives == np.floor(n_positives))
+    ).all():
         raise ValueError(f"counts of positives are whole numbers in 0..{n_rows}, got {n_positives}")
     if padding_factor == 0:
         n_positives = n_positives[n_positives > 0]
@@ -231,8 +265,9 @@ def padded_cmap_floor(n_positives_per_class: np.ndarray, n_rows: int, padding_fa
 def _sorted_keys(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Score and label of each row in one integer, sorted within each class: (C, N), ascending.
 
-    The bits of floats that are not negative, read as an integer, have the order of the floats. Twice that plus the
-    label is a key that a plain sort puts in order, which takes a tenth of the time of an argsort and a gather.
+    The bits of floats that are not negative, read as an integer, have the order of the floats.
+    Twice that plus the label is a key that a plain sort puts in order, which takes a tenth of the
+    time of an argsort and a gather.
     """
     labels, scores = _checked(labels, scores)
     by_class = np.array(scores.T, order="C")  # (C, N), a copy
@@ -254,7 +289,9 @@ def _count_at_thresholds(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _average_precision(keys: np.ndarray, padding_factor: int) -> float:
     """Sum over the distinct scores of precision times the rise in recall; nan without a positive."""
     float_dtype = np.float32 if keys.dtype == np.uint32 else np.float64
-    padding_key = 2 * np.ones(padding_factor, dtype=float_dtype).view(keys.dtype) + 1  # score 1.0, label 1: the highest
+    padding_key = (
+        2 * np.ones(padding_factor, dtype=float_dtype).view(keys.dtype) + 1
+    )  # score 1.0, label 1: the highest
     positives, rows = _count_at_thresholds(np.concatenate([keys, padding_key]))
     if positives[-1] == 0:
         return math.nan
@@ -267,7 +304,8 @@ def _roc_auc(keys: np.ndarray) -> float:
     negatives = rows - positives
     if positives[-1] == 0 or negatives[-1] == 0:
         return math.nan
-    # For each score: its negatives are outscored by the positives above it, and tie with its own. Whole numbers.
+    # For each score: its negatives are outscored by the positives above it, and tie with its own.
+    # Whole numbers.
     twice_above_and_tied = 2 * positives - np.diff(positives, prepend=0)
     twice_wins = (np.diff(negatives, prepend=0) * twice_above_and_tied).sum()
     return float(twice_wins / (2 * positives[-1] * negatives[-1]))
@@ -302,7 +340,7 @@ def _mean(values: list[float]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-# Meters --------------------------------------------------------------------------------------------------
+# Meters -------------------------------------------------------------------------------------------
 
 
 class AverageMeter:
@@ -344,8 +382,8 @@ class AverageMeter:
 class MetricMeter:
     """Collects a whole epoch's scores and scores them once.
 
-    The mean of per-batch average precisions is not the average precision: a batch has few positives, and the
-    padding makes up for the rest.
+    The mean of per-batch average precisions is not the average precision: a batch has few
+    positives, and the padding makes up for the rest.
     """
 
     def __init__(self) -> None:
@@ -360,14 +398,17 @@ class MetricMeter:
             labels: (B, C), exactly 0 or 1.
 
         Raises:
-            ValueError: as in padded_cmap; for scores in half precision, which rounds to 1.0 from a logit of 7.6 on
-                and so ties with the padding rows; or for another number of classes than before.
+            ValueError: as in padded_cmap; for scores in half precision, which rounds to 1.0 from a
+                logit of 7.6 on and so ties with the padding rows; or for another number of classes
+                than before.
         """
         if str(scores.dtype).removeprefix("torch.") in ("float16", "bfloat16"):
             raise ValueError(f"scores are {scores.dtype}: take the sigmoid in float32")
         checked_labels, checked_scores = _checked(_to_numpy(labels), _to_numpy(scores))
         if self._scores and self._scores[0].shape[1] != checked_scores.shape[1]:
-            raise ValueError(f"{checked_scores.shape[1]} classes after batches of {self._scores[0].shape[1]}")
+            raise ValueError(
+                f"{checked_scores.shape[1]} classes after batches of {self._scores[0].shape[1]}"
+            )
         self._scores.append(checked_scores.astype(np.float32))
         self._labels.append(checked_labels.astype(np.uint8))
 
@@ -385,8 +426,8 @@ class MetricMeter:
         """Score all rows at once.
 
         Returns:
-            `cmap_pad_1`, `_3`, `_5`, each with its `_floor`; `macro_ap` with its floor; `macro_roc_auc`. The
-            unpadded ones are nan where no class allows them.
+            `cmap_pad_1`, `_3`, `_5`, each with its `_floor`; `macro_ap` with its floor;
+            `macro_roc_auc`. The unpadded ones are nan where no class allows them.
 
         Raises:
             ValueError: before the first batch.
@@ -396,8 +437,12 @@ class MetricMeter:
         n_positives = labels.sum(axis=0, dtype=np.int64)
         result = {}
         for padding in PADDINGS:
-            result[f"cmap_pad_{padding}"] = _mean([_average_precision(keys, padding) for keys in classes])
-            result[f"cmap_pad_{padding}_floor"] = padded_cmap_floor(n_positives, len(labels), padding)
+            result[f"cmap_pad_{padding}"] = _mean(
+                [_average_precision(keys, padding) for keys in classes]
+            )
+            result[f"cmap_pad_{padding}_floor"] = padded_cmap_floor(
+                n_positives, len(labels), padding
+            )
         result["macro_ap"] = _mean([_average_precision(keys, 0) for keys in classes])
         result["macro_ap_floor"] = padded_cmap_floor(n_positives, len(labels), 0)
         result["macro_roc_auc"] = _mean([_roc_auc(keys) for keys in classes])

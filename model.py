@@ -16,8 +16,8 @@ from configs import Config, UserError
 
 HUB_TIMEOUT_S = 10.0  # for one answer of the server that holds timm's weights
 PROBE_FRAMES = 101  # wide enough for every stem; odd, as 313 is: a backbone must take any length
-# The largest float32 below 1. Rounding can take a weighted sum of sigmoids to 1 and above, where it would tie with the
-# padding rows of the metric or be refused by it.
+# The largest float32 below 1. Rounding can take a weighted sum of sigmoids to 1 and above, where it
+# would tie with the padding rows of the metric or be refused by it.
 BELOW_ONE = 1 - 2**-24
 HEAD_PREFIXES = ("fc1.", "att_blocks.")  # what depends on the classes, or was trained for them
 
@@ -48,8 +48,10 @@ class AttBlockV2(nn.Module):
             features: (B, in_features, T').
 
         Returns:
-            clipwise_output (B, C): weighted sum of the segments' probabilities (not the sigmoid of `logit`);
-            logit (B, C): weighted sum of their logits; segmentwise_output and segmentwise_logit (B, C, T').
+            clipwise_output (B, C): weighted sum of the segments' probabilities (not the sigmoid of
+                `logit`);
+            logit (B, C): weighted sum of their logits; segmentwise_output and segmentwise_logit (B,
+                C, T').
         """
         weights = self.attention(features)  # (B, C, T')
         segmentwise_logit = self.cla(features)  # (B, C, T')
@@ -63,10 +65,13 @@ class TimmSED(nn.Module):
     """Sound event detection with any timm backbone that gives feature maps.
 
     Args:
-        base_model_name: timm's name, with or without its tag; names that timm has renamed are accepted.
-        pretrained: start the backbone from ImageNet weights, downloaded by timm or read from pretrained_path.
+        base_model_name: timm's name, with or without its tag; names that timm has renamed are
+            accepted.
+        pretrained: start the backbone from ImageNet weights, downloaded by timm or read from
+            pretrained_path.
         num_classes: C.
-        in_channels: of the images. With other than 3, timm adapts the weights of the first convolution.
+        in_channels: of the images. With other than 3, timm adapts the weights of the first
+            convolution.
         n_mels: F, mel bands of the images.
         pretrained_path: .safetensors or .pth file with the backbone's weights, used if pretrained.
         p_spec_augment: chance that a training batch is masked by SpecAugment.
@@ -98,8 +103,12 @@ class TimmSED(nn.Module):
         self.p_spec_augment = p_spec_augment
         self.mean: Tensor
         self.std: Tensor
-        n_features, self.is_channels_last, unused = _probe(self.base_model_name, in_channels, n_mels)
-        self.encoder = _create_encoder(self.base_model_name, in_channels, pretrained, pretrained_path)
+        n_features, self.is_channels_last, unused = _probe(
+            self.base_model_name, in_channels, n_mels
+        )
+        self.encoder = _create_encoder(
+            self.base_model_name, in_channels, pretrained, pretrained_path
+        )
         for name in unused:  # without a gradient they would stop training in several processes
             module, _, leaf = name.rpartition(".")
             self.encoder.get_submodule(module).register_parameter(leaf, None)
@@ -131,8 +140,14 @@ class TimmSED(nn.Module):
         Raises:
             ValueError: if the images have another number of channels or mel bands.
         """
-        if images.ndim != 4 or images.shape[1] != self.in_channels or images.shape[3] != self.n_mels:
-            raise ValueError(f"images (B, {self.in_channels}, T, {self.n_mels}) are wanted, got {tuple(images.shape)}")
+        if (
+            images.ndim != 4
+            or images.shape[1] != self.in_channels
+            or images.shape[3] != self.n_mels
+        ):
+            raise ValueError(
+                f"images (B, {self.in_channels}, T, {self.n_mels}) are wanted, got {tuple(images.shape)}"
+            )
         x = (images - self.mean) / self.std  # (B, 3, T, F)
         x = self.bn0(x.flatten(0, 2)).view_as(images)  # each mel band over batch, channels and time
         if self.training and self.p_spec_augment > 0 and torch.rand(()) < self.p_spec_augment:
@@ -143,7 +158,11 @@ class TimmSED(nn.Module):
         # (B, n_features, F', T')
         device = features.device.type
         # Entered only where there is something to switch off: exporters cannot translate it.
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        with (
+            torch.autocast(device, enabled=False)
+            if torch.is_autocast_enabled(device)
+            else nullcontext()
+        ):
             return self._detect(features.float(), n_frames=images.shape[2])
 
     def _detect(self, features: Tensor, n_frames: int) -> dict[str, Tensor]:
@@ -160,7 +179,9 @@ class TimmSED(nn.Module):
             "clipwise_output": clipwise_output.clamp(max=BELOW_ONE),
             "logit": logit,
             "segmentwise_output": segmentwise_output.transpose(1, 2).clamp(max=BELOW_ONE),
-            "framewise_output": _resize(segmentwise_output, n_frames).transpose(1, 2).clamp(max=BELOW_ONE),
+            "framewise_output": _resize(segmentwise_output, n_frames)
+            .transpose(1, 2)
+            .clamp(max=BELOW_ONE),
             "framewise_logit": _resize(segmentwise_logit, n_frames).transpose(1, 2),
         }
 
@@ -173,8 +194,8 @@ class SED(TimmSED):
         pretrained: not used with a pretrained_checkpoint, which brings the encoder's weights.
         num_classes: C, whatever number the checkpoint was trained with.
         in_channels: of the images.
-        pretrained_checkpoint: checkpoint of a TimmSED or SED with the same backbone and n_mels. The encoder and
-            the normalisation before it are taken over; the head is not.
+        pretrained_checkpoint: checkpoint of a TimmSED or SED with the same backbone and n_mels. The
+            encoder and the normalisation before it are taken over; the head is not.
         **settings: the keyword arguments of TimmSED.
 
     Raises:
@@ -197,13 +218,25 @@ class SED(TimmSED):
             self._take_encoder(Path(pretrained_checkpoint))
 
     def _take_encoder(self, path: Path) -> None:
-        state = {key: value for key, value in _read_state(path).items() if not key.startswith(HEAD_PREFIXES)}
-        wanted = {key: value for key, value in self.state_dict().items() if not key.startswith(HEAD_PREFIXES)}
+        state = {
+            key: value
+            for key, value in _read_state(path).items()
+            if not key.startswith(HEAD_PREFIXES)
+        }
+        wanted = {
+            key: value
+            for key, value in self.state_dict().items()
+            if not key.startswith(HEAD_PREFIXES)
+        }
         if "bn0.weight" in state and len(state["bn0.weight"]) != self.n_mels:
             raise UserError(
                 f"{path}: trained with n_mels {len(state['bn0.weight'])}, this run has {self.n_mels}; they must agree"
             )
-        unfit = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
+        unfit = [
+            key
+            for key, value in wanted.items()
+            if key not in state or state[key].shape != value.shape
+        ]
         unfit += sorted(state.keys() - wanted.keys())
         if unfit:
             raise UserError(
@@ -220,8 +253,9 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
     Args:
         config: its settings.
         num_classes: C.
-        load_weights: False starts from random weights whatever the settings say, for when a checkpoint is loaded
-            afterwards (resuming, predicting): then neither network nor weight files are needed.
+        load_weights: False starts from random weights whatever the settings say, for when a
+            checkpoint is loaded afterwards (resuming, predicting): then neither network nor weight
+            files are needed.
 
     Raises:
         UserError: as SED does.
@@ -241,8 +275,9 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
 def spec_augment(images: Tensor) -> Tensor:
     """Set two stripes of time and two of frequency to 0 in each image (SpecAugment, arXiv:1904.08779).
 
-    It belongs after bn0, where 0 is about a band's mean. On a dB scale 0 would be full scale, not silence. Stripes
-    are up to 31 frames and 3 bands wide, and narrower than half the image. Draws from torch's global generator.
+    It belongs after bn0, where 0 is about a band's mean. On a dB scale 0 would be full scale, not
+    silence. Stripes are up to 31 frames and 3 bands wide, and narrower than half the image. Draws
+    from torch's global generator.
 
     Args:
         images: (B, channels, T, F), unchanged.
@@ -257,13 +292,13 @@ def spec_augment(images: Tensor) -> Tensor:
         freq_drop_width=max(1, min(4, n_mels // 2)),
         freq_stripes_num=2,
     )
-    # It writes in place. On the images that would copy the batch's gradient once a stripe (40 times as slow), so it
-    # is given ones.
+    # It writes in place. On the images that would copy the batch's gradient once a stripe (40 times
+    # as slow), so it is given ones.
     mask = augment(torch.ones_like(images[:, :1]))  # (B, 1, T, F)
     return images * mask
 
 
-# The encoder and its weights -----------------------------------------------------------------------------
+# The encoder and its weights ----------------------------------------------------------------------
 
 
 def find_backbone(name: str) -> str:
@@ -285,7 +320,8 @@ def find_backbone(name: str) -> str:
 def _probe(name: str, in_channels: int, n_mels: int) -> tuple[int, bool, list[str]]:
     """Channels of the feature maps, whether that axis is the last, and the parameters which never touch them.
 
-    Such a parameter is a classifier's norm, say. A twin without storage is asked: it computes and draws nothing.
+    Such a parameter is a classifier's norm, say. A twin without storage is asked: it computes and
+    draws nothing.
     """
     try:
         with torch.device("meta"), torch.enable_grad():
@@ -317,8 +353,12 @@ def _create_encoder(name: str, in_channels: int, pretrained: bool, path: Path | 
 
 def _create(name: str, in_channels: int, **weights: Any) -> Any:
     try:
-        return timm.create_model(name, in_chans=in_channels, num_classes=0, global_pool="", **weights)
-    except AssertionError:  # a few will not do without their pooling, which forward_features never reaches
+        return timm.create_model(
+            name, in_chans=in_channels, num_classes=0, global_pool="", **weights
+        )
+    except (
+        AssertionError
+    ):  # a few will not do without their pooling, which forward_features never reaches
         return timm.create_model(name, in_chans=in_channels, num_classes=0, **weights)
 
 
@@ -353,9 +393,14 @@ def _load(name: str, in_channels: int, path: Path) -> Any:
         with torch.random.fork_rng(devices=[]):
             again = dict(_create(name, in_channels, **weights).named_parameters())
     except Exception as error:  # each file format raises its own
-        raise UserError(f"pretrained_path {path}: not weights of {name} ({_one_line(error)})") from error
-    # timm passes over what the file lacks; such a tensor is random, and another one the second time.
-    missing = [key for key, value in encoder.named_parameters() if not torch.equal(value, again[key])]
+        raise UserError(
+            f"pretrained_path {path}: not weights of {name} ({_one_line(error)})"
+        ) from error
+    # timm passes over what the file lacks; such a tensor is random, and another one the second
+    # time.
+    missing = [
+        key for key, value in encoder.named_parameters() if not torch.equal(value, again[key])
+    ]
     if missing:
         raise UserError(
             f"pretrained_path {path}: not weights of {name}: it lacks {len(missing)} of {len(again)} tensors (the "
@@ -370,14 +415,18 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"pretrained_checkpoint {path}: no such file") from None
     except Exception as error:  # a damaged file raises one of many kinds
-        raise UserError(f"pretrained_checkpoint {path}: cannot be read ({_one_line(error)})") from error
+        raise UserError(
+            f"pretrained_checkpoint {path}: cannot be read ({_one_line(error)})"
+        ) from error
     state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
     return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile
 
 
-# Small pieces --------------------------------------------------------------------------------------------
+# Small pieces -------------------------------------------------------------------------------------
 
 
 def _resize(segments: Tensor, n_frames: int) -> Tensor:
@@ -403,7 +452,7 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
-# Where and how precisely it runs ----------------------------------------------------------------------------
+# Where and how precisely it runs ------------------------------------------------------------------
 
 
 def pick_device(name: str) -> torch.device:
@@ -413,7 +462,13 @@ def pick_device(name: str) -> torch.device:
         UserError: no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -425,8 +480,9 @@ def pick_device(name: str) -> torch.device:
 def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return the model's forward pass as torch.compile makes it; parameters, names and random draws stay the model's.
 
-    Each shape is compiled by itself, so that numbers do not depend on which came first, as they would where one code
-    serves several. Draws are torch's own: the model is masked as it is without.
+    Each shape is compiled by itself, so that numbers do not depend on which came first, as they
+    would where one code serves several. Draws are torch's own: the model is masked as it is
+    without.
     """
     return torch.compile(model, dynamic=False, options={"fallback_random": True})
 

@@ -30,7 +30,14 @@ SCORES = {  # column -> label in the figure
     "macro_roc_auc": "ROC-AUC",
 }
 # Okabe and Ito's palette, told apart by colour-blind eyes too.
-BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+)
 FOLD_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER)
 GREY, NOTE, INK = "#8A8A8A", "#666666", "#222222"
 
@@ -43,28 +50,37 @@ def read_history(path: Path) -> History:
     """Read a fold's history.csv; a last line that is still being written is left out.
 
     Args:
-        path: comma-separated with a header, `epoch` (from 1), `train_loss`, `valid_loss` and any other columns.
+        path: comma-separated with a header, `epoch` (from 1), `train_loss`, `valid_loss` and any
+            other columns.
 
     Returns:
-        Columns in order of the epochs; an epoch that stands there twice counts as written last. At least one epoch.
+        Columns in order of the epochs; an epoch that stands there twice counts as written last. At
+        least one epoch.
 
     Raises:
-        HistoryError: no file, no epoch yet, a column or a cell missing, or a cell that is not a number.
+        HistoryError: no file, no epoch yet, a column or a cell missing, or a cell that is not a
+            number.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
-        raise HistoryError(f"{path}: no such file; train.py writes it when the first epoch ends") from None
+        raise HistoryError(
+            f"{path}: no such file; train.py writes it when the first epoch ends"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"{path}: cannot be read: {error}") from None
     rows = list(csv.reader(line for line in lines if line.endswith("\n")))
     header = rows[0] if rows else []
     if missing := [name for name in NEEDED if rows and name not in header]:
-        raise HistoryError(f"{path}: no column {' or '.join(missing)}; the columns are {', '.join(header)}")
+        raise HistoryError(
+            f"{path}: no column {' or '.join(missing)}; the columns are {', '.join(header)}"
+        )
     epochs: dict[float, dict[str, float]] = {}
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
-            raise HistoryError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")
+            raise HistoryError(
+                f"{path}: line {number} has {len(row)} cells, the header {len(header)}"
+            )
         try:
             values = {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
         except ValueError as error:
@@ -73,7 +89,10 @@ def read_history(path: Path) -> History:
     if not epochs:
         raise HistoryError(f"{path}: no epoch has ended yet; try again later")
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
-    return {name: [row[name] if math.isfinite(row[name]) else math.nan for row in ordered] for name in header}
+    return {
+        name: [row[name] if math.isfinite(row[name]) else math.nan for row in ordered]
+        for name in header
+    }
 
 
 def find_folds(train_dir: Path, fold: int | None = None) -> tuple[dict[str, Path], list[str]]:
@@ -84,33 +103,48 @@ def find_folds(train_dir: Path, fold: int | None = None) -> tuple[dict[str, Path
         fold: take this fold only.
 
     Returns:
-        Name of each fold -> its history.csv, in order of the numbers; and a line about each fold without one.
+        Name of each fold -> its history.csv, in order of the numbers; and a line about each fold
+        without one.
 
     Raises:
         HistoryError: no such folder or fold, or nothing to draw.
     """
     if not train_dir.is_dir():
-        raise HistoryError(f"{train_dir}: no such folder; give a fold's, models/Exp_47/fold_0, or an experiment's")
+        raise HistoryError(
+            f"{train_dir}: no such folder; give a fold's, models/Exp_47/fold_0, or an experiment's"
+        )
     own = re.fullmatch(r"fold_(\d+)", train_dir.name)
     if own or (train_dir / "history.csv").exists():
         if own and fold is not None and fold != int(own[1]):
-            raise HistoryError(f"{train_dir} is not the folder of fold {fold}; give {train_dir.parent} to choose one")
+            raise HistoryError(
+                f"{train_dir} is not the folder of fold {fold}; give {train_dir.parent} to choose one"
+            )
         return {train_dir.name: train_dir / "history.csv"}, []
-    found = {int(path.name[5:]): path for path in train_dir.glob("fold_*") if path.name[5:].isdecimal()}
+    found = {
+        int(path.name[5:]): path for path in train_dir.glob("fold_*") if path.name[5:].isdecimal()
+    }
     if fold is not None and fold not in found:
         raise HistoryError(f"{train_dir}: no fold {fold}; there are {sorted(found) or 'none'}")
     chosen = [found[number] for number in sorted(found) if fold in (None, number)]
     if fold is not None:
         return {chosen[0].name: chosen[0] / "history.csv"}, []
-    histories = {path.name: path / "history.csv" for path in chosen if (path / "history.csv").exists()}
+    histories = {
+        path.name: path / "history.csv" for path in chosen if (path / "history.csv").exists()
+    }
     if not histories:
-        raise HistoryError(f"{train_dir}: no fold_<k>/history.csv below; train.py writes it when the first epoch ends")
-    return histories, [f"{path.name}: no history.csv yet" for path in chosen if path.name not in histories]
+        raise HistoryError(
+            f"{train_dir}: no fold_<k>/history.csv below; train.py writes it when the first epoch ends"
+        )
+    return histories, [
+        f"{path.name}: no history.csv yet" for path in chosen if path.name not in histories
+    ]
 
 
 def best_epoch(history: History) -> int | None:
     """Index of the lowest validation loss, the first of equal ones; None where every loss is NaN."""
-    known = [(loss, index) for index, loss in enumerate(history["valid_loss"]) if not math.isnan(loss)]
+    known = [
+        (loss, index) for index, loss in enumerate(history["valid_loss"]) if not math.isnan(loss)
+    ]
     return min(known)[1] if known else None
 
 
@@ -129,7 +163,11 @@ def mean_history(histories: Sequence[History]) -> History:
 
 def format_table(histories: dict[str, History]) -> str:
     """Lay out each fold's best epoch (lowest validation loss), its scores beside their floors, and the means."""
-    scores = [name for padding in PADDINGS for name in (f"cmap_pad_{padding}", f"cmap_pad_{padding}_floor")]
+    scores = [
+        name
+        for padding in PADDINGS
+        for name in (f"cmap_pad_{padding}", f"cmap_pad_{padding}_floor")
+    ]
     scores += ["macro_ap", "macro_roc_auc"]
     titles = [title for padding in PADDINGS for title in (f"cmAP({padding})", "floor")]
     rows = [["", "epochs", "best", "valid loss", *titles, "macro AP", "ROC-AUC"]]
@@ -137,19 +175,29 @@ def format_table(histories: dict[str, History]) -> str:
     for name, history in histories.items():
         best = best_epoch(history)
         at = "-" if best is None else f"{history['epoch'][best]:.0f}"
-        at_best = {column: values[best] for column, values in history.items()} if best is not None else {}
+        at_best = (
+            {column: values[best] for column, values in history.items()} if best is not None else {}
+        )
         chosen.append([at_best.get(column, math.nan) for column in ("valid_loss", *scores)])
         rows.append([name, f"{history['epoch'][-1]:.0f}", at, *_numbers(chosen[-1])])
     if len(chosen) > 1:
-        rows.append(["mean", "", "", *_numbers([_mean(values) for values in zip(*chosen, strict=True)])])
+        rows.append(
+            ["mean", "", "", *_numbers([_mean(values) for values in zip(*chosen, strict=True)])]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
 
 
 def _numbers(values: Sequence[float]) -> list[str]:
     """Write a loss and scores; what is not known as a dash."""
     digits = [5] + [4] * (len(values) - 1)
-    return ["-" if math.isnan(value) else f"{value:.{n}f}" for value, n in zip(values, digits, strict=True)]
+    return [
+        "-" if math.isnan(value) else f"{value:.{n}f}"
+        for value, n in zip(values, digits, strict=True)
+    ]
 
 
 def draw_figure(histories: dict[str, History], title: str) -> "Figure":
@@ -182,7 +230,9 @@ def draw_figure(histories: dict[str, History], title: str) -> "Figure":
 Labels = list[tuple[float, str, str]]  # height of a line's end, its name, its colour
 
 
-def _draw_one(histories: dict[str, History], loss_axes: "Axes", score_axes: "Axes") -> tuple[Labels, Labels]:
+def _draw_one(
+    histories: dict[str, History], loss_axes: "Axes", score_axes: "Axes"
+) -> tuple[Labels, Labels]:
     (history,) = histories.values()
     epochs, best = history["epoch"], best_epoch(history)
     losses = [
@@ -192,14 +242,39 @@ def _draw_one(histories: dict[str, History], loss_axes: "Axes", score_axes: "Axe
     scores = []
     for (name, label), colour in zip(SCORES.items(), (ORANGE, GREEN, PINK), strict=True):
         if _has(history, name):
-            scores.append(_line(score_axes, history, name, label, colour, width=2 if name == "cmap_pad_5" else 1.3))
+            scores.append(
+                _line(
+                    score_axes,
+                    history,
+                    name,
+                    label,
+                    colour,
+                    width=2 if name == "cmap_pad_5" else 1.3,
+                )
+            )
     if _has(history, "cmap_pad_5_floor"):
-        scores.append(_line(score_axes, history, "cmap_pad_5_floor", "floor of cmAP (5)", ORANGE, style="--", width=1))
+        scores.append(
+            _line(
+                score_axes,
+                history,
+                "cmap_pad_5_floor",
+                "floor of cmAP (5)",
+                ORANGE,
+                style="--",
+                width=1,
+            )
+        )
     if best is not None:
         for axes in (loss_axes, score_axes):
             axes.axvline(epochs[best], color=GREY, linewidth=0.8, linestyle=":")
         loss_axes.plot(
-            epochs[best], history["valid_loss"][best], "o", color=BLUE, markersize=6, clip_on=False, zorder=5
+            epochs[best],
+            history["valid_loss"][best],
+            "o",
+            color=BLUE,
+            markersize=6,
+            clip_on=False,
+            zorder=5,
         )
         near_end = best > len(epochs) / 2
         loss_axes.annotate(
@@ -216,7 +291,9 @@ def _draw_one(histories: dict[str, History], loss_axes: "Axes", score_axes: "Axe
     return losses, scores
 
 
-def _draw_several(histories: dict[str, History], loss_axes: "Axes", score_axes: "Axes") -> tuple[Labels, Labels]:
+def _draw_several(
+    histories: dict[str, History], loss_axes: "Axes", score_axes: "Axes"
+) -> tuple[Labels, Labels]:
     losses, scores = [], []
     for number, (name, history) in enumerate(histories.items()):
         colour, label = FOLD_COLOURS[number % len(FOLD_COLOURS)], name.replace("_", " ")
@@ -224,31 +301,63 @@ def _draw_several(histories: dict[str, History], loss_axes: "Axes", score_axes: 
         losses.append(_line(loss_axes, history, "valid_loss", label, colour, width=1.2))
         if (best := best_epoch(history)) is not None:
             loss_axes.plot(
-                history["epoch"][best], history["valid_loss"][best], "o", color=colour, markersize=5, zorder=5
+                history["epoch"][best],
+                history["valid_loss"][best],
+                "o",
+                color=colour,
+                markersize=5,
+                zorder=5,
             )
         if _has(history, "cmap_pad_5"):
             scores.append(_line(score_axes, history, "cmap_pad_5", label, colour, width=1.2))
     mean = mean_history(list(histories.values()))
     if mean["epoch"]:
         losses.append(_line(loss_axes, mean, "valid_loss", "mean", INK, width=2.2))
-        for name, label, colour, style in [("cmap_pad_5", "mean", INK, "-"), ("cmap_pad_5_floor", "floor", GREY, "--")]:
+        for name, label, colour, style in [
+            ("cmap_pad_5", "mean", INK, "-"),
+            ("cmap_pad_5_floor", "floor", GREY, "--"),
+        ]:
             if name in mean and _has(mean, name):
                 scores.append(
-                    _line(score_axes, mean, name, label, colour, style=style, width=2.2 if style == "-" else 1.2)
+                    _line(
+                        score_axes,
+                        mean,
+                        name,
+                        label,
+                        colour,
+                        style=style,
+                        width=2.2 if style == "-" else 1.2,
+                    )
                 )
-    loss_axes.set_title("validation, training dotted, best epochs marked", loc="right", fontsize=8, color=NOTE)
+    loss_axes.set_title(
+        "validation, training dotted, best epochs marked", loc="right", fontsize=8, color=NOTE
+    )
     score_axes.set_title("padded cmAP (5)", loc="right", fontsize=8, color=NOTE)
     return losses, scores
 
 
 def _line(
-    axes: "Axes", history: History, name: str, label: str, colour: str, *, style: str = "-", width: float = 1.3
+    axes: "Axes",
+    history: History,
+    name: str,
+    label: str,
+    colour: str,
+    *,
+    style: str = "-",
+    width: float = 1.3,
 ) -> tuple[float, str, str]:
     """Draw a column over the epochs; return what its label needs."""
     values = history[name]
     marker = "o" if len(values) < 10 and style == "-" else None
     axes.plot(
-        history["epoch"], values, style, color=colour, linewidth=width, marker=marker, markersize=3, clip_on=False
+        history["epoch"],
+        values,
+        style,
+        color=colour,
+        linewidth=width,
+        marker=marker,
+        markersize=3,
+        clip_on=False,
     )
     ends = [value for value in values if not math.isnan(value)]
     return (ends[-1] if ends else math.nan), label, colour
@@ -259,7 +368,12 @@ def _has(history: History, name: str) -> bool:
 
 
 def _losses(history: History) -> list[float]:
-    return [loss for name in ("train_loss", "valid_loss") for loss in history[name] if not math.isnan(loss)]
+    return [
+        loss
+        for name in ("train_loss", "valid_loss")
+        for loss in history[name]
+        if not math.isnan(loss)
+    ]
 
 
 def _scale_losses(axes: "Axes", losses: list[float]) -> None:
@@ -297,7 +411,9 @@ def _label_ends(axes: "Axes", labels: Labels, gap: float = 0.06) -> None:
 
     to_fraction = (axes.transData + axes.transAxes.inverted()).transform
     heights = sorted(
-        (to_fraction((1, value))[1], name, colour) for value, name, colour in labels if not math.isnan(value)
+        (to_fraction((1, value))[1], name, colour)
+        for value, name, colour in labels
+        if not math.isnan(value)
     )
     placed = spread([height for height, _, _ in heights], gap)
     for (_, name, colour), height in zip(heights, placed, strict=True):
@@ -305,13 +421,16 @@ def _label_ends(axes: "Axes", labels: Labels, gap: float = 0.06) -> None:
         axes.text(1.02, height, name, color=dark, fontsize=9, va="center", transform=axes.transAxes)
 
 
-def plot_loss_metric(train_dir: str | Path, fold: int | None = None, save_path: str | Path | None = None) -> Path:
+def plot_loss_metric(
+    train_dir: str | Path, fold: int | None = None, save_path: str | Path | None = None
+) -> Path:
     """Draw a fold's history, or all folds of an experiment in one figure, and print the best epochs.
 
     Args:
         train_dir: a fold's folder (`models/Exp_47/fold_0`) or an experiment's (`models/Exp_47`).
         fold: of an experiment, draw this fold only.
-        save_path: the figure; its ending chooses the format. None is `loss_metric.png` in the folder drawn.
+        save_path: the figure; its ending chooses the format. None is `loss_metric.png` in the
+            folder drawn.
 
     Returns:
         Path of the figure.
@@ -336,8 +455,12 @@ def plot_loss_metric(train_dir: str | Path, fold: int | None = None, save_path: 
     one = next(iter(paths.values())).parent
     folder = train_dir if fold is None else one
     for name, history in histories.items():
-        notes += [f"{name}: no {column}, not drawn" for column in SCORES if not _has(history, column)]
-    title = f"{one.resolve().parent.name}, {one.name}" if len(paths) == 1 else train_dir.resolve().name
+        notes += [
+            f"{name}: no {column}, not drawn" for column in SCORES if not _has(history, column)
+        ]
+    title = (
+        f"{one.resolve().parent.name}, {one.name}" if len(paths) == 1 else train_dir.resolve().name
+    )
     saved = _save(draw_figure(histories, title), Path(save_path or folder))
     print(format_table(histories))
     print(*notes, f"wrote {saved}", sep="\n")
@@ -345,7 +468,13 @@ def plot_loss_metric(train_dir: str | Path, fold: int | None = None, save_path: 
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    path = path / "loss_metric.png" if path.is_dir() else path if path.suffix else path.with_name(path.name + ".png")
+    path = (
+        path / "loss_metric.png"
+        if path.is_dir()
+        else path
+        if path.suffix
+        else path.with_name(path.name + ".png")
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -364,20 +493,29 @@ def main(args: Sequence[str] | None = None) -> int:
     """Read the command line and draw; exit status 2 and one line for a mistake."""
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, kind, text in [
-        ("train_dir", Path, "a fold's folder, models/Exp_47/fold_0, or an experiment's, models/Exp_47"),
+        (
+            "train_dir",
+            Path,
+            "a fold's folder, models/Exp_47/fold_0, or an experiment's, models/Exp_47",
+        ),
         ("fold", int, "of an experiment, draw this fold only"),
         ("save_path", Path, "the figure (default: loss_metric.png in the folder drawn)"),
     ]:
         parser.add_argument(name, type=kind, nargs="?", help=text)
-    parser.add_argument("--train-dir", dest="train_dir_flag", type=Path, metavar="DIR", help="the same as train_dir")
+    parser.add_argument(
+        "--train-dir", dest="train_dir_flag", type=Path, metavar="DIR", help="the same as train_dir"
+    )
     parser.add_argument("--fold", dest="fold_flag", type=int, metavar="K", help="the same as fold")
-    parser.add_argument("--save", dest="save_path_flag", type=Path, metavar="FILE", help="the same as save_path")
+    parser.add_argument(
+        "--save", dest="save_path_flag", type=Path, metavar="FILE", help="the same as save_path"
+    )
     given = vars(parser.parse_args(args))
     for name in ("train_dir", "fold", "save_path"):
         if given[name] is not None and given[f"{name}_flag"] is not None:
             parser.error(f"{name} is given twice")
     train_dir, fold, save_path = (
-        given[name] if given[name] is not None else given[f"{name}_flag"] for name in ("train_dir", "fold", "save_path")
+        given[name] if given[name] is not None else given[f"{name}_flag"]
+        for name in ("train_dir", "fold", "save_path")
     )
     if train_dir is None:
         parser.error("which folder? give models/Exp_47 or models/Exp_47/fold_0")

@@ -22,14 +22,24 @@ class Schedule:
     stepped_on: SteppedOn
 
 
-def _plateau(optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any) -> LRScheduler:
+def _plateau(
+    optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any
+) -> LRScheduler:
     return lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", **params)
 
 
 def _cosine(
-    optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, T_max: int, **params: Any
+    optimizer: Optimizer,
+    *,
+    config: Config,
+    total_steps: int,
+    last_epoch: int,
+    T_max: int,
+    **params: Any,
 ) -> LRScheduler:
-    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=T_max or config.epochs, last_epoch=last_epoch, **params)
+    return lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=T_max or config.epochs, last_epoch=last_epoch, **params
+    )
 
 
 def _one_cycle(
@@ -37,12 +47,23 @@ def _one_cycle(
 ) -> LRScheduler:
     # Momentum stays as it is: AdamW's betas are not part of this pipeline's settings.
     return lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=total_steps, cycle_momentum=False, last_epoch=last_epoch, **params
+        optimizer,
+        config.lr,
+        total_steps=total_steps,
+        cycle_momentum=False,
+        last_epoch=last_epoch,
+        **params,
     )
 
 
 def _warmup_cosine(
-    optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, warmup_epochs: float, eta_min: float
+    optimizer: Optimizer,
+    *,
+    config: Config,
+    total_steps: int,
+    last_epoch: int,
+    warmup_epochs: float,
+    eta_min: float,
 ) -> LRScheduler:
     """Rise linearly to lr over the warm-up's steps, then fall along half a cosine to eta_min at the last step."""
     warmup_steps = min(round(warmup_epochs * total_steps / config.epochs), total_steps - 1)
@@ -60,7 +81,9 @@ def _warmup_cosine(
 def _of(scheduler_class: Callable[..., LRScheduler], **fixed: Any) -> Build:
     """Make a builder for a torch schedule that takes its parameters as they are."""
 
-    def build(optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any) -> LRScheduler:
+    def build(
+        optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any
+    ) -> LRScheduler:
         return scheduler_class(optimizer, last_epoch=last_epoch, **fixed, **params)
 
     return build
@@ -85,14 +108,20 @@ def stepped_on(scheduler_name: str) -> SteppedOn:
 
 
 def get_scheduler(
-    config: Config, optimizer: Optimizer, last_epoch: int = -1, *, steps_per_epoch: int | None = None
+    config: Config,
+    optimizer: Optimizer,
+    last_epoch: int = -1,
+    *,
+    steps_per_epoch: int | None = None,
 ) -> LRScheduler:
     """Build the schedule that `config.scheduler_name` and `config.scheduler_params` describe.
 
     Args:
         config: settings; `epochs` is the length of the schedules that end.
-        optimizer: its learning rates are the schedule's start (one_cycle takes `config.lr` as its peak).
-        last_epoch: last step already taken, -1 at the start. A resumed run leaves it and loads the state instead.
+        optimizer: its learning rates are the schedule's start (one_cycle takes `config.lr` as its
+            peak).
+        last_epoch: last step already taken, -1 at the start. A resumed run leaves it and loads the
+            state instead.
         steps_per_epoch: optimizer steps in an epoch; needed by the schedules stepped that often.
 
     Returns:
@@ -104,16 +133,26 @@ def get_scheduler(
     name = choose(config.scheduler_name, SCHEDULERS, what="scheduler_name")
     if unknown := config.scheduler_params.keys() - SCHEDULER_PARAMS[name].keys():
         takes = ", ".join(SCHEDULER_PARAMS[name]) or "no parameters"
-        raise UserError(f"scheduler_params: {name} does not take {', '.join(sorted(unknown))}; it takes {takes}")
+        raise UserError(
+            f"scheduler_params: {name} does not take {', '.join(sorted(unknown))}; it takes {takes}"
+        )
     if steps_per_epoch is None and SCHEDULERS[name].stepped_on == "step":
-        raise UserError(f"scheduler_name={name!r} is stepped after each optimizer step and needs steps_per_epoch")
+        raise UserError(
+            f"scheduler_name={name!r} is stepped after each optimizer step and needs steps_per_epoch"
+        )
     if last_epoch >= 0:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", config.lr)
     total_steps = config.epochs * (steps_per_epoch or 1)
     try:
         return SCHEDULERS[name].build(
-            optimizer, config=config, total_steps=total_steps, last_epoch=last_epoch, **config.scheduler_params
+            optimizer,
+            config=config,
+            total_steps=total_steps,
+            last_epoch=last_epoch,
+            **config.scheduler_params,
         )
     except (ValueError, TypeError) as error:
-        raise UserError(f"scheduler_params {config.scheduler_params}: {name} says: {error}") from None
+        raise UserError(
+            f"scheduler_params {config.scheduler_params}: {name} says: {error}"
+        ) from None

@@ -1,7 +1,8 @@
 """Join the metadata with the prepared recordings and deal them into folds.
 
-`python split_data.py` reads the metadata and finds the .npy files that prepare_audios.py left. It writes
-train.csv (a row per recording: the metadata, its labels, its .npy, its fold) and a report of the folds.
+`python split_data.py` reads the metadata and finds the .npy files that prepare_audios.py left. It
+writes train.csv (a row per recording: the metadata, its labels, its .npy, its fold) and a report of
+the folds.
 """
 
 import ast
@@ -22,18 +23,25 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from catalog.folds import assign_folds, group_rows, recording_ids
 from configs import Config, UserError, configure_logger, load_config, next_command, run_main
-from folds import assign_folds, group_rows, recording_ids
 
 logger = logging.getLogger("birdclef.split_data")
 
 NEEDED_COLUMNS = ["primary_label", "filename"]
-MAX_CELL = 10_000  # characters of a secondary_labels cell that are parsed; 264 eBird codes take 3,000
+MAX_CELL = (
+    10_000  # characters of a secondary_labels cell that are parsed; 264 eBird codes take 3,000
+)
 SHOWN = 5  # rows that a message names
 READERS = 8  # threads that compare files: they wait for the disk more than they compute
-AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_filter": False}  # for pandas.read_csv
+AS_TEXT: dict[str, Any] = {
+    "dtype": str,
+    "keep_default_na": False,
+    "na_filter": False,
+}  # for pandas.read_csv
 
-# A spreadsheet runs a cell as a formula by its first character (OWASP, CSV injection); numbers are none.
+# A spreadsheet runs a cell as a formula by its first character (OWASP, CSV injection); numbers are
+# none.
 FORMULA = re.compile(r"^'*[=+\-@\t]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 BAD_LABEL = re.compile(r"^$|^'*[=+\-@]|[\s\x00-\x1f\x7f\ud800-\udfff]")
@@ -53,10 +61,12 @@ def read_metadata(path: Path) -> pd.DataFrame:
     """Read a metadata table as text: labels such as `22961` and `NA` stay what they are.
 
     Args:
-        path: comma-separated, with a header, UTF-8. Other lines are read as Windows-1252, with a warning.
+        path: comma-separated, with a header, UTF-8. Other lines are read as Windows-1252, with a
+            warning.
 
     Returns:
-        (n_rows, n_columns) str, empty cells "", no blank rows; the index counts as a spreadsheet does (header 1).
+        (n_rows, n_columns) str, empty cells "", no blank rows; the index counts as a spreadsheet
+        does (header 1).
 
     Raises:
         UserError: no such file, not a table, or no rows.
@@ -64,17 +74,23 @@ def read_metadata(path: Path) -> pd.DataFrame:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        hint = "BirdCLEF's is train_metadata.csv, from 2025 on train.csv; name it with --metadata-path"
+        hint = (
+            "BirdCLEF's is train_metadata.csv, from 2025 on train.csv; name it with --metadata-path"
+        )
         raise UserError(f"metadata_path={path}: {error.strerror} ({hint})") from None
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path}: is UTF-16; save it as CSV in UTF-8")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # rows with more cells than the header
             utf8 = io.BytesIO(_as_utf8(raw, path))
             table = pd.read_csv(utf8, index_col=False, skip_blank_lines=False, **AS_TEXT)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path}: not a comma-separated table with a header: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path}: not a comma-separated table with a header: {' '.join(str(error).split())}"
+        ) from None
     table.index = pd.RangeIndex(2, len(table) + 2, name="row")
     table = table[(table != "").any(axis=1)]
     if table.empty:
@@ -85,12 +101,18 @@ def read_metadata(path: Path) -> pd.DataFrame:
 
 def _as_utf8(raw: bytes, path: Path) -> bytes:
     lines = raw.split(b"\n")
-    foreign = [number for number, line in enumerate(lines) if line.decode("utf-8", "ignore").encode() != line]
+    foreign = [
+        number
+        for number, line in enumerate(lines)
+        if line.decode("utf-8", "ignore").encode() != line
+    ]
     for number in foreign:
         lines[number] = lines[number].decode("cp1252", "replace").encode()
     if foreign:
         shown = ", ".join(str(number + 1) for number in foreign[:SHOWN])
-        logger.warning("%s: %d lines are not UTF-8, read as Windows-1252: line %s", path, len(foreign), shown)
+        logger.warning(
+            "%s: %d lines are not UTF-8, read as Windows-1252: line %s", path, len(foreign), shown
+        )
     return b"\n".join(lines)
 
 
@@ -98,21 +120,36 @@ def check_metadata(metadata: pd.DataFrame, fold_group: str | None = None) -> pd.
     """Refuse what cannot be used or is not safe; keep one of rows that are the same in every cell.
 
     Args:
-        metadata: text, with primary_label and filename (`<label>/<id>.ogg`); the index names its rows in messages.
+        metadata: text, with primary_label and filename (`<label>/<id>.ogg`); the index names its
+            rows in messages.
         fold_group: another column it must have.
 
     Raises:
-        UserError: a needed column is missing or not text; a filename that is absolute, has `..`, backslashes or
-            control characters, or starts as a formula; different rows for one filename.
+        UserError: a needed column is missing or not text; a filename that is absolute, has `..`,
+            backslashes or control characters, or starts as a formula; different rows for one
+            filename.
     """
-    if missing := [name for name in (*NEEDED_COLUMNS, fold_group) if name and name not in metadata.columns]:
-        source, there = metadata.attrs.get("source", "metadata"), ", ".join(map(repr, metadata.columns))
-        raise UserError(f"{source}: no column {' or '.join(map(repr, missing))}; the columns are {there}")
+    if missing := [
+        name for name in (*NEEDED_COLUMNS, fold_group) if name and name not in metadata.columns
+    ]:
+        source, there = (
+            metadata.attrs.get("source", "metadata"),
+            ", ".join(map(repr, metadata.columns)),
+        )
+        raise UserError(
+            f"{source}: no column {' or '.join(map(repr, missing))}; the columns are {there}"
+        )
     for name in NEEDED_COLUMNS:
         if not pd.api.types.is_string_dtype(metadata[name]) or metadata[name].hasnans:
-            raise UserError(f"metadata: {name} is not all text; read the table with split_data.read_metadata")
+            raise UserError(
+                f"metadata: {name} is not all text; read the table with split_data.read_metadata"
+            )
     names = metadata["filename"]
-    _refuse(names[names.str.contains(BAD_PATH)], "is not a plain path in the audio folder", "write it like a/XC1.ogg")
+    _refuse(
+        names[names.str.contains(BAD_PATH)],
+        "is not a plain path in the audio folder",
+        "write it like a/XC1.ogg",
+    )
     metadata = metadata.drop_duplicates()
     names = metadata["filename"]
     twins = names[names.str.casefold().duplicated(keep=False)]  # on some disks they are one file
@@ -154,10 +191,12 @@ def add_labels(metadata: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         metadata: as check_metadata returns it; without a column secondary_labels there are none.
 
     Returns:
-        The table with both columns, and the malformed secondary_labels cells by row (they count as none).
+        The table with both columns, and the malformed secondary_labels cells by row (they count as
+        none).
 
     Raises:
-        UserError: a label that is empty, has white space or starts as a formula; labels that differ only in case.
+        UserError: a label that is empty, has white space or starts as a formula; labels that differ
+            only in case.
     """
     cells = metadata.get("secondary_labels", pd.Series("", index=metadata.index)).fillna("")
     codes, distinct = pd.factorize(cells)
@@ -165,14 +204,26 @@ def add_labels(metadata: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     malformed = cells[np.array([names is None for names in parsed], dtype=bool)[codes]]
     rows = zip(metadata["primary_label"], codes, strict=True)
     names = [tuple(dict.fromkeys((primary, *(parsed[code] or ())))) for primary, code in rows]
-    with pd.option_context("mode.string_storage", "python"):  # pyarrow's strings cannot hold what is no UTF-8
-        each = pd.Series(names, index=metadata.index, name="label").explode().drop_duplicates()  # with its first row
+    with pd.option_context(
+        "mode.string_storage", "python"
+    ):  # pyarrow's strings cannot hold what is no UTF-8
+        each = (
+            pd.Series(names, index=metadata.index, name="label").explode().drop_duplicates()
+        )  # with its first row
     bad = each[each.str.contains(BAD_LABEL)]
-    _refuse(bad, "is empty, starts with = + - @ or has white space (labels are joined by spaces)", "rename it")
+    _refuse(
+        bad,
+        "is empty, starts with = + - @ or has white space (labels are joined by spaces)",
+        "rename it",
+    )
     folded = each.map(lambda name: unicodedata.normalize("NFC", name).casefold())
     twins = each[folded.duplicated(keep=False).to_numpy()]
-    _refuse(twins, "differs from another only in case, one folder on some disks", "spell it in one way")
-    return metadata.assign(labels=[" ".join(row) for row in names], len_labels=[len(row) for row in names]), malformed
+    _refuse(
+        twins, "differs from another only in case, one folder on some disks", "spell it in one way"
+    )
+    return metadata.assign(
+        labels=[" ".join(row) for row in names], len_labels=[len(row) for row in names]
+    ), malformed
 
 
 def list_files(folder: Path, suffix: str = "") -> tuple[list[str], list[str]]:
@@ -181,10 +232,19 @@ def list_files(folder: Path, suffix: str = "") -> tuple[list[str], list[str]]:
     Both are sorted POSIX paths relative to the folder; none where there is no such folder.
     """
     root = os.path.realpath(folder)
-    paths = [os.path.join(top, name) for top, folders, names in os.walk(root) for name in folders + names]
+    paths = [
+        os.path.join(top, name) for top, folders, names in os.walk(root) for name in folders + names
+    ]
     files = [path for path in paths if path.endswith(suffix) and os.path.isfile(path)]
-    links = [path for path in paths if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)]
-    files, links = (sorted(path[len(root) + 1 :].replace(os.sep, "/") for path in found) for found in (files, links))
+    links = [
+        path
+        for path in paths
+        if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)
+    ]
+    files, links = (
+        sorted(path[len(root) + 1 :].replace(os.sep, "/") for path in found)
+        for found in (files, links)
+    )
     return files, links
 
 
@@ -196,7 +256,8 @@ def _refuse_links(paths: pd.Series, links: list[str], folder: Path) -> None:
 def content_ids(paths: Sequence[str | Path]) -> np.ndarray:
     """Number files by their content: (n_files,) int, equal for two files where every byte is.
 
-    Size and a block from the middle tell most apart; the others are read whole. UserError where that is impossible.
+    Size and a block from the middle tell most apart; the others are read whole. UserError where
+    that is impossible.
     """
     ids = np.zeros(len(paths), dtype=np.int64)
     with ThreadPool(READERS) as pool:
@@ -204,7 +265,9 @@ def content_ids(paths: Sequence[str | Path]) -> np.ndarray:
             shared = np.flatnonzero(pd.Series(ids).duplicated(keep=False))
             values = pool.imap(digest, [paths[int(i)] for i in shared], chunksize=64)
             try:
-                found = list(tqdm(values, "looking for copies", len(shared), leave=False, disable=None))
+                found = list(
+                    tqdm(values, "looking for copies", len(shared), leave=False, disable=None)
+                )
             except OSError as error:
                 raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
             ids[shared] = ids.max(initial=0) + 1 + pd.factorize(np.array(found, dtype=object))[0]
@@ -228,15 +291,17 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
 
     Args:
         metadata: text, as read_metadata returns it; it is not changed.
-        config: of which n_folds, seed, fold_group, train_np_dir (holds `<filename>.npy` for each filename) and
-            train_audio_dir (where it exists, links out of it are refused) are used.
+        config: of which n_folds, seed, fold_group, train_np_dir (holds `<filename>.npy` for each
+            filename) and train_audio_dir (where it exists, links out of it are refused) are used.
 
     Returns:
-        The rows that have a prepared recording, in their order, with `labels`, `len_labels`, `filepath` (POSIX,
-        relative to train_np_dir) and `kfold` (0..n_folds-1); and fold_report with what was left out.
+        The rows that have a prepared recording, in their order, with `labels`, `len_labels`,
+        `filepath` (POSIX, relative to train_np_dir) and `kfold` (0..n_folds-1); and fold_report
+        with what was left out.
 
     Raises:
-        UserError: see check_metadata, add_labels; nothing prepared; links out of a folder; fewer groups than folds.
+        UserError: see check_metadata, add_labels; nothing prepared; links out of a folder; fewer
+            groups than folds.
     """
     np_dir, n_folds, fold_group = config.train_np_dir, config.n_folds, config.fold_group
     table, malformed = add_labels(checked := check_metadata(metadata, fold_group))
@@ -257,14 +322,20 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
         keys.append(pd.factorize(values.where(values != "", None))[0])
     groups = group_rows(*keys)
     if groups.max() + 1 < n_folds:
-        raise UserError(f"n_folds={n_folds} is more than the {groups.max() + 1} independent groups of recordings")
+        raise UserError(
+            f"n_folds={n_folds} is more than the {groups.max() + 1} independent groups of recordings"
+        )
     table["kfold"] = assign_folds(table["primary_label"], groups, n_folds=n_folds, seed=config.seed)
     reasons = _reasons(config.report_path)
     return table, fold_report(table, contents, fold_group) | {
         "settings": {"n_folds": n_folds, "seed": config.seed, "fold_group": fold_group},
-        "rows_without_npy": [{"row": row, "filename": name, **reasons.get(name, {})} for row, name in absent.items()],
+        "rows_without_npy": [
+            {"row": row, "filename": name, **reasons.get(name, {})} for row, name in absent.items()
+        ],
         "npy_without_row": sorted(set(prepared) - set(table["filepath"])),
-        "malformed_secondary_labels": [{"row": row, "cell": cell[:200]} for row, cell in malformed.items()],
+        "malformed_secondary_labels": [
+            {"row": row, "cell": cell[:200]} for row, cell in malformed.items()
+        ],
         "repeated_rows": list(metadata.index.difference(checked.index)),
     }
 
@@ -272,13 +343,17 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
 def _reasons(report_path: Path) -> dict[str, dict[str, str]]:
     """Look up what prepare_audios.py said of each file, if it did."""
     try:
-        report = pd.read_csv(report_path, **AS_TEXT)[["filename", "status", "reason"]].drop_duplicates("filename")
+        report = pd.read_csv(report_path, **AS_TEXT)[
+            ["filename", "status", "reason"]
+        ].drop_duplicates("filename")
     except (OSError, ValueError, KeyError):
         return {}
     return report.set_index("filename").to_dict("index")
 
 
-def fold_report(table: pd.DataFrame, contents: np.ndarray, fold_group: str | None = None) -> dict[str, Any]:
+def fold_report(
+    table: pd.DataFrame, contents: np.ndarray, fold_group: str | None = None
+) -> dict[str, Any]:
     """Count what each fold holds and what is in several folds.
 
     Args:
@@ -287,10 +362,13 @@ def fold_report(table: pd.DataFrame, contents: np.ndarray, fold_group: str | Non
         fold_group: a column.
 
     Returns:
-        Plain types: `folds`; `leakage`, the ids, contents (by a filename) and authors in several folds; `copies`, the
-        filenames of recordings there more than once; `uneven_classes`, whose counts differ by more than one.
+        Plain types: `folds`; `leakage`, the ids, contents (by a filename) and authors in several
+        folds; `copies`, the filenames of recordings there more than once; `uneven_classes`, whose
+        counts differ by more than one.
     """
-    counts = table.groupby(["primary_label", "kfold"]).size().unstack(fill_value=0)  # (n_classes, n_folds)
+    counts = (
+        table.groupby(["primary_label", "kfold"]).size().unstack(fill_value=0)
+    )  # (n_classes, n_folds)
     folds = [
         {
             "fold": fold,
@@ -301,14 +379,22 @@ def fold_report(table: pd.DataFrame, contents: np.ndarray, fold_group: str | Non
         }
         for fold, column in counts.items()
     ]
-    keys = {"id": recording_ids(table["filename"]), "content": table["filename"].groupby(contents).transform("first")}
+    keys = {
+        "id": recording_ids(table["filename"]),
+        "content": table["filename"].groupby(contents).transform("first"),
+    }
     groups = group_rows(pd.factorize(keys["id"])[0], contents)
     several = pd.Series(groups).duplicated(keep=False).to_numpy()
-    keys |= {name: table[name].fillna("") for name in ("author", fold_group or "author") if name in table}
+    keys |= {
+        name: table[name].fillna("") for name in ("author", fold_group or "author") if name in table
+    }
     leakage = {}
     for name, values in keys.items():
         in_folds = table["kfold"].groupby(values[values != ""]).nunique()
-        leakage[name] = {"distinct": len(in_folds), "in_several_folds": list(in_folds.index[in_folds > 1])}
+        leakage[name] = {
+            "distinct": len(in_folds),
+            "in_several_folds": list(in_folds.index[in_folds > 1]),
+        }
     return {
         "recordings": len(table),
         "classes": len(counts),
@@ -321,17 +407,28 @@ def fold_report(table: pd.DataFrame, contents: np.ndarray, fold_group: str | Non
 
 def format_report(report: dict[str, Any]) -> str:
     """Lay out the report of split for people: a table of the folds, then a line for each finding."""
-    folds = [[len(cell) if isinstance(cell, list) else cell for cell in fold.values()] for fold in report["folds"]]
+    folds = [
+        [len(cell) if isinstance(cell, list) else cell for cell in fold.values()]
+        for fold in report["folds"]
+    ]
     columns = ["fold", "recordings", "classes", "without training data", "without validation data"]
-    crossing = [f"{len(of['in_several_folds'])} of {of['distinct']} {name}s" for name, of in report["leakage"].items()]
+    crossing = [
+        f"{len(of['in_several_folds'])} of {of['distinct']} {name}s"
+        for name, of in report["leakage"].items()
+    ]
     lines = [
         f"{report['recordings']} recordings of {report['classes']} classes",
         pd.DataFrame(folds, columns=columns).to_string(index=False),
         f"in several folds: {', '.join(crossing)}",
     ]
     for key, title in LEFTOVERS.items():
-        items = [", ".join(map(str, item.values())) if isinstance(item, dict) else item for item in report[key]]
-        shown = "; ".join(repr(item) for item in items[:SHOWN]) + ("; ..." if len(items) > SHOWN else "")
+        items = [
+            ", ".join(map(str, item.values())) if isinstance(item, dict) else item
+            for item in report[key]
+        ]
+        shown = "; ".join(repr(item) for item in items[:SHOWN]) + (
+            "; ..." if len(items) > SHOWN else ""
+        )
         lines.append(f"{title}: {len(items)}" + (f" ({shown})" if items else ""))
     return "\n".join(lines)
 
@@ -339,11 +436,14 @@ def format_report(report: dict[str, Any]) -> str:
 def spreadsheet_safe(cells: pd.Series) -> pd.Series:
     r"""Put an apostrophe before text that a spreadsheet would run as a formula: `=cmd` becomes `'=cmd`.
 
-    Numbers stay. Such text that has apostrophes already gets one more, so that taking one from every cell that
-    matches `^'+[=+\-@\t]` gives the original back. Carriage returns become line feeds: they would end the row.
+    Numbers stay. Such text that has apostrophes already gets one more, so that taking one from
+    every cell that matches `^'+[=+\-@\t]` gives the original back. Carriage returns become line
+    feeds: they would end the row.
     """
     cells = cells.fillna("")
-    odd = cells[cells.str.contains(rf"{FORMULA.pattern}|\r", regex=True)].str.replace(r"\r\n?", "\n", regex=True)
+    odd = cells[cells.str.contains(rf"{FORMULA.pattern}|\r", regex=True)].str.replace(
+        r"\r\n?", "\n", regex=True
+    )
     risky = odd.str.match(FORMULA) & ~odd.str.fullmatch(NUMBER)
     cells.loc[odd.index] = odd.where(~risky, "'" + odd)
     return cells
@@ -359,13 +459,15 @@ def _write(path: Path, text: str) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-# What the table was made from ----------------------------------------------------------------------------
+# What the table was made from ---------------------------------------------------------------------
 
 
 def note_sources(config: Config, table: str) -> dict[str, str]:
     """Note what a table (its text) was made from and how, for check_sources; the path is relative to the report."""
     return {
-        "metadata": os.path.relpath(config.metadata_path, config.fold_report_path.parent).replace(os.sep, "/"),
+        "metadata": os.path.relpath(config.metadata_path, config.fold_report_path.parent).replace(
+            os.sep, "/"
+        ),
         "metadata_sha256": _sha256(config.metadata_path),
         "table_sha256": hashlib.sha256(table.encode()).hexdigest(),
         "command": next_command("split_data.py"),
@@ -375,8 +477,9 @@ def note_sources(config: Config, table: str) -> dict[str, str]:
 def check_sources(config: Config) -> None:
     """Refuse a table whose metadata have changed since it was made: its labels and folds may be out of date.
 
-    There is nothing to compare where the report beside the table is missing or of an older version, where the table
-    is another by now, and where the metadata are not there, as on a machine that has only what training needs.
+    There is nothing to compare where the report beside the table is missing or of an older version,
+    where the table is another by now, and where the metadata are not there, as on a machine that
+    has only what training needs.
 
     Raises:
         UserError: they have changed.
@@ -385,7 +488,11 @@ def check_sources(config: Config) -> None:
         made_from = json.loads(config.fold_report_path.read_bytes())["made_from"]
         metadata = config.fold_report_path.parent / made_from["metadata"]
         is_the_table = _sha256(config.train_dataframe_path) == made_from["table_sha256"]
-        has_changed = is_the_table and metadata.is_file() and _sha256(metadata) != made_from["metadata_sha256"]
+        has_changed = (
+            is_the_table
+            and metadata.is_file()
+            and _sha256(metadata) != made_from["metadata_sha256"]
+        )
         command = str(made_from["command"])
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -403,10 +510,14 @@ def _sha256(path: Path) -> str:
 
 def main() -> None:
     """Read the metadata, deal the folds, write train.csv and the report."""
-    config = load_config(description="Join the metadata with the prepared recordings and deal them into folds.")
+    config = load_config(
+        description="Join the metadata with the prepared recordings and deal them into folds."
+    )
     configure_logger(config)
     if os.path.realpath(config.metadata_path) == os.path.realpath(config.train_dataframe_path):
-        raise UserError(f"train_dataframe_path={config.train_dataframe_path} is the metadata itself; name another file")
+        raise UserError(
+            f"train_dataframe_path={config.train_dataframe_path} is the metadata itself; name another file"
+        )
     table, report = split(read_metadata(config.metadata_path), config)
     text = table.select_dtypes(exclude="number").columns
     table[text] = table[text].apply(spreadsheet_safe)
@@ -415,7 +526,9 @@ def main() -> None:
     report["made_from"] = note_sources(config, csv_text)
     _write(config.fold_report_path, json.dumps(report, indent=1) + "\n")
     print(format_report(report))
-    print(f"wrote {config.train_dataframe_path} and {config.fold_report_path}\nnext: {next_command('train.py')}")
+    print(
+        f"wrote {config.train_dataframe_path} and {config.fold_report_path}\nnext: {next_command('train.py')}"
+    )
 
 
 if __name__ == "__main__":

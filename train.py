@@ -2,10 +2,10 @@
 
     python train.py --folds 0 1 --train-bs 16
 
-Read from the top: `run` goes through the folds; `train_fold` is one fold; `train_one_epoch` and `validate` are the
-loop. A single step is in step.py, what is carried along and resumed in fold_run.py. Everything random follows from
-(seed, epoch, index) for an item of the data set and from (seed, epoch, batch) for a step, so a resumed run makes
-the same draws as an unbroken one.
+Read from the top: `run` goes through the folds; `train_fold` is one fold; `train_one_epoch` and
+`validate` are the loop. A single step is in step.py, what is carried along and resumed in
+fold_run.py. Everything random follows from (seed, epoch, index) for an item of the data set and
+from (seed, epoch, batch) for a step, so a resumed run makes the same draws as an unbroken one.
 """
 
 import contextlib
@@ -34,22 +34,21 @@ from tqdm import tqdm
 
 import checkpoint as ckpt
 import dataset as data
-import folder
-import processes
-from fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
+from audio.recording import samples_crc32
 from metrics import AverageMeter, MetricMeter, describe_scores
 from model import find_backbone, pick_device
 from prepare_audios import read_report
-from recording import samples_crc32
 from scheduler import stepped_on
 from split_data import check_sources
-from step import score_in_memory, train_step
-from stopwatch import VALID_WAITING, WAITING, describe_parts, find_limit
+from training import folder, processes
+from training.fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
+from training.step import score_in_memory, train_step
+from training.stopwatch import VALID_WAITING, WAITING, describe_parts, find_limit
 
 logger = logging.getLogger("birdclef.train")
 
 
-# Folds --------------------------------------------------------------------------------------------------
+# Folds --------------------------------------------------------------------------------------------
 
 
 def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
@@ -73,7 +72,9 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     class_names = data.load_class_names(df)
     known = sorted(set(df["kfold"]))
     if missing := [fold for fold in config.folds if fold not in known]:
-        raise UserError(f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}")
+        raise UserError(
+            f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}"
+        )
     data.check_prepared(df, config.train_np_dir)
     make_deterministic() if config.deterministic else make_fast(device)
     with processes.joined(device), STOP.noted():
@@ -84,7 +85,9 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
         return processes.from_first(lambda: folder.write_summary(config))
 
 
-def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Config, device: torch.device) -> None:
+def train_fold(
+    df: pd.DataFrame, fold: int, class_names: list[str], config: Config, device: torch.device
+) -> None:
     """Train one fold, from its newest checkpoint if there is one."""
     config = replace(config, train_dir=config.fold_dir(fold))
     with contextlib.ExitStack() as first_process:
@@ -96,8 +99,12 @@ def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Conf
                     fold, len(train_part), len(valid_part), len(class_names), device, processes.world_size(),
                     "es" * (processes.world_size() > 1))  # fmt: skip
         found = processes.from_first(lambda: find_checkpoint(config, class_names))
-        load_weights = found is None  # a resumed run needs neither the network nor the file they came from
-        fold_run = build_fold_run(train_part, valid_part, fold, class_names, config, device, load_weights=load_weights)
+        load_weights = (
+            found is None
+        )  # a resumed run needs neither the network nor the file they came from
+        fold_run = build_fold_run(
+            train_part, valid_part, fold, class_names, config, device, load_weights=load_weights
+        )
         if found is not None:
             resume(fold_run, *found)
         processes.from_first(lambda: folder.write_settings(fold_run.train_dir, config, class_names))
@@ -107,8 +114,18 @@ def train_fold(df: pd.DataFrame, fold: int, class_names: list[str], config: Conf
             train_one_epoch(fold_run)
             trained = time.perf_counter()
             finish_epoch(fold_run, *validate(fold_run))
-            log_epoch(fold_run, done=done, train_s=trained - started, valid_s=time.perf_counter() - trained)
-    logger.info("fold %d: best epoch %d, validation loss %.5f", fold, fold_run.best_epoch, fold_run.best_loss)
+            log_epoch(
+                fold_run,
+                done=done,
+                train_s=trained - started,
+                valid_s=time.perf_counter() - trained,
+            )
+    logger.info(
+        "fold %d: best epoch %d, validation loss %.5f",
+        fold,
+        fold_run.best_epoch,
+        fold_run.best_loss,
+    )
 
 
 def open_folder(stack: contextlib.ExitStack, config: Config) -> None:
@@ -116,7 +133,9 @@ def open_folder(stack: contextlib.ExitStack, config: Config) -> None:
     assert config.train_dir is not None
     stack.enter_context(folder.lock_folder(config.train_dir))
     stack.enter_context(folder.log_to_file(config.train_dir / "train.log"))
-    if not config.resume and not processes.is_restart():  # after a restart, the earlier run is this one
+    if (
+        not config.resume and not processes.is_restart()
+    ):  # after a restart, the earlier run is this one
         folder.set_aside(config.train_dir)
 
 
@@ -134,8 +153,12 @@ def make_deterministic() -> None:
 def make_fast(device: torch.device) -> None:
     """Allow CUDA what torch leaves off for the sake of the last digits; other devices have no such choice."""
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # tries the ways to convolve once for each shape; few shapes occur here
-        torch.set_float32_matmul_precision("high")  # TF32 where amp leaves float32; convolutions take it by default
+        torch.backends.cudnn.benchmark = (
+            True  # tries the ways to convolve once for each shape; few shapes occur here
+        )
+        torch.set_float32_matmul_precision(
+            "high"
+        )  # TF32 where amp leaves float32; convolutions take it by default
 
 
 def verify_prepared(df: pd.DataFrame, config: Config) -> None:
@@ -145,7 +168,13 @@ def verify_prepared(df: pd.DataFrame, config: Config) -> None:
         UserError: some are damaged; the message counts them and names the first.
     """
     report = read_report(config.report_path)
-    told = dict(zip(report["filename"] + ".npy", zip(report["crc32"], report["peak"], strict=True), strict=True))
+    told = dict(
+        zip(
+            report["filename"] + ".npy",
+            zip(report["crc32"], report["peak"], strict=True),
+            strict=True,
+        )
+    )
     faults = []
     for filepath in tqdm(df["filepath"], "verifying", leave=False, disable=None, unit="file"):
         path = config.train_np_dir / filepath
@@ -165,18 +194,25 @@ def verify_prepared(df: pd.DataFrame, config: Config) -> None:
 def describe_change(samples: np.ndarray, crc32: str, peak: float) -> str:
     """Say how samples (n,) differ from what was written, "" if they do not.
 
-    Without a check sum, as in reports of older versions, they must be finite, and as loud as was reported.
+    Without a check sum, as in reports of older versions, they must be finite, and as loud as was
+    reported.
     """
     if crc32:
-        return "" if samples_crc32(samples) == crc32 else "its samples are not those that were written"
+        return (
+            "" if samples_crc32(samples) == crc32 else "its samples are not those that were written"
+        )
     full_scale = 32767 if samples.dtype == np.int16 else 1
     found = float(np.abs(samples.astype(np.float32)).max()) / full_scale
     told = found if math.isnan(peak) else min(peak, 1.0) if full_scale > 1 else peak
     # NaN is near nothing
-    return "" if abs(found - told) < 1e-4 else f"its peak is {found:g}, and was {told:g} when it was made"
+    return (
+        ""
+        if abs(found - told) < 1e-4
+        else f"its peak is {found:g}, and was {told:g} when it was made"
+    )
 
 
-# The loop -----------------------------------------------------------------------------------------------
+# The loop -----------------------------------------------------------------------------------------
 
 
 def train_one_epoch(run: FoldRun) -> None:
@@ -201,7 +237,8 @@ def validate(run: FoldRun) -> tuple[float, MetricMeter]:
     """Score the whole validation part at once.
 
     Returns:
-        Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels (N, C).
+        Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels
+        (N, C).
     """
     run.scored_model.eval()
     loss, scores, labels = AverageMeter(), [], []
@@ -232,20 +269,27 @@ def gather_validation(
     all_scores = np.concatenate([part for _, found, _ in parts for part in found])[order]  # (N, C)
     all_labels = np.concatenate([part for _, _, found in parts for part in found])[order]  # (N, C)
     if not np.isfinite(all_scores).all():
-        raise UserError(f"epoch {run.epoch + 1}: scores are not finite; {run.train_dir} holds the epochs before it")
+        raise UserError(
+            f"epoch {run.epoch + 1}: scores are not finite; {run.train_dir} holds the epochs before it"
+        )
     meter = MetricMeter()
     meter.update(all_scores, all_labels)
     summed, count = processes.total(loss.total, loss.count)
     return summed / count, meter
 
 
-def in_turn(run: FoldRun, loader: DataLoader, done: int, what: str, part: str) -> Iterator[dict[str, torch.Tensor]]:
+def in_turn(
+    run: FoldRun, loader: DataLoader, done: int, what: str, part: str
+) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the batches after those that are done, the time until each on the run's stopwatch as `part`.
 
-    A bar shows how far it is; it vanishes when all is done, and is not there when output is not a terminal.
+    A bar shows how far it is; it vanishes when all is done, and is not there when output is not a
+    terminal.
     """
     quiet = None if processes.is_first() else True
-    bar = tqdm(loader, desc=what, initial=done, total=len(loader), leave=False, disable=quiet, unit="batch")
+    bar = tqdm(
+        loader, desc=what, initial=done, total=len(loader), leave=False, disable=quiet, unit="batch"
+    )
     batches = iter(bar)
     while True:
         with run.watch.part(part):
@@ -255,7 +299,7 @@ def in_turn(run: FoldRun, loader: DataLoader, done: int, what: str, part: str) -
         yield batch
 
 
-# What an epoch leaves -----------------------------------------------------------------------------------
+# What an epoch leaves -----------------------------------------------------------------------------
 
 
 def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
@@ -282,9 +326,13 @@ def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
     if not processes.is_first():
         return
     with run.watch.part("checkpoint"):
-        if is_best:  # the predictions first: a run killed in between repeats the epoch and writes them again
+        if (
+            is_best
+        ):  # the predictions first: a run killed in between repeats the epoch and writes them again
             names = run.valid_set.filenames()
-            folder.write_predictions(run.train_dir, meter.scores, meter.labels, names, run.class_names)
+            folder.write_predictions(
+                run.train_dir, meter.scores, meter.labels, names, run.class_names
+            )
             ckpt.save_best(run.train_dir, run.state(), keep=run.config.keep_checkpoints)
         save(run)
         folder.write_history(run.train_dir, run.history)
@@ -314,11 +362,13 @@ def log_epoch(run: FoldRun, *, done: int, train_s: float, valid_s: float) -> Non
               "clips_per_s": round(clips_per_s, 2), "waiting_share": round(waiting_share, 4)}  # fmt: skip
     folder.append_timing(run.train_dir, timing)
     if run.config.profile:
-        limit = find_limit(seconds, num_workers=run.config.num_workers, on_cpu=run.device.type == "cpu")
+        limit = find_limit(
+            seconds, num_workers=run.config.num_workers, on_cpu=run.device.type == "cpu"
+        )
         logger.info("where epoch %d went:\n%s\n%s", run.epoch, describe_parts(seconds), limit)
 
 
-# Stopping -----------------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
 class StopRequest:
@@ -334,7 +384,9 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             yield
         finally:
@@ -373,7 +425,9 @@ def resume_command() -> str:
     """Return the command that goes on with this run: the same one, without --no-resume."""
     flags = [flag for flag in sys.argv[1:] if flag not in ("--no-resume", "--no_resume")]
     n = processes.world_size()
-    return shlex.join([*(["torchrun", f"--nproc-per-node={n}"] if n > 1 else ["python"]), "train.py", *flags])
+    return shlex.join(
+        [*(["torchrun", f"--nproc-per-node={n}"] if n > 1 else ["python"]), "train.py", *flags]
+    )
 
 
 def main() -> int:
@@ -386,7 +440,9 @@ def main() -> int:
     for fold, best in summary["folds"].items():
         print(f"fold {fold}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
     print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-    print(f"wrote {config.exp_dir}\nnext: {shlex.join(['python', 'plot_loss_metric.py', str(config.exp_dir)])}")
+    print(
+        f"wrote {config.exp_dir}\nnext: {shlex.join(['python', 'plot_loss_metric.py', str(config.exp_dir)])}"
+    )
     return 0
 
 

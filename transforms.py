@@ -1,7 +1,8 @@
 """From a waveform to an image, and every augmentation on the way.
 
-Axes: a waveform is (n_samples,), an image (n_mels, n_frames), a batch (batch, 3, n_frames, n_mels). Results are
-new float32 arrays, inputs stay as they are, and all randomness comes from the generator that is passed in.
+Axes: a waveform is (n_samples,), an image (n_mels, n_frames), a batch (batch, 3, n_frames, n_mels).
+Results are new float32 arrays, inputs stay as they are, and all randomness comes from the generator
+that is passed in.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audio.mel import log_mel as log_mel  # the names "as" themselves are this module's, too
+from audio.mel import mel_bank as mel_bank
+from audio.mel import mel_power as mel_power
+from audio.mel import power_to_db as power_to_db
 from configs import Config
-from mel import log_mel as log_mel  # the names "as" themselves are this module's, too
-from mel import mel_bank as mel_bank
-from mel import mel_power as mel_power
-from mel import power_to_db as power_to_db
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +32,17 @@ if TYPE_CHECKING:
 VOCODER_SAMPLES = 2048  # librosa's STFT frame; shorter waveforms are padded to it
 
 
-# Waveforms -----------------------------------------------------------------------------------------------
+# Waveforms ----------------------------------------------------------------------------------------
 
 
-def crop_or_pad(waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None) -> np.ndarray:
+def crop_or_pad(
+    waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
     """Cut a recording to one clip; repeat it, then pad it with zeros, where it is shorter.
 
     Args:
-        waveform: (n,), n >= 1, float or int16 (full scale 32767). Of a memory map only the clip is read.
+        waveform: (n,), n >= 1, float or int16 (full scale 32767). Of a memory map only the clip is
+            read.
         n_samples: length of the clip.
         rng: draws the start; None starts at 0, for validation.
 
@@ -51,10 +55,18 @@ def crop_or_pad(waveform: np.ndarray, n_samples: int, rng: np.random.Generator |
     return to_float32(cut_clip(waveform, n_samples, rng))
 
 
-def cut_clip(waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None) -> np.ndarray:
+def cut_clip(
+    waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
     """`crop_or_pad` that leaves int16 what it is; everything else becomes float32."""
-    if waveform.ndim != 1 or not len(waveform) or not (waveform.dtype.kind == "f" or waveform.dtype == np.int16):
-        raise ValueError(f"expected a float or int16 waveform (n,), n >= 1, got {waveform.dtype} {waveform.shape}")
+    if (
+        waveform.ndim != 1
+        or not len(waveform)
+        or not (waveform.dtype.kind == "f" or waveform.dtype == np.int16)
+    ):
+        raise ValueError(
+            f"expected a float or int16 waveform (n,), n >= 1, got {waveform.dtype} {waveform.shape}"
+        )
     spare = len(waveform) - n_samples
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     source = np.asarray(waveform[start : start + n_samples])
@@ -85,7 +97,9 @@ class WaveformTransform(ABC):
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the waveform, changed with probability `p`; only TimeStretch changes its length."""
         copy = np.array(waveform, dtype=np.float32)
-        return self._apply(copy, rng).astype(np.float32, copy=False) if rng.random() < self.p else copy
+        return (
+            self._apply(copy, rng).astype(np.float32, copy=False) if rng.random() < self.p else copy
+        )
 
     @abstractmethod
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
@@ -126,7 +140,9 @@ class NoiseInjection(WaveformTransform):
     max_amplitude: float = 0.04
 
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return waveform + rng.uniform(0, self.max_amplitude) * rng.standard_normal(len(waveform), np.float32)
+        return waveform + rng.uniform(0, self.max_amplitude) * rng.standard_normal(
+            len(waveform), np.float32
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +184,9 @@ class PitchShift(WaveformTransform):
 
         padded = np.pad(waveform, (0, max(0, VOCODER_SAMPLES - len(waveform))))
         n_steps = rng.uniform(*self.semitones)
-        return librosa.effects.pitch_shift(y=padded, sr=self.sample_rate, n_steps=n_steps)[: len(waveform)]
+        return librosa.effects.pitch_shift(y=padded, sr=self.sample_rate, n_steps=n_steps)[
+            : len(waveform)
+        ]
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,9 @@ class TimeStretch(WaveformTransform):
 
         padded = np.pad(waveform, (0, max(0, VOCODER_SAMPLES - len(waveform))))
         rate = rng.uniform(*self.rate)
-        return librosa.effects.time_stretch(y=padded, rate=rate)[: max(1, round(len(waveform) / rate))]
+        return librosa.effects.time_stretch(y=padded, rate=rate)[
+            : max(1, round(len(waveform) / rate))
+        ]
 
 
 @dataclass(frozen=True)
@@ -208,8 +228,9 @@ class CosineVolume(RandomVolume):
 def build_waveform_augmentation(config: Config) -> Compose | None:
     """Collect the transforms whose chance is above 0; None if there are none.
 
-    Give them a peak of 1 and n_samples times the fastest stretch (else a faster clip ends in zeros), and crop
-    what they return. Noise comes after the phase vocoders, which would smear it, and the gains come last.
+    Give them a peak of 1 and n_samples times the fastest stretch (else a faster clip ends in
+    zeros), and crop what they return. Noise comes after the phase vocoders, which would smear it,
+    and the gains come last.
     """
     transforms = [
         PitchShift(config.sample_rate, config.pitch_shift_semitones, p=config.p_pitch_shift),
@@ -224,7 +245,7 @@ def build_waveform_augmentation(config: Config) -> Compose | None:
     return Compose(chosen) if chosen else None
 
 
-# Images --------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------
 
 
 def min_max(image: np.ndarray) -> np.ndarray:
@@ -238,7 +259,9 @@ def raise_to(image: np.ndarray, exponent: float) -> np.ndarray:
     """Scale to [0, 1], then raise to an exponent > 0; a flat image gives zeros."""
     scaled = min_max(image)
     with np.errstate(divide="ignore"):  # log 0 = -inf, and exp gives the 0 back
-        np.log(scaled, out=scaled)  # exp(exponent * log) is vectorised on more processors than np.power
+        np.log(
+            scaled, out=scaled
+        )  # exp(exponent * log) is vectorised on more processors than np.power
     scaled *= exponent
     return np.exp(scaled, out=scaled)
 
@@ -266,7 +289,9 @@ def mono_to_color(image: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _rectangle_cutter() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for news
+    os.environ.setdefault(
+        "NO_ALBUMENTATIONS_UPDATE", "1"
+    )  # or the import asks the network for news
     import albumentations as A
 
     size = {"hole_height_range": (0.05, 0.2), "hole_width_range": (0.05, 0.2)}
@@ -281,10 +306,12 @@ def draw_rectangles(shape: tuple[int, int], rng: np.random.Generator) -> np.ndar
     return cutter(image=np.ones(shape, np.float32))["image"] == 0
 
 
-# Batches -------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 
 
-def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator) -> Mixed:
+def mixup(
+    images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator
+) -> Mixed:
     """Blend each image with that of another clip of the batch.
 
     Args:
@@ -294,17 +321,21 @@ def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.ran
         rng: draws lam and the partners.
 
     Returns:
-        lam * images + (1 - lam) * partners, targets, the partners' targets, lam (which weighs the losses too).
+        lam * images + (1 - lam) * partners, targets, the partners' targets, lam (which weighs the
+        losses too).
     """
     lam = float(rng.beta(alpha, alpha))
     partners = rng.permutation(len(images)).tolist()
     return images.lerp(images[partners], 1 - lam), targets, targets[partners], lam
 
 
-def cutmix(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator) -> Mixed:
+def cutmix(
+    images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator
+) -> Mixed:
     """Paste a span of time, over all frequencies, from another clip of the batch.
 
-    As `mixup`, but the span is round((1 - lam) * T) frames, and lam is returned as the share really kept.
+    As `mixup`, but the span is round((1 - lam) * T) frames, and lam is returned as the share really
+    kept.
     """
     n_frames = images.shape[2]
     pasted = round((1 - float(rng.beta(alpha, alpha))) * n_frames)

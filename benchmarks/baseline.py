@@ -1,8 +1,9 @@
 """The straightforward way to do what this project does, as most people write it; what the benchmarks compare with.
 
-The same recipe and the same numbers in its formulas, with the usual means: a whole `.npy` loaded for each item,
-librosa's mel for each clip, float64 noise, pink-noise images made beforehand, albumentations' Normalize for each image,
-scikit-learn's metric, and recordings decoded whole and resampled by librosa.
+The same recipe and the same numbers in its formulas, with the usual means: a whole `.npy` loaded
+for each item, librosa's mel for each clip, float64 noise, pink-noise images made beforehand,
+albumentations' Normalize for each image, scikit-learn's metric, and recordings decoded whole and
+resampled by librosa.
 """
 
 import os
@@ -37,7 +38,9 @@ def padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int = 5)
     from sklearn.metrics import average_precision_score
 
     ones = np.ones((padding_factor, labels.shape[1]))
-    return average_precision_score(np.vstack([labels, ones]), np.vstack([scores, ones]), average="macro")
+    return average_precision_score(
+        np.vstack([labels, ones]), np.vstack([scores, ones]), average="macro"
+    )
 
 
 def mel_spectrogram(waveform: np.ndarray, config: Config) -> np.ndarray:
@@ -79,7 +82,9 @@ class BaselineDataset(torch.utils.data.Dataset):
         self.rows: list[Any] = df.to_dict("records")
         self.config, self.mode = config, mode
         self.class_names = sorted(df["primary_label"].unique())
-        self.normalize = A.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD, max_pixel_value=1.0, p=1.0)
+        self.normalize = A.Normalize(
+            mean=IMAGENET_MEAN, std=IMAGENET_STD, max_pixel_value=1.0, p=1.0
+        )
         self.pink = [self._pink_image(k) for k in range(n_pink)] if mode == "train" else []
 
     def _pink_image(self, k: int) -> np.ndarray:
@@ -106,14 +111,23 @@ class BaselineDataset(torch.utils.data.Dataset):
         power: Any = 0
         for bird in birds:
             mel = mel_spectrogram(self._clip(bird, rng), self.config)
-            power += random_power(mel, 3, 0.5, rng) * rng.uniform(1, 101) if self.mode == "train" else mel
+            power += (
+                random_power(mel, 3, 0.5, rng) * rng.uniform(1, 101)
+                if self.mode == "train"
+                else mel
+            )
         image = (librosa.power_to_db(power, ref=np.max, top_db=self.config.top_db) + 80) / 80
         if self.mode == "train":
             image = self._augment(image, rng)
         image = image - image.min()
-        color = np.stack([image / (image.max() + 1e-7)] * 3, axis=-1).astype(np.float32)  # (n_mels, n_frames, 3)
+        color = np.stack([image / (image.max() + 1e-7)] * 3, axis=-1).astype(
+            np.float32
+        )  # (n_mels, n_frames, 3)
         color = self.normalize(image=color)["image"].transpose(2, 1, 0)
-        return {"image": torch.from_numpy(np.ascontiguousarray(color)), "targets": self._targets(birds)}
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(color)),
+            "targets": self._targets(birds),
+        }
 
     def _clip(self, bird: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         n_samples = self.config.n_samples
@@ -129,14 +143,22 @@ class BaselineDataset(torch.utils.data.Dataset):
     def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         config, (n_mels, n_frames) = self.config, image.shape
         if rng.random() < config.p_white_noise_image:
-            image = image + (rng.random((n_mels, n_frames)) + 10) * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+            image = image + (
+                rng.random((n_mels, n_frames)) + 10
+            ) * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
         if rng.random() < config.p_pink_noise_image:
             pink = self.pink[rng.integers(len(self.pink))]
             image = image + (pink + 2.5) * 4 * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
         if rng.random() < config.p_band_noise_image:
             start = rng.integers(n_mels // 2 + 1)
             stop = rng.integers(min(start + 20, n_mels), n_mels + 1)
-            noise = (rng.random((stop - start, n_frames)) + 9) * 0.05 * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+            noise = (
+                (rng.random((stop - start, n_frames)) + 9)
+                * 0.05
+                * image.mean()
+                * 0.05
+                * rng.uniform(0.3, 1.3)
+            )
             image[start:stop] = image[start:stop] + noise
         if rng.random() < config.p_frequency_shaping:
             ramp = int(rng.integers(n_mels // 2, n_mels + 1))

@@ -1,9 +1,10 @@
 """A whole training epoch through the loader on two cores: the share of processor time that is not the model's.
 
-    python -m benchmarks.epoch [--root FOLDER] [--model NAME] [--clips 64] [--batch-size 16] [--repeats 3]
+    python -m benchmarks.epoch [--root FOLDER] [--model NAME] [--clips 64] [--batch-size 16]
+    [--repeats 3]
 
-Counted as CPU seconds of this process and of its two loader processes; the model's are those of the same steps on
-batches in memory.
+Counted as CPU seconds of this process and of its two loader processes; the model's are those of the
+same steps on batches in memory.
 """
 
 import resource
@@ -16,16 +17,22 @@ import torch
 from benchmarks import timing
 from benchmarks.material import prepared_archive
 from benchmarks.step import ours
-from fold_run import FoldRun, build_fold_run
 from metrics import AverageMeter
-from stopwatch import WAITING
 from train import train_one_epoch
+from training.fold_run import FoldRun, build_fold_run
+from training.stopwatch import WAITING
 
 
 def main() -> None:
     """Measure and report."""
     options = timing.parse_options(
-        "epoch", __doc__ or "", root=None, model="tf_efficientnet_b0", clips=64, batch_size=16, repeats=3
+        "epoch",
+        __doc__ or "",
+        root=None,
+        model="tf_efficientnet_b0",
+        clips=64,
+        batch_size=16,
+        repeats=3,
     )
     with prepared_archive(options.root) as (config, df):
         df = pd.concat([df] * (1 + options.clips // len(df)), ignore_index=True)[: options.clips]
@@ -39,7 +46,9 @@ def main() -> None:
         )
         names = sorted(df["primary_label"].unique())
         run = build_fold_run(df, df[:1], 0, names, config, torch.device("cpu"))
-        with timing.one_core():  # the model's; threads that wait for each other spin, which CPU time counts as work
+        with (
+            timing.one_core()
+        ):  # the model's; threads that wait for each other spin, which CPU time counts as work
             measure(run)  # the first steps make plans that later ones use
             rows = [measure(run) for _ in range(options.repeats)]
     timing.report("epoch", rows, {"clips": options.clips, "model": options.model})

@@ -2,8 +2,8 @@
 
     python -m benchmarks.folds [--rows 1000000] [--classes 10000] [--repeats 1]
 
-Three stages of split_data.py: the labels of the metadata, the groups of copies of one recording, and the folds. Reading
-the audio files is left out: its time is the disk's.
+Three stages of split_data.py: the labels of the metadata, the groups of copies of one recording,
+and the folds. Reading the audio files is left out: its time is the disk's.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,9 @@ from split_data import add_labels, assign_folds, check_metadata, group_rows, rec
 
 def main() -> None:
     """Measure and report."""
-    options = timing.parse_options("folds", __doc__ or "", rows=1_000_000, classes=10_000, repeats=1)
+    options = timing.parse_options(
+        "folds", __doc__ or "", rows=1_000_000, classes=10_000, repeats=1
+    )
     rows = []
     for n_rows in (options.rows // 4, options.rows // 2, options.rows):
         metadata = make_metadata(n_rows, options.classes)
@@ -37,7 +39,13 @@ def make_metadata(n_rows: int, n_classes: int) -> pd.DataFrame:
     labels = pd.Series(species).map(lambda number: f"bird{number}")
     ids = pd.Series(rng.integers(0, 50 * n_rows, n_rows) // 50).map(lambda number: f"XC{number}")
     second = pd.Series(rng.integers(0, n_classes, n_rows)).map(lambda number: f"['bird{number}']")
-    table = pd.DataFrame({"primary_label": labels, "secondary_labels": second, "filename": labels + "/" + ids + ".ogg"})
+    table = pd.DataFrame(
+        {
+            "primary_label": labels,
+            "secondary_labels": second,
+            "filename": labels + "/" + ids + ".ogg",
+        }
+    )
     return table.drop_duplicates("filename", ignore_index=True)
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.item [--root FOLDER] [--items 50] [--repeats 7] [--growth 0]
 
---root takes a folder with train.csv and train_np instead of made-up recordings; --growth N makes N more training items
-and reports how much memory they left behind.
+--root takes a folder with train.csv and train_np instead of made-up recordings; --growth N makes N
+more training items and reports how much memory they left behind.
 """
 
 import itertools
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from batches import collate
 from benchmarks import timing
 from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
 from dataset import WaveformDataset
+from training.batches import collate
 
 PINK_IMAGES = 20  # enough to draw from; 2000 would take minutes before the first item
 
@@ -45,17 +45,24 @@ def main() -> None:
         }
         for what, datasets in compared.items():
             candidates = {name: take(dataset, options.items) for name, dataset in datasets.items()}
-            for row in timing.summarise(timing.alternate(candidates, options.repeats), options.items, "clip"):
+            for row in timing.summarise(
+                timing.alternate(candidates, options.repeats), options.items, "clip"
+            ):
                 rows.append({"item": what, **row})
         facts: dict[str, Any] = {
             "construction, ms": 1e3 * ours_s,
-            f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms": 1e3 * baseline_s,
+            f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms": 1e3
+            * baseline_s,
         }
         for name, dataset in [("cpu", train), ("device", on_device)]:
             items = [dataset[1, index] for index in range(len(dataset))]
-            facts[f'bytes from the loader a clip, frontend="{name}"'] = batch_bytes(collate(items)) / len(items)
+            facts[f'bytes from the loader a clip, frontend="{name}"'] = batch_bytes(
+                collate(items)
+            ) / len(items)
         if options.growth:
-            facts[f"memory that {options.growth} items left behind, MB"] = growth(train, options.growth)
+            facts[f"memory that {options.growth} items left behind, MB"] = growth(
+                train, options.growth
+            )
     timing.report("item", rows, facts)
 
 

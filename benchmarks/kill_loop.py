@@ -2,10 +2,10 @@
 
     python -m benchmarks.kill_loop --kills 200
 
-Everything random is on: augmentation, MixUp and CutMix, EMA, bfloat16, accumulation, workers. A run is killed by
-SIGKILL to its whole process group, in a phase drawn at random (as it starts, in a step, while it writes, while it
-validates), and goes on with another number of workers. The processes are forked from one that has imported torch,
-or most of the time would go into that.
+Everything random is on: augmentation, MixUp and CutMix, EMA, bfloat16, accumulation, workers. A run
+is killed by SIGKILL to its whole process group, in a phase drawn at random (as it starts, in a
+step, while it writes, while it validates), and goes on with another number of workers. The
+processes are forked from one that has imported torch, or most of the time would go into that.
 """
 
 import argparse
@@ -26,9 +26,9 @@ import pandas as pd
 import torch
 
 import checkpoint as ckpt
-import folder
 import train
 from configs import Config
+from training import folder
 
 EVERYTHING_ON: dict[str, Any] = {
     "p_noise_injection": 0.5, "p_gaussian_noise": 0.5, "p_pink_noise": 0.5, "p_random_volume": 0.5,
@@ -57,7 +57,12 @@ def make_run(root: Path, *, n_recordings: int = 16, **changes: Any) -> tuple[Con
         tone = np.sin(2 * np.pi * (1000 + 2500 * (number % 3)) * np.arange(64_000) / 32_000)
         np.save(path, (tone / 2 + 0.02 * rng.standard_normal(64_000)).astype(np.float32))
         rows.append(
-            {"primary_label": label, "labels": label, "filepath": f"{label}/{path.name}", "kfold": number // 3 % 4}
+            {
+                "primary_label": label,
+                "labels": label,
+                "filepath": f"{label}/{path.name}",
+                "kfold": number // 3 % 4,
+            }
         )
     return config, pd.DataFrame(rows)
 
@@ -96,7 +101,9 @@ class KillLoop:
     def __init__(self, df: pd.DataFrame, seed: int) -> None:
         self.df, self.random = df, random.Random(seed)
         # The semaphores of killed runs are cleaned up by Python's tracker, which need not say so.
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+        os.environ.setdefault(
+            "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
+        )
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["train", "albumentations", "sklearn.metrics"])
         self.killed: Counter[str] = Counter()  # kills by phase
@@ -121,7 +128,9 @@ class KillLoop:
         if target is None or not process.is_alive():
             process.join(LONGEST_ATTEMPT_S)
             if process.exitcode != 0:
-                raise RuntimeError(f"a run ended with status {process.exitcode}; see {config.fold_dir(0)}/train.log")
+                raise RuntimeError(
+                    f"a run ended with status {process.exitcode}; see {config.fold_dir(0)}/train.log"
+                )
             return True
         self._kill(process, PHASES[phase.value], config)
         return False
@@ -155,16 +164,35 @@ def differences(first: Path, second: Path) -> list[str]:
         found.append(f"checkpoints {names[0]} and {names[1]}")
     for name in set(names[0]) & set(names[1]):
         one, two = (ckpt.read_checkpoint(fold / name) for fold in (first, second))
-        parts = ("model", "ema", "optimizer", "scheduler", "scaler", "train_loss", "history", "epoch", "step")
+        parts = (
+            "model",
+            "ema",
+            "optimizer",
+            "scheduler",
+            "scaler",
+            "train_loss",
+            "history",
+            "epoch",
+            "step",
+        )
         found += [f"{name}: {part}" for part in parts if not _equal(one[part], two[part])]
-    with np.load(first / "valid_predictions.npz") as one, np.load(second / "valid_predictions.npz") as two:
-        found += [f"valid_predictions.npz: {name}" for name in one if not np.array_equal(one[name], two[name])]
+    with (
+        np.load(first / "valid_predictions.npz") as one,
+        np.load(second / "valid_predictions.npz") as two,
+    ):
+        found += [
+            f"valid_predictions.npz: {name}"
+            for name in one
+            if not np.array_equal(one[name], two[name])
+        ]
     return found
 
 
 def _equal(one: Any, two: Any) -> bool:
     if isinstance(one, dict):
-        return one.keys() == two.keys() and all(_equal(value, two[key]) for key, value in one.items())
+        return one.keys() == two.keys() and all(
+            _equal(value, two[key]) for key, value in one.items()
+        )
     if isinstance(one, list | tuple):
         return len(one) == len(two) and all(map(_equal, one, two))
     return bool((one == two).all()) if hasattr(one, "all") else one == two
@@ -183,8 +211,12 @@ def run_kill_loop(root: Path, kills: int, seed: int, **changes: Any) -> tuple[Ki
     while loop.killed.total() < kills:
         broken = Config(**{**config.to_dict(), "models_dir": root / f"models_{runs}"})
         while not loop.train(broken, may_kill=loop.killed.total() < kills):
-            print(f"\r{loop.killed.total()} of {kills} kills, {runs} runs ended", end="", flush=True)
-        found += [f"run {runs}: {what}" for what in differences(config.fold_dir(0), broken.fold_dir(0))]
+            print(
+                f"\r{loop.killed.total()} of {kills} kills, {runs} runs ended", end="", flush=True
+            )
+        found += [
+            f"run {runs}: {what}" for what in differences(config.fold_dir(0), broken.fold_dir(0))
+        ]
         runs += 1
     print(f"\r{loop.killed.total()} kills, {runs} runs that came to their end")
     return loop, found
@@ -192,7 +224,9 @@ def run_kill_loop(root: Path, kills: int, seed: int, **changes: Any) -> tuple[Ki
 
 def main() -> int:
     """Run the loop and say what differed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=8)
     flags = parser.parse_args()
@@ -201,7 +235,10 @@ def main() -> int:
         loop, found = run_kill_loop(Path(root), flags.kills, flags.seed)
     phases = ", ".join(f"{count} {phase}" for phase, count in loop.killed.most_common())
     print(f"killed while {phases}; {loop.half_written} kills left a half-written file")
-    print(f"{time.perf_counter() - started:.0f} s; " + ("all equal to the unbroken run" if not found else "DIFFERENT:"))
+    print(
+        f"{time.perf_counter() - started:.0f} s; "
+        + ("all equal to the unbroken run" if not found else "DIFFERENT:")
+    )
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -1,6 +1,7 @@
 """Batches through 0, 1 and 2 worker processes, the start of an epoch, and what a row costs in memory.
 
-python -m benchmarks.loader [--root FOLDER] [--batches 12] [--batch-size 16] [--repeats 5] [--rows 1000000]
+python -m benchmarks.loader [--root FOLDER] [--batches 12] [--batch-size 16] [--repeats 5] [--rows
+1000000]
 """
 
 import gc
@@ -16,40 +17,52 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from batches import build_loader
 from benchmarks import timing
 from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
 from configs import Config
 from dataset import Key, WaveformDataset
+from training.batches import build_loader
 
 CPU = torch.device("cpu")
 
 
 def main() -> None:
     """Measure and report."""
-    options = timing.parse_options("loader", __doc__ or "", root=None, batches=12, batch_size=16, rows=1_000_000)
+    options = timing.parse_options(
+        "loader", __doc__ or "", root=None, batches=12, batch_size=16, rows=1_000_000
+    )
     with prepared_archive(options.root) as (config, df):
         n_clips = options.batches * options.batch_size
         df = pd.concat([df] * (1 + n_clips // len(df)), ignore_index=True)[:n_clips]
         config = replace(config, train_bs=options.batch_size)
-        with timing.one_core():  # so that 0 workers compare with 1; CPU time is that of this process alone
+        with (
+            timing.one_core()
+        ):  # so that 0 workers compare with 1; CPU time is that of this process alone
             rows, facts = compare_workers(df, config, options.repeats)
         facts |= machine_limit(df, config, options.repeats)
         facts |= epoch_start(df, config, options.repeats) | row_cost(df, config, options.rows)
     timing.report("loader", rows, facts)
 
 
-def compare_workers(df: pd.DataFrame, config: Config, repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def compare_workers(
+    df: pd.DataFrame, config: Config, repeats: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Time whole epochs with persistent workers, and with the baseline's data set and torch's usual loader."""
     epochs: dict[str, Callable[[], None]] = {}
     for workers in (0, 1, 2):
         dataset = WaveformDataset(df, config, "train")
-        epochs[f"ours, {workers} workers"] = whole_epoch(*build_loader(dataset, with_workers(config, workers), CPU))
+        epochs[f"ours, {workers} workers"] = whole_epoch(
+            *build_loader(dataset, with_workers(config, workers), CPU)
+        )
     baseline = BaselineDataset(df, config, "train", n_pink=20)
-    usual = DataLoader(baseline, config.train_bs, shuffle=True, num_workers=2, persistent_workers=True)
+    usual = DataLoader(
+        baseline, config.train_bs, shuffle=True, num_workers=2, persistent_workers=True
+    )
     epochs["baseline, 2 workers"] = whole_epoch(usual)
-    rows = timing.summarise(timing.alternate(epochs, repeats), len(df), "clip", ours="ours, 2 workers")
+    rows = timing.summarise(
+        timing.alternate(epochs, repeats), len(df), "clip", ours="ours, 2 workers"
+    )
     one, two = rows[1]["ms/clip"], rows[2]["ms/clip"]
     return rows, {"two workers against one, times": one / two}
 
@@ -83,7 +96,11 @@ def machine_limit(df: pd.DataFrame, config: Config, repeats: int) -> dict[str, f
     ) as pool:
 
         def make(parts: int) -> None:
-            list(pool.map(make_items, [dataset] * parts, [keys[part::parts] for part in range(parts)]))
+            list(
+                pool.map(
+                    make_items, [dataset] * parts, [keys[part::parts] for part in range(parts)]
+                )
+            )
 
         runs = timing.alternate({"one": lambda: make(1), "two": lambda: make(2)}, repeats)
     walls = {name: median(run.wall_s for run in some) for name, some in runs.items()}

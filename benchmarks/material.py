@@ -19,13 +19,16 @@ def prepared_archive(
     """Yield settings and the table of `root`, or of a temporary folder with made-up recordings.
 
     Args:
-        root: holds train.csv and train_np; None makes `n_recordings` of `seconds` each, float32, with a tone in noise.
+        root: holds train.csv and train_np; None makes `n_recordings` of `seconds` each, float32,
+            with a tone in noise.
         n_recordings: of a made-up archive, of 8 species.
         seconds: length of each.
     """
     if root is not None:
         config = Config(root=root)
-        df = check_table(read_train_table(config.train_dataframe_path), str(config.train_dataframe_path))
+        df = check_table(
+            read_train_table(config.train_dataframe_path), str(config.train_dataframe_path)
+        )
         check_prepared(df, config.train_np_dir)
         yield config, df
         return
@@ -45,8 +48,14 @@ def make_up(config: Config, n_recordings: int, seconds: float) -> pd.DataFrame:
         path = config.train_np_dir / label / f"XC{number}.ogg.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, waveform.astype(np.float32))
-        row = {"primary_label": label, "labels": f"{label} bird{(number + 1) % 8}", "kfold": number // 8 % 5}
-        rows.append(row | {"filepath": f"{label}/{path.name}", "filename": f"{label}/XC{number}.ogg"})
+        row = {
+            "primary_label": label,
+            "labels": f"{label} bird{(number + 1) % 8}",
+            "kfold": number // 8 % 5,
+        }
+        rows.append(
+            row | {"filepath": f"{label}/{path.name}", "filename": f"{label}/XC{number}.ogg"}
+        )
     df = pd.DataFrame(rows)
     df.to_csv(config.train_dataframe_path, index=False)
     return df

@@ -2,8 +2,8 @@
 
     python -m benchmarks.mel [--clips 20] [--repeats 9]
 
-Beside the time stands the largest difference from librosa in dB, wherever the value is above the floor of 80 dB below
-the clip's peak.
+Beside the time stands the largest difference from librosa in dB, wherever the value is above the
+floor of 80 dB below the clip's peak.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from audio.mel import mel_settings
 from benchmarks import timing
 from benchmarks.baseline import mel_spectrogram
 from configs import Config
-from mel import mel_settings
 from transforms import mel_bank, mel_power, power_to_db
 
 Mel = Callable[[np.ndarray], np.ndarray]
@@ -32,12 +32,18 @@ def main() -> None:
         "torchlibrosa": with_torchlibrosa(config),
     }
     with timing.one_core():
-        seconds = timing.alternate({name: over(way, waveforms) for name, way in ways.items()}, options.repeats)
+        seconds = timing.alternate(
+            {name: over(way, waveforms) for name, way in ways.items()}, options.repeats
+        )
         rows = timing.summarise(seconds, len(waveforms), "clip")
-        transform = timing.alternate({"ours": over(transform_alone(config), waveforms)}, options.repeats)
+        transform = timing.alternate(
+            {"ours": over(transform_alone(config), waveforms)}, options.repeats
+        )
     for row in rows:
         way = ways[row["candidate"]]
-        row["dB off librosa"] = max(difference(way(waveform), ways["librosa"](waveform)) for waveform in waveforms)
+        row["dB off librosa"] = max(
+            difference(way(waveform), ways["librosa"](waveform)) for waveform in waveforms
+        )
     floor = timing.summarise(transform, len(waveforms), "clip")[0]["ms/clip"]
     timing.report("mel", rows, {"floor: the real FFT of float64 frames alone, ms/clip": floor})
 
@@ -88,19 +94,25 @@ def with_torch(config: Config) -> Mel:
 
 
 def _dense_bank(config: Config) -> np.ndarray:
-    return mel_bank(config.sample_rate, config.n_fft, config.n_mels, config.fmin, config.fmax).toarray()
+    return mel_bank(
+        config.sample_rate, config.n_fft, config.n_mels, config.fmin, config.fmax
+    ).toarray()
 
 
 def with_torchlibrosa(config: Config) -> Mel:
     """Torchlibrosa's Spectrogram, a convolution, and its mel product."""
     from torchlibrosa.stft import Spectrogram
 
-    spectrogram = Spectrogram(config.n_fft, config.hop_length, center=True, pad_mode="constant", freeze_parameters=True)
+    spectrogram = Spectrogram(
+        config.n_fft, config.hop_length, center=True, pad_mode="constant", freeze_parameters=True
+    )
     bank = torch.from_numpy(_dense_bank(config)).T.contiguous()
 
     def mel(waveform: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            power = spectrogram(torch.from_numpy(waveform)[None])[0, 0]  # (n_frames, 1 + n_fft // 2)
+            power = spectrogram(torch.from_numpy(waveform)[None])[
+                0, 0
+            ]  # (n_frames, 1 + n_fft // 2)
             return (power @ bank).T.numpy()
 
     return mel

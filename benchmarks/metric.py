@@ -22,7 +22,9 @@ def main() -> None:
     }
     rows = timing.summarise(timing.alternate(candidates, options.repeats), 1, "fold")
     difference = abs(padded_cmap(labels, scores) - by_scikit_learn(labels, scores))
-    timing.report("metric", rows, {"rows": options.rows, "classes": options.classes, "difference": difference})
+    timing.report(
+        "metric", rows, {"rows": options.rows, "classes": options.classes, "difference": difference}
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Recordings scored from end to end against the bare network on inputs that are ready, for each backend.
 
-    python -m benchmarks.predict [--model tf_efficientnet_b0] [--classes 264] [--backends torch,onnx,openvino]
+    python -m benchmarks.predict [--model tf_efficientnet_b0] [--classes 264] [--backends
+    torch,onnx,openvino]
         [--minutes 20] [--recordings 2] [--suffix ogg] [--repeats 3] [--hours 0]
 
-The network has random weights; its recordings are made up. Of the two ways to run the bare network, small batches on a
-core each and large ones on all cores together, the faster counts. Decoding and log-mel need CPU time of their own: what
-is left for the network of all of it is a bound on the share that end to end can reach where all cores are busy.
---hours 24 measures instead, with a tiny network, the memory that such a recording and one of ten minutes take.
+The network has random weights; its recordings are made up. Of the two ways to run the bare network,
+small batches on a core each and large ones on all cores together, the faster counts. Decoding and
+log-mel need CPU time of their own: what is left for the network of all of it is a bound on the
+share that end to end can reach where all cores are busy. --hours 24 measures instead, with a tiny
+network, the memory that such a recording and one of ten minutes take.
 """
 
 import contextlib
@@ -32,17 +34,19 @@ import torch
 import checkpoint as ckpt
 import export
 import predict
-import stream as audio
+from audio.decoder_pool import DecoderPool
 from benchmarks import timing
 from configs import Config
-from decoder_pool import DecoderPool
-from detections import PartialResults
+from inference import stream as audio
+from inference.detections import PartialResults
+from inference.scorers import TorchModels, open_models
+from inference.waveform_model import WaveformModel
+from inference.windows import Models, Plan
 from model import build_model
-from scorers import TorchModels, open_models
-from waveform_model import WaveformModel
-from windows import Models, Plan
 
-LIMIT = 200 * 600 / 7200  # x real time: BirdCLEF allowed two hours on a CPU for 200 soundscapes of ten minutes
+LIMIT = (
+    200 * 600 / 7200
+)  # x real time: BirdCLEF allowed two hours on a CPU for 200 soundscapes of ten minutes
 LARGE_BATCH = 32
 NEEDED = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 MEMORY = """
@@ -67,14 +71,16 @@ def main() -> None:
             measure_memory(folder, options)
             return
         for number in range(options.recordings):
-            make_recording(folder / "sounds" / f"{number}.{options.suffix}", 60 * options.minutes, seed=number)
+            make_recording(
+                folder / "sounds" / f"{number}.{options.suffix}", 60 * options.minutes, seed=number
+            )
         make_recording(folder / "short" / f"short.{options.suffix}", 10.0)
         config = Config(base_model_name=options.model, pretrained=False, device="cpu")
         paths = make_models(folder, config, options.classes, options.backends.split(","))
         measure_speed(folder, paths, options)
 
 
-# Material ------------------------------------------------------------------------------------------------
+# Material -----------------------------------------------------------------------------------------
 
 
 def make_recording(path: Path, seconds: float, *, sample_rate: int = 32_000, seed: int = 0) -> None:
@@ -89,27 +95,51 @@ def make_recording(path: Path, seconds: float, *, sample_rate: int = 32_000, see
             file.write(minute[second % 60])
 
 
-def make_models(folder: Path, config: Config, n_classes: int, backends: list[str]) -> dict[str, Path]:
+def make_models(
+    folder: Path, config: Config, n_classes: int, backends: list[str]
+) -> dict[str, Path]:
     """Save an untrained checkpoint, and export it as far as packages are there; paths by backend."""
     torch.manual_seed(0)
     names = [f"bird{number:03}" for number in range(n_classes)]
-    weights, history = build_model(config, n_classes).state_dict(), [{"epoch": 1, "valid_loss": 0.0}]
-    state: dict[str, Any] = {"model": weights, "ema": None, "fold": 0, "epoch": 1, "step": 1, "history": history}
+    weights, history = (
+        build_model(config, n_classes).state_dict(),
+        [{"epoch": 1, "valid_loss": 0.0}],
+    )
+    state: dict[str, Any] = {
+        "model": weights,
+        "ema": None,
+        "fold": 0,
+        "epoch": 1,
+        "step": 1,
+        "history": history,
+    }
     state |= {"class_names": names, "config": config.to_dict(), "versions": {}}
-    paths = {"torch": folder / "model.pth", "onnx": folder / "model.onnx", "openvino": folder / "model.xml"}
+    paths = {
+        "torch": folder / "model.pth",
+        "onnx": folder / "model.onnx",
+        "openvino": folder / "model.xml",
+    }
     ckpt.save_checkpoint(paths["torch"], state)
     if set(backends) != {"torch"} and importlib.util.find_spec("onnxscript"):
         models = TorchModels([paths["torch"]], config)
         about = export.describe([state], models, Namespace(precision="float32", licence="none"))
-        export.draft(paths["onnx"], WaveformModel(models.models, config), config.n_samples, about, None)
+        export.draft(
+            paths["onnx"], WaveformModel(models.models, config), config.n_samples, about, None
+        )
         if "openvino" in backends and importlib.util.find_spec("openvino"):
             shutil.copy(paths["onnx"], folder / "for_openvino.onnx")
-            export.convert_to_openvino(folder / "for_openvino.onnx", about, half=False).rename(paths["openvino"])
+            export.convert_to_openvino(folder / "for_openvino.onnx", about, half=False).rename(
+                paths["openvino"]
+            )
             (folder / "for_openvino.bin").rename(folder / "model.bin")
-    return {name: paths[name] for name in backends if paths[name].exists() and importlib.util.find_spec(NEEDED[name])}
+    return {
+        name: paths[name]
+        for name in backends
+        if paths[name].exists() and importlib.util.find_spec(NEEDED[name])
+    }
 
 
-# Speed ---------------------------------------------------------------------------------------------------
+# Speed --------------------------------------------------------------------------------------------
 
 
 def measure_speed(folder: Path, paths: dict[str, Path], options: Namespace) -> None:
@@ -128,25 +158,34 @@ def measure_speed(folder: Path, paths: dict[str, Path], options: Namespace) -> N
         speed = 60 * options.minutes * options.recordings / walls["end to end"]
         facts |= {
             f"{name}: share of the bare network's throughput": walls[bare] / walls["end to end"],
-            f"{name}: bound on it, by CPU time": cpus[bare] / (cpus[bare] + cpus["decoding"] + cpus["log-mel"]),
+            f"{name}: bound on it, by CPU time": cpus[bare]
+            / (cpus[bare] + cpus["decoding"] + cpus["log-mel"]),
             f"{name}: x real time": speed,
             f"{name}: times BirdCLEF's limit": speed / LIMIT,
-            f"{name}: s from start to a written result": median(start(folder, path) for _ in range(options.repeats)),
+            f"{name}: s from start to a written result": median(
+                start(folder, path) for _ in range(options.repeats)
+            ),
         }
     timing.report("predict", rows, facts)
 
 
-def make_candidates(folder: Path, path: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Callable[[], Any]], int]:
+def make_candidates(
+    folder: Path, path: Path, stack: contextlib.ExitStack
+) -> tuple[dict[str, Callable[[], Any]], int]:
     """Make what is timed of a model: functions by name, each over all windows, and the number of windows."""
     config = Config(device="cpu")
     models = open_models(path, config)
-    at_once = open_models(path, replace(config, num_workers=1))  # one batch after another, each on all cores
+    at_once = open_models(
+        path, replace(config, num_workers=1)
+    )  # one batch after another, each on all cores
     recordings = audio.find_recordings(folder / "sounds")
     clips = decode(recordings, models.config)
     ready = [models.prepare(clip) for clip in clips]
     candidates: dict[str, Callable[[], Any]] = {
         "end to end": stack.enter_context(EndToEnd(folder, models, recordings)),
-        f"bare, {models.batch_size} clips on each core": bind(bare, models, ready, models.batch_size),
+        f"bare, {models.batch_size} clips on each core": bind(
+            bare, models, ready, models.batch_size
+        ),
         f"bare, {LARGE_BATCH} clips on all cores": bind(bare, at_once, ready, LARGE_BATCH),
         "decoding": bind(decode, recordings, models.config),
         "log-mel": bind(prepare, models, clips),
@@ -184,7 +223,11 @@ class EndToEnd:
 def decode(recordings: dict[str, Path], config: Config) -> list[np.ndarray]:
     """Decode all recordings and cut them into clips, in one thread of this process."""
     streams = [audio.Stream(path, config.sample_rate) for path in recordings.values()]
-    return [clip.samples for one in streams for clip in audio.cut(one, config.n_samples, config.n_samples)]
+    return [
+        clip.samples
+        for one in streams
+        for clip in audio.cut(one, config.n_samples, config.n_samples)
+    ]
 
 
 def prepare(models: Models, clips: list[np.ndarray]) -> None:
@@ -208,10 +251,12 @@ def bare(models: Models, ready: list[np.ndarray], batch_size: int) -> None:
 
 def start(folder: Path, path: Path) -> float:
     """Seconds from the shell's command to a submission for ten seconds of audio."""
-    return timing.run_script("predict.py", str(path), str(folder / "short"), "--output", str(folder / "short.csv"))
+    return timing.run_script(
+        "predict.py", str(path), str(folder / "short"), "--output", str(folder / "short.csv")
+    )
 
 
-# Memory --------------------------------------------------------------------------------------------------
+# Memory -------------------------------------------------------------------------------------------
 
 
 def measure_memory(folder: Path, options: Namespace) -> None:
@@ -225,9 +270,13 @@ def measure_memory(folder: Path, options: Namespace) -> None:
         output = folder / "out.csv"
         began = time.perf_counter()
         words = ["-c", MEMORY, model["torch"], recording, "--output", output, "--device", "cpu"]
-        said = subprocess.check_output([sys.executable, *map(str, words)], cwd=timing.ROOT, text=True)
+        said = subprocess.check_output(
+            [sys.executable, *map(str, words)], cwd=timing.ROOT, text=True
+        )
         peak = float(said.split("peak MB")[1])
-        rows.append({"candidate": f"{hours:g} h", "peak MB": peak, "s": time.perf_counter() - began})
+        rows.append(
+            {"candidate": f"{hours:g} h", "peak MB": peak, "s": time.perf_counter() - began}
+        )
         recording.unlink()
     timing.report("predict", rows, {"MB more": rows[1]["peak MB"] - rows[0]["peak MB"]})
 

@@ -1,10 +1,12 @@
 """Preparing recordings with two processes, and a long file of which 30 s are kept.
 
-    python -m benchmarks.prepare [--audio FOLDER] [--copies 4] [--files 64] [--hours 3] [--repeats 3]
+    python -m benchmarks.prepare [--audio FOLDER] [--copies 4] [--files 64] [--hours 3] [--repeats
+    3]
 
---audio takes a folder `<label>/<file>` of recordings instead of made-up ones; all are prepared --copies times, or the
-start of the decoder processes would be a good part of it. "bare" is what two cores reach with decode, soxr and write
-alone: no checks, no report, nothing caught, in processes that are there already. All write new files.
+--audio takes a folder `<label>/<file>` of recordings instead of made-up ones; all are prepared
+--copies times, or the start of the decoder processes would be a good part of it. "bare" is what two
+cores reach with decode, soxr and write alone: no checks, no report, nothing caught, in processes
+that are there already. All write new files.
 """
 
 import shutil
@@ -21,18 +23,20 @@ import numpy as np
 import soundfile
 import soxr
 
+from audio.decoder_pool import DecoderPool
+from audio.recording import prepare_recording
 from benchmarks import baseline, timing
 from configs import Config
-from decoder_pool import DecoderPool
 from prepare_audios import find_recordings, prepare
-from recording import prepare_recording
 
 WORKERS = 2
 
 
 def main() -> None:
     """Measure and report."""
-    options = timing.parse_options("prepare", __doc__ or "", audio=None, copies=4, files=64, hours=3.0, repeats=3)
+    options = timing.parse_options(
+        "prepare", __doc__ or "", audio=None, copies=4, files=64, hours=3.0, repeats=3
+    )
     with tempfile.TemporaryDirectory() as folder:
         config = Config(root=Path(folder), num_workers=WORKERS, max_bad_fraction=1.0)
         if options.audio:
@@ -43,7 +47,9 @@ def main() -> None:
         facts = watch_decoder("the archive", config.train_audio_dir, config)
         facts |= watch_decoder("the long file", config.root / "long", config)
         config = replace(config, train_audio_dir=copy_by_links(config, options.copies))
-        rows = compare_archive(config, options.repeats) + compare_long_file(config, options.hours, options.repeats)
+        rows = compare_archive(config, options.repeats) + compare_long_file(
+            config, options.hours, options.repeats
+        )
     timing.report("prepare", rows, facts)
 
 
@@ -53,14 +59,20 @@ def copy_by_links(config: Config, copies: int) -> Path:
     many.mkdir()
     for folder in sorted(config.train_audio_dir.iterdir()):
         for number in range(copies):
-            (many / f"{folder.name}_{number}").symlink_to(folder, target_is_directory=folder.is_dir())
+            (many / f"{folder.name}_{number}").symlink_to(
+                folder, target_is_directory=folder.is_dir()
+            )
     return many
 
 
 def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float]:
     """Let one decoder process prepare all recordings of a folder; give its start in s and its largest memory in MB."""
     began = time.perf_counter()
-    recipe = {"sample_rate": config.sample_rate, "max_seconds": config.max_seconds, "audio_dtype": "float32"}
+    recipe = {
+        "sample_rate": config.sample_rate,
+        "max_seconds": config.max_seconds,
+        "audio_dtype": "float32",
+    }
     job = {"trim_db": None, "target": str(config.root / "watched.npy")} | recipe
     with DecoderPool() as decoders:
         decoders.prepare(job | {"source": "no such file"}, config.file_timeout_s)
@@ -70,7 +82,10 @@ def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float
         (process,) = decoders.alive
         status = Path(f"/proc/{process.popen.pid}/status").read_text()
     peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return {f"start of a decoder process for {what}, s": start_s, f"its largest memory, {what}, MB": peak_kb / 1024}
+    return {
+        f"start of a decoder process for {what}, s": start_s,
+        f"its largest memory, {what}, MB": peak_kb / 1024,
+    }
 
 
 def compare_archive(config: Config, repeats: int) -> list[dict[str, Any]]:
@@ -90,7 +105,11 @@ def make_recordings(config: Config, n_files: int) -> None:
     rng = np.random.default_rng(8)
     for number in range(n_files):
         rate = (32_000, 44_100)[number % 2]
-        write_ogg(config.train_audio_dir / f"bird{number % 4}" / f"XC{number}.ogg", rate, float(rng.uniform(10, 60)))
+        write_ogg(
+            config.train_audio_dir / f"bird{number % 4}" / f"XC{number}.ogg",
+            rate,
+            float(rng.uniform(10, 60)),
+        )
 
 
 def write_ogg(path: Path, rate: int, seconds: float) -> None:
@@ -127,7 +146,9 @@ def whole_archive(
 
     def run() -> Callable[[], None]:
         jobs = ((config.train_audio_dir / name, folder / f"{name}.npy") for name in names)
-        joblib.Parallel(WORKERS)(joblib.delayed(way)(source, target, config) for source, target in jobs)
+        joblib.Parallel(WORKERS)(
+            joblib.delayed(way)(source, target, config) for source, target in jobs
+        )
         return bind(shutil.rmtree, folder)
 
     return run
@@ -139,10 +160,17 @@ def bare(source: Path, target: Path, config: Config) -> None:
     try:
         with soundfile.SoundFile(source) as sound:
             rate = sound.samplerate
-            waveform = sound.read(round(config.max_seconds * rate), "float32", always_2d=True).mean(axis=1)
+            waveform = sound.read(round(config.max_seconds * rate), "float32", always_2d=True).mean(
+                axis=1
+            )
     except soundfile.LibsndfileError:
         return
-    np.save(target, waveform if rate == config.sample_rate else soxr.resample(waveform, rate, config.sample_rate))
+    np.save(
+        target,
+        waveform
+        if rate == config.sample_rate
+        else soxr.resample(waveform, rate, config.sample_rate),
+    )
 
 
 def straightforward(source: Path, target: Path, config: Config) -> None:
@@ -156,12 +184,19 @@ def straightforward(source: Path, target: Path, config: Config) -> None:
 def compare_long_file(config: Config, hours: float, repeats: int) -> list[dict[str, Any]]:
     """Time one long Ogg file at 44.1 kHz in this process."""
     source, target = config.root / "long" / "bird" / "long.ogg", config.root / "long.npy"
-    settings: dict[str, Any] = {"sample_rate": config.sample_rate, "max_seconds": config.max_seconds}
+    settings: dict[str, Any] = {
+        "sample_rate": config.sample_rate,
+        "max_seconds": config.max_seconds,
+    }
     candidates: dict[str, Callable[[], Any]] = {
-        "ours": lambda: prepare_recording(source, target, **settings, audio_dtype="float32", trim_db=None),
+        "ours": lambda: prepare_recording(
+            source, target, **settings, audio_dtype="float32", trim_db=None
+        ),
         "baseline": lambda: baseline.prepare(source, target, **settings),
     }
-    rows = timing.summarise(timing.alternate(candidates, repeats, warm_up=0), config.max_seconds, "second")
+    rows = timing.summarise(
+        timing.alternate(candidates, repeats, warm_up=0), config.max_seconds, "second"
+    )
     return [{"files": f"1 of {hours:g} h", **row} for row in rows]
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.step [--model NAME] [--batch-size 4] [--repeats 41] [--compile 0]
 
-The bare loop is forward, loss, backward and AdamW with nothing around them. A turn is one step, so that both of a pair
-meet the same machine. --compile 1 adds torch.compile, whose first step takes minutes on a CPU.
+The bare loop is forward, loss, backward and AdamW with nothing around them. A turn is one step, so
+that both of a pair meet the same machine. --compile 1 adds torch.compile, whose first step takes
+minutes on a CPU.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ import torch
 from benchmarks import timing
 from benchmarks.material import prepared_archive
 from configs import Config
-from fold_run import FoldRun, build_fold_run
 from metrics import AverageMeter, get_loss
 from model import build_model, compile_model
 from train import train_one_epoch
+from training.fold_run import FoldRun, build_fold_run
 
 MODEL_PARTS = ("forward", "backward", "optimizer step")
 Batches = list[dict[str, torch.Tensor]]
@@ -29,7 +30,10 @@ def main() -> None:
     options = timing.parse_options(
         "step", __doc__ or "", model="tf_efficientnet_b0", batch_size=4, repeats=41, compile=0
     )
-    with prepared_archive(None, n_recordings=max(16, options.batch_size), seconds=5.0) as (config, df):
+    with prepared_archive(None, n_recordings=max(16, options.batch_size), seconds=5.0) as (
+        config,
+        df,
+    ):
         config = replace(
             config,
             base_model_name=options.model,
@@ -41,7 +45,9 @@ def main() -> None:
             train_dir=config.fold_dir(0),
         )
         names = sorted(df["primary_label"].unique())
-        run = build_fold_run(df[: options.batch_size], df[:8], 0, names, config, torch.device("cpu"))
+        run = build_fold_run(
+            df[: options.batch_size], df[:8], 0, names, config, torch.device("cpu")
+        )
         batches = list(run.train_loader)
         formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
         candidates = {"ours": ours(run, batches)}
@@ -50,7 +56,9 @@ def main() -> None:
             if options.compile:
                 compiled = bare_loop(config, len(names), batches, memory_format, compiled=True)
                 candidates[f"bare, {name}, compiled"] = compiled
-        with timing.one_core():  # several threads wait for each other by spinning, which CPU time counts as work
+        with (
+            timing.one_core()
+        ):  # several threads wait for each other by spinning, which CPU time counts as work
             timing.alternate(candidates, 3)  # plans and compiled code are made here
             run.watch.restart()
             runs = timing.alternate(candidates, options.repeats, warm_up=0)
@@ -73,7 +81,9 @@ def pieces(run: FoldRun, steps: list[timing.Run]) -> dict[str, float]:
     """Give the mean time of each part of a step of ours, and the share of what a bare loop does not have at all."""
     seconds, whole = run.watch.seconds(), sum(step.wall_s for step in steps)
     found = {f"ours, ms a step: {part}": 1e3 * seconds[part] / len(steps) for part in MODEL_PARTS}
-    return found | {"ours, outside of these, %": 100 * (1 - sum(seconds[part] for part in MODEL_PARTS) / whole)}
+    return found | {
+        "ours, outside of these, %": 100 * (1 - sum(seconds[part] for part in MODEL_PARTS) / whole)
+    }
 
 
 def ours(run: FoldRun, batches: Batches) -> Callable[[], Any]:
@@ -88,17 +98,29 @@ def ours(run: FoldRun, batches: Batches) -> Callable[[], Any]:
 
 
 def bare_loop(
-    config: Config, n_classes: int, batches: Batches, memory_format: torch.memory_format, *, compiled: bool = False
+    config: Config,
+    n_classes: int,
+    batches: Batches,
+    memory_format: torch.memory_format,
+    *,
+    compiled: bool = False,
 ) -> Callable[[], None]:
     """Return a function that trains an epoch with nothing but forward, loss, backward and optimizer step."""
     model = build_model(config, n_classes).to(memory_format=memory_format).train()
     forward = compile_model(model) if compiled else model
     criterion = get_loss(
-        config.loss_name, alpha=config.focal_alpha, gamma=config.focal_gamma, weights=config.loss_weights
+        config.loss_name,
+        alpha=config.focal_alpha,
+        gamma=config.focal_gamma,
+        weights=config.loss_weights,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
 
-    batches = [{**batch, "image": batch["image"].expand(-1, 3, -1, -1).contiguous()} for batch in batches]
+    batches = [
+        {**batch, "image": batch["image"].expand(-1, 3, -1, -1).contiguous()} for batch in batches
+    ]
 
     def epoch() -> None:
         for batch in batches:

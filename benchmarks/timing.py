@@ -1,8 +1,9 @@
 """What every benchmark shares: alternating runs, medians, one table and one line of JSON.
 
-A machine's speed changes from one second to the next, so candidates take turns within one run, in an order that is
-reversed each time, and are compared by their medians. Where other processes share the machine, compare CPU time: it
-leaves their turns out, though not their claims on caches. Nothing here says which one is better: the numbers do.
+A machine's speed changes from one second to the next, so candidates take turns within one run, in
+an order that is reversed each time, and are compared by their medians. Where other processes share
+the machine, compare CPU time: it leaves their turns out, though not their claims on caches. Nothing
+here says which one is better: the numbers do.
 """
 
 import argparse
@@ -48,14 +49,17 @@ def parse_options(name: str, description: str, **defaults: Any) -> argparse.Name
     )
     for option, default in {"repeats": 7, **defaults}.items():
         kind = Path if default is None else type(default)
-        parser.add_argument(f"--{option.replace('_', '-')}", type=kind, default=default, help=f"default: {default}")
+        parser.add_argument(
+            f"--{option.replace('_', '-')}", type=kind, default=default, help=f"default: {default}"
+        )
     return parser.parse_args()
 
 
 def alternate(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> Runs:
     """Run the candidates in turns, after `warm_up` turns that do not count, and time each run.
 
-    What a candidate returns is called after it, untimed, if it is a function: it takes away what the run has left.
+    What a candidate returns is called after it, untimed, if it is a function: it takes away what
+    the run has left.
     """
     names = list(candidates)
     runs: Runs = {name: [] for name in names}
@@ -100,8 +104,9 @@ def summarise(runs: Runs, units: float, unit: str, *, ours: str = "ours") -> lis
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the median of at least six values, and the ends of an interval that holds the true one in 95 % of cases.
 
-    The ends are the k-th value from below and from above: the true median lies outside where fewer than k of n fair
-    coins show heads, or fewer than k tails. Nothing is assumed about how the values are spread.
+    The ends are the k-th value from below and from above: the true median lies outside where fewer
+    than k of n fair coins show heads, or fewer than k tails. Nothing is assumed about how the
+    values are spread.
     """
     ordered, n = sorted(values), len(values)
     chance, k = 0.5**n, 0  # of at most k heads
@@ -113,10 +118,14 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:
+def report(
+    name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+) -> None:
     """Print the machine, a table of the rows, the facts, and all of it as one line of JSON."""
     machine = describe_machine()
-    print(f"\n{name} on {machine['cpu']}, {machine['cpus']} CPUs, load {machine['load']}, BLAS {machine['blas']}")
+    print(
+        f"\n{name} on {machine['cpu']}, {machine['cpus']} CPUs, load {machine['load']}, BLAS {machine['blas']}"
+    )
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
@@ -124,7 +133,11 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any
         print("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]))
     for fact, value in (facts or {}).items():
         print(f"{fact}: {_cell(value)}")
-    print(json.dumps({"benchmark": name, "rows": list(rows), "facts": dict(facts or {}), "machine": machine}))
+    print(
+        json.dumps(
+            {"benchmark": name, "rows": list(rows), "facts": dict(facts or {}), "machine": machine}
+        )
+    )
 
 
 def _cell(value: Any) -> str:
@@ -140,11 +153,18 @@ def describe_machine() -> dict[str, Any]:
     model = platform.processor() or "unknown"
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    blas = {f"{pool['internal_api']} {pool.get('architecture', '')}".strip() for pool in threadpool_info()}
+        model = next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), model
+        )
+    blas = {
+        f"{pool['internal_api']} {pool.get('architecture', '')}".strip()
+        for pool in threadpool_info()
+    }
     return {
         "cpu": model,
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "blas": ", ".join(sorted(blas)),
         "torch_threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,

@@ -1,17 +1,20 @@
 """Make a small archive of synthetic bird recordings in BirdCLEF 2023's layout.
 
-    python examples/make_sample_data.py --output data --species 6 --recordings 12 --seconds 12 --seed 8
+    python examples/make_sample_data.py --output data --species 6 --recordings 12 --seconds 12
+    --seed 8
 
-writes `data/train_audio/<primary_label>/<id>.ogg` and `data/train_metadata.csv`. No bird, place or person in
-it is real. Each species has its own song, sung in bouts with gaps; recordings differ in voice, distance, echo,
-wind, insects and background birds, which `secondary_labels` names. Some are odd, as in every real archive:
-very short, silent, truncated, a copy under another id, the only one of its species, with a background bird
-outside the classes, 44.1 kHz stereo among 32 kHz mono.
+writes `data/train_audio/<primary_label>/<id>.ogg` and `data/train_metadata.csv`. No bird, place or
+person in it is real. Each species has its own song, sung in bouts with gaps; recordings differ in
+voice, distance, echo, wind, insects and background birds, which `secondary_labels` names. Some are
+odd, as in every real archive: very short, silent, truncated, a copy under another id, the only one
+of its species, with a background bird outside the classes, 44.1 kHz stereo among 32 kHz mono.
 
-The same flags give the same metadata byte for byte and the same decoded samples (with the same numpy and
-libsndfile). The Ogg files differ in the stream's serial number, which libsndfile draws anew each time.
+The same flags give the same metadata byte for byte and the same decoded samples (with the same
+numpy and libsndfile). The Ogg files differ in the stream's serial number, which libsndfile draws
+anew each time.
 
-Nothing is overwritten or deleted: other contents are refused, and a rerun completes an interrupted run.
+Nothing is overwritten or deleted: other contents are refused, and a rerun completes an interrupted
+run.
 """
 
 import argparse
@@ -73,17 +76,24 @@ class Species:
 _NASAL = (0.5, 1.0, 0.8, 0.55, 0.4, 0.25, 0.15)  # harmonics
 _ALTERNATION = (Note(0.14, 4700, 4550, 0.05), Note(0.17, 3250, 3200, 0.06))
 _BUZZ = (Note(0.28, 3300, 3250, 0.06), Note(0.55, 5000, 4300, 0.10, vibrato_hz=95, vibrato=0.16))
-_WARBLE = (Note(0.11, 2600, 5200, 0.04), Note(0.16, 6400, 4300, 0.06, -0.15), Note(0.12, 5200, 2500, 0.05))
+_WARBLE = (
+    Note(0.11, 2600, 5200, 0.04),
+    Note(0.16, 6400, 4300, 0.06, -0.15),
+    Note(0.12, 5200, 2500, 0.05),
+)
 _FIFE = (Note(0.20, 1900, 1880, 0.08), Note(0.34, 1500, 1460, 0.30, vibrato_hz=14, vibrato=0.03))
 
-# The first two are each other backwards; the third, fifth and sixth have about the same mean frequency.
+# The first two are each other backwards; the third, fifth and sixth have about the same mean
+# frequency.
 SPECIES = (
     Species("Rising", "ascendens", (3, 5), (Note(0.26, 2200, 4300, 0.13),)),
     Species("Falling", "descendens", (3, 5), (Note(0.26, 4300, 2200, 0.13),)),
     Species("Trilling", "trepidans", (16, 26), (Note(0.038, 4900, 3000, 0.030),)),
     Species("Piping", "harmonica", (4, 7), (Note(0.17, 820, 780, 0.11, 0.12, _NASAL),)),
     Species("Two-note", "alternans", (3, 6), _ALTERNATION),
-    Species("Accelerating", "accelerans", (10, 14), (Note(0.08, 4200, 3300, 0.22, arc=0.05),), 0.82),
+    Species(
+        "Accelerating", "accelerans", (10, 14), (Note(0.08, 4200, 3300, 0.22, arc=0.05),), 0.82
+    ),
     Species("Buzzing", "stridens", (1, 2), _BUZZ),
     Species("Warbling", "garrula", (2, 3), _WARBLE),
     Species("Hooting", "ululans", (3, 4), (Note(0.32, 520, 470, 0.20, 0.06, (1.0, 0.25, 0.12)),)),
@@ -91,7 +101,12 @@ SPECIES = (
     Species("Fifing", "militaris", (1, 3), _FIFE),
     Species("Mewing", "querula", (1, 3), (Note(0.55, 1300, 1000, 0.25, 0.35, _NASAL),)),
     # Never a class: it is heard in the background and has no folder.
-    Species("Rattling", "crepitans", (12, 18), (Note(0.022, 2600, 1100, 0.060, 0.0, (1.0, 0.5, 0.3, 0.2)),)),
+    Species(
+        "Rattling",
+        "crepitans",
+        (12, 18),
+        (Note(0.022, 2600, 1100, 0.060, 0.0, (1.0, 0.5, 0.3, 0.2)),),
+    ),
 )
 OUTSIDE = len(SPECIES) - 1  # place in SPECIES of the bird outside the classes
 
@@ -120,28 +135,38 @@ class Recording:
         return STEREO_RATE if self.stereo else SAMPLE_RATE
 
 
-# Sounds --------------------------------------------------------------------------------------------------
+# Sounds -------------------------------------------------------------------------------------------
 
 
 def render_song(
-    species: int, *, rng: np.random.Generator, pitch: float = 1.0, tempo: float = 1.0, sample_rate: int = SAMPLE_RATE
+    species: int,
+    *,
+    rng: np.random.Generator,
+    pitch: float = 1.0,
+    tempo: float = 1.0,
+    sample_rate: int = SAMPLE_RATE,
 ) -> np.ndarray:
     """Sing one song, close by and without echo.
 
     Args:
         species: place in SPECIES.
-        rng: draws the number of phrases, and each note's pitch (within 1 %), length (within 5 %) and loudness.
+        rng: draws the number of phrases, and each note's pitch (within 1 %), length (within 5 %)
+            and loudness.
         pitch: factor on all frequencies.
         tempo: factor on all durations; above 1 is slower.
         sample_rate: Hz.
 
     Returns:
-        (n,) float32, 0.3 to 4 s; whistles are at most 1, notes rich in harmonics, of the same power, 2.4.
+        (n,) float32, 0.3 to 4 s; whistles are at most 1, notes rich in harmonics, of the same
+        power, 2.4.
     """
     bird, sounds, now = SPECIES[species], [], 0.0
     for phrase in range(rng.integers(*bird.repeats, endpoint=True)):
         for note in bird.phrase:
-            note_pitch, note_tempo = pitch * np.exp(rng.normal(0, 0.01)), tempo * np.exp(rng.normal(0, 0.05))
+            note_pitch, note_tempo = (
+                pitch * np.exp(rng.normal(0, 0.01)),
+                tempo * np.exp(rng.normal(0, 0.05)),
+            )
             sound = rng.uniform(0.75, 1) * _render_note(note, note_pitch, note_tempo, sample_rate)
             sounds.append((round(now * sample_rate), sound))
             now += note_tempo * (note.seconds + note.pause * bird.acceleration**phrase)
@@ -154,12 +179,18 @@ def render_song(
 def _render_note(note: Note, pitch: float, tempo: float, sample_rate: int) -> np.ndarray:
     """(n,) float32: harmonics over a gliding pitch, swelling and fading, with the power of a sine of amplitude 1."""
     seconds = note.seconds * tempo
-    x = (np.arange(round(seconds * sample_rate)) + 0.5) / round(seconds * sample_rate)  # 0 to 1 over the note
-    hz = pitch * note.from_hz * (note.to_hz / note.from_hz) ** x * (1 + note.arc * np.sin(np.pi * x))
+    x = (np.arange(round(seconds * sample_rate)) + 0.5) / round(
+        seconds * sample_rate
+    )  # 0 to 1 over the note
+    hz = (
+        pitch * note.from_hz * (note.to_hz / note.from_hz) ** x * (1 + note.arc * np.sin(np.pi * x))
+    )
     hz *= 1 + note.vibrato * np.sin(2 * np.pi * note.vibrato_hz * seconds * x)
     phase = 2 * np.pi * np.cumsum(hz) / sample_rate
     waveform = np.zeros(len(x))
-    for number, amplitude in enumerate(note.harmonics, start=1):  # those above Nyquist would fold back
+    for number, amplitude in enumerate(
+        note.harmonics, start=1
+    ):  # those above Nyquist would fold back
         waveform += amplitude * np.sin(number * phase) * (number * hz < 0.45 * sample_rate)
     swell = np.sin(0.5 * np.pi * np.minimum(1, np.minimum(x, 1 - x) / 0.3)) ** 2
     return (waveform * swell / np.linalg.norm(note.harmonics)).astype(np.float32)
@@ -177,7 +208,9 @@ def _sing(species: int, n_samples: int, sample_rate: int, rng: np.random.Generat
     return waveform
 
 
-def _carry_through_air(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _carry_through_air(
+    waveform: np.ndarray, sample_rate: int, rng: np.random.Generator
+) -> np.ndarray:
     """(n,) float32: distance takes the high frequencies, trees add a short decaying echo."""
     tail = np.arange(round(0.4 * sample_rate)) / sample_rate
     echo = rng.standard_normal(len(tail)) * np.exp(-tail / rng.uniform(0.03, 0.12))
@@ -185,7 +218,9 @@ def _carry_through_air(waveform: np.ndarray, sample_rate: int, rng: np.random.Ge
     echo[0] += 1
     padded = len(waveform) + len(tail)  # or the last echo would come in again at the start
     spectrum = np.fft.rfft(waveform, padded) * np.fft.rfft(echo.astype(np.float32), padded)
-    spectrum *= np.exp(-((np.fft.rfftfreq(padded, 1 / sample_rate) / rng.uniform(9_000, 20_000)) ** 2))
+    spectrum *= np.exp(
+        -((np.fft.rfftfreq(padded, 1 / sample_rate) / rng.uniform(9_000, 20_000)) ** 2)
+    )
     return np.fft.irfft(spectrum, padded)[: len(waveform)].astype(np.float32)
 
 
@@ -194,12 +229,19 @@ def _render_air(n_samples: int, sample_rate: int, rng: np.random.Generator) -> n
     hz = np.fft.rfftfreq(n_samples, 1 / sample_rate)
     air = _amplitude(rng.uniform(-64, -52)) * rng.standard_normal(n_samples, dtype=np.float32)
     wind = _shape_noise(n_samples, 1 / np.maximum(hz, 40), rng)
-    air += _amplitude(rng.uniform(-46, -30)) * wind * _slow_envelope(n_samples, 1.5 * sample_rate, rng)
+    air += (
+        _amplitude(rng.uniform(-46, -30)) * wind * _slow_envelope(n_samples, 1.5 * sample_rate, rng)
+    )
     if rng.random() < 0.5:
         centre, width = rng.uniform(5_500, 9_500), rng.uniform(120, 300)
         insects = _shape_noise(n_samples, np.exp(-0.5 * ((hz - centre) / width) ** 2), rng)
         wings = np.sin(np.pi * rng.uniform(15, 40) * np.arange(n_samples) / sample_rate) ** 2
-        air += _amplitude(rng.uniform(-56, -44)) * insects * wings * _slow_envelope(n_samples, 0.6 * sample_rate, rng)
+        air += (
+            _amplitude(rng.uniform(-56, -44))
+            * insects
+            * wings
+            * _slow_envelope(n_samples, 0.6 * sample_rate, rng)
+        )
     return air.astype(np.float32)
 
 
@@ -224,8 +266,8 @@ def _amplitude(db: float) -> float:
 def render_recording(recording: Recording) -> np.ndarray:
     """Render what a recording's file holds, before Vorbis and, for a truncated one, before the cut.
 
-    Every sound has a generator of its own, so with `dataclasses.replace(recording, background=())` all the
-    rest stays the same, and the difference is what the background birds add.
+    Every sound has a generator of its own, so with `dataclasses.replace(recording, background=())`
+    all the rest stays the same, and the difference is what the background birds add.
 
     Returns:
         (n, channels) float32, within full scale.
@@ -247,7 +289,12 @@ def render_recording(recording: Recording) -> np.ndarray:
 
 
 def render_clip(
-    species: int | None, *, rng: np.random.Generator, seconds: float = 5.0, start: float = 4.0, stop: float = 5.0
+    species: int | None,
+    *,
+    rng: np.random.Generator,
+    seconds: float = 5.0,
+    start: float = 4.0,
+    stop: float = 5.0,
 ) -> np.ndarray:
     """Render a clip of wind, hiss and perhaps insects in which one bird sings at a known time only.
 
@@ -265,7 +312,9 @@ def render_clip(
         ValueError: unless 0 <= start < stop <= seconds.
     """
     if not 0 <= start < stop <= seconds:
-        raise ValueError(f"need 0 <= start < stop <= seconds, got start={start}, stop={stop}, seconds={seconds}")
+        raise ValueError(
+            f"need 0 <= start < stop <= seconds, got start={start}, stop={stop}, seconds={seconds}"
+        )
     air_rng, bird_rng = rng.spawn(2)
     waveform = _render_air(round(seconds * SAMPLE_RATE), SAMPLE_RATE, air_rng)
     if species is None:
@@ -282,10 +331,15 @@ def render_clip(
     return waveform
 
 
-# The archive ---------------------------------------------------------------------------------------------
+# The archive --------------------------------------------------------------------------------------
 
 # Which recording of which species is as it should not be; recordings are counted from the last one.
-ODD: dict[tuple[int, int], Kind] = {(0, 1): "short", (0, 2): "truncated", (1, 1): "silent", (1, 2): "copy"}
+ODD: dict[tuple[int, int], Kind] = {
+    (0, 1): "short",
+    (0, 2): "truncated",
+    (1, 1): "silent",
+    (1, 2): "copy",
+}
 
 
 def plan_archive(*, species: int, recordings: int, seconds: float, seed: int) -> list[Recording]:
@@ -294,7 +348,8 @@ def plan_archive(*, species: int, recordings: int, seconds: float, seed: int) ->
     Args:
         species: classes, 3 to 12; the last one has a single recording.
         recordings: recordings of each of the others, 4 or more.
-        seconds: mean length, 4 to 600; a recording takes 0.75 to 1.25 times that (the very short one 0.6 s).
+        seconds: mean length, 4 to 600; a recording takes 0.75 to 1.25 times that (the very short
+            one 0.6 s).
         seed: same seed, same archive.
 
     Returns:
@@ -316,7 +371,11 @@ def plan_archive(*, species: int, recordings: int, seconds: float, seed: int) ->
             drawn = Recording(
                 id=f"SYN{100_000 + len(plan)}",
                 species=bird,
-                background=tuple(rng.choice(others, size=rng.choice(3, p=(0.6, 0.3, 0.1)), replace=False).tolist()),
+                background=tuple(
+                    rng.choice(
+                        others, size=rng.choice(3, p=(0.6, 0.3, 0.1)), replace=False
+                    ).tolist()
+                ),
                 seconds=round(seconds * rng.uniform(0.75, 1.25), 1),
                 seed=(seed, VERSION, round(1000 * seconds), len(plan)),
                 stereo=number % 6 == 1,
@@ -373,7 +432,9 @@ def write_archive(output: Path, plan: Sequence[Recording]) -> list[Recording]:
         if train_audio.exists() and any(train_audio.iterdir()):
             raise FileExistsError(f"{train_audio} holds other recordings; give another --output")
         output.mkdir(parents=True, exist_ok=True)
-        metadata.write_bytes(table.getvalue().encode())  # first, for by it an interrupted run is known again
+        metadata.write_bytes(
+            table.getvalue().encode()
+        )  # first, for by it an interrupted run is known again
     elif metadata.read_bytes() != table.getvalue().encode():
         raise FileExistsError(f"{metadata} is about other recordings; give another --output")
     missing = [recording for recording in plan if not (train_audio / recording.filename).exists()]
@@ -390,8 +451,12 @@ def _write_recording(train_audio: Path, recording: Recording) -> None:
         shutil.copyfile(path.with_name(f"{recording.copy_of}.ogg"), part)
     else:
         waveform, rate = render_recording(recording), recording.sample_rate
-        with sf.SoundFile(part, "w", rate, channels=waveform.shape[1], format="OGG", subtype="VORBIS") as file:
-            for start in range(0, len(waveform), rate):  # a minute of Ogg in one call crashes libsndfile
+        with sf.SoundFile(
+            part, "w", rate, channels=waveform.shape[1], format="OGG", subtype="VORBIS"
+        ) as file:
+            for start in range(
+                0, len(waveform), rate
+            ):  # a minute of Ogg in one call crashes libsndfile
                 file.write(waveform[start : start + rate])
     if recording.kind == "truncated":
         os.truncate(part, int(KEPT_OF_TRUNCATED * part.stat().st_size))
@@ -401,7 +466,9 @@ def _write_recording(train_audio: Path, recording: Recording) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command; `args` is the command line without the program, None takes `sys.argv`."""
     description = "Make a small archive of synthetic bird recordings in BirdCLEF 2023's layout."
-    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # errors take one line
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=description
+    )  # errors take one line
     for flag, default, text in (
         ("--output", Path("data"), "folder to write to"),
         ("--species", 6, "classes, 3 to 12, the last with a single recording"),
@@ -409,7 +476,9 @@ def main(args: Sequence[str] | None = None) -> None:
         ("--seconds", 12.0, "mean length of a recording, 4 to 600"),
         ("--seed", 8, "of every random draw"),
     ):
-        parser.add_argument(flag, type=type(default), default=default, help=f"{text} (default: %(default)s)")
+        parser.add_argument(
+            flag, type=type(default), default=default, help=f"{text} (default: %(default)s)"
+        )
     settings = vars(parser.parse_args(args))
     output = settings.pop("output")
     try:
@@ -440,7 +509,9 @@ def _next_command(output: Path, *, bad_fraction: float) -> str:
     else:
         flags = ["--train-audio-dir", str(output / "train_audio")]
         flags += ["--metadata-path", str(output / "train_metadata.csv")]
-    if bad_fraction > 0.05:  # Config.max_bad_fraction; the silent and the truncated one weigh more among few
+    if (
+        bad_fraction > 0.05
+    ):  # Config.max_bad_fraction; the silent and the truncated one weigh more among few
         flags += ["--max-bad-fraction", f"{np.ceil(100 * bad_fraction) / 100:g}"]
     return shlex.join(["python", "prepare_audios.py", *flags])
 

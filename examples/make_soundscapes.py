@@ -1,12 +1,15 @@
 """Lay held-back recordings over background noise at known times and levels, to measure what a model finds.
 
-    python examples/make_soundscapes.py --background DIR --output soundscapes --fold 0 --snr-db -5 0 5 10 20
+    python examples/make_soundscapes.py --background DIR --output soundscapes --fold 0 --snr-db -5 0
+    5 10 20
 
-takes the prepared recordings that `train.csv` holds back in a fold, so that a model of that fold never heard them,
-and writes `soundscapes/soundscape_<number>.ogg` with `soundscapes/labels.csv`: file, start_s, end_s, primary_label,
-snr_db of every bird in them. The levels go round, so each occurs equally often.
+takes the prepared recordings that `train.csv` holds back in a fold, so that a model of that fold
+never heard them, and writes `soundscapes/soundscape_<number>.ogg` with `soundscapes/labels.csv`:
+file, start_s, end_s, primary_label, snr_db of every bird in them. The levels go round, so each
+occurs equally often.
 
-Without licence trouble this needs recordings that may be mixed; the mixes of others are for your own eyes alone.
+Without licence trouble this needs recordings that may be mixed; the mixes of others are for your
+own eyes alone.
 """
 
 import argparse
@@ -58,7 +61,9 @@ def make_background(paths: list[Path], n_samples: int, rng: np.random.Generator)
         mono = clip.mean(axis=1)
         if len(mono) <= 2 * overlap or not mono.any():
             continue
-        piece = fade_ends(mono / np.abs(mono).max() * BACKGROUND_PEAK, overlap)[: len(background) - position]
+        piece = fade_ends(mono / np.abs(mono).max() * BACKGROUND_PEAK, overlap)[
+            : len(background) - position
+        ]
         background[position : position + len(piece)] += piece
         position += len(mono) - overlap
     return background[:n_samples]
@@ -95,10 +100,14 @@ def make_soundscape(
     for number, (label, waveform, snr_db) in enumerate(birds):
         length = min(int(bird_s * SAMPLE_RATE), len(waveform), span)
         start_in_bird = loudest_stretch(waveform, length)
-        bird = fade_ends(waveform[start_in_bird : start_in_bird + length], int(FADE_S * SAMPLE_RATE))
+        bird = fade_ends(
+            waveform[start_in_bird : start_in_bird + length], int(FADE_S * SAMPLE_RATE)
+        )
         start = number * span + int(rng.integers(span - length + 1))
         mix[start : start + length] += at_snr(bird, background[start : start + length], snr_db)
-        events.append(Event(file, start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, label, snr_db))
+        events.append(
+            Event(file, start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, label, snr_db)
+        )
     return mix, events
 
 
@@ -126,31 +135,44 @@ def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--train-csv", type=Path, default=Path("train.csv"))
     parser.add_argument("--train-np-dir", type=Path, default=Path("train_np"))
-    parser.add_argument("--background", type=Path, required=True, help="folder of clips without birds")
+    parser.add_argument(
+        "--background", type=Path, required=True, help="folder of clips without birds"
+    )
     parser.add_argument("--output", type=Path, default=Path("soundscapes"))
     parser.add_argument("--fold", type=int, default=0, help="whose held-back recordings to use")
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--birds", type=int, default=6, help="in each soundscape")
-    parser.add_argument("--bird-seconds", type=float, default=4.0, help="longest stretch of one bird")
+    parser.add_argument(
+        "--bird-seconds", type=float, default=4.0, help="longest stretch of one bird"
+    )
     parser.add_argument("--snr-db", type=float, nargs="+", default=[-5.0, 0.0, 5.0, 10.0, 20.0])
     parser.add_argument("--seed", type=int, default=8)
     flags = parser.parse_args(args)
 
     backgrounds = sorted(
-        path for path in flags.background.rglob("*") if path.suffix.lower() in (".ogg", ".wav", ".flac")
+        path
+        for path in flags.background.rglob("*")
+        if path.suffix.lower() in (".ogg", ".wav", ".flac")
     )
-    table = pd.read_csv(flags.train_csv, dtype={"primary_label": str, "filepath": str}, keep_default_na=False)
+    table = pd.read_csv(
+        flags.train_csv, dtype={"primary_label": str, "filepath": str}, keep_default_na=False
+    )
     table = table[table["kfold"] == flags.fold].reset_index(drop=True)
     if not backgrounds or table.empty:
-        parser.error(f"{len(backgrounds)} background clips in {flags.background}, {len(table)} recordings in the fold")
+        parser.error(
+            f"{len(backgrounds)} background clips in {flags.background}, {len(table)} recordings in the fold"
+        )
 
     rng = np.random.default_rng(flags.seed)
     flags.output.mkdir(parents=True, exist_ok=True)
     events: list[Event] = []
     for number in range(flags.count):
         rows = table.iloc[rng.choice(len(table), min(flags.birds, len(table)), replace=False)]
-        levels = [flags.snr_db[(len(events) + position) % len(flags.snr_db)] for position in range(len(rows))]
+        levels = [
+            flags.snr_db[(len(events) + position) % len(flags.snr_db)]
+            for position in range(len(rows))
+        ]
         waveforms = [read_bird(flags.train_np_dir / filepath) for filepath in rows["filepath"]]
         birds = list(zip(rows["primary_label"], waveforms, levels, strict=True))
         file = f"soundscape_{number:03d}.ogg"
@@ -162,9 +184,12 @@ def main(args: list[str] | None = None) -> None:
         writer = csv.writer(file_out, lineterminator="\n")
         writer.writerow(["file", "start_s", "end_s", "primary_label", "snr_db"])
         writer.writerows(
-            [e.file, f"{e.start_s:.4f}", f"{e.end_s:.4f}", e.primary_label, f"{e.snr_db:g}"] for e in events
+            [e.file, f"{e.start_s:.4f}", f"{e.end_s:.4f}", e.primary_label, f"{e.snr_db:g}"]
+            for e in events
         )
-    print(f"wrote {flags.count} soundscapes with {len(events)} birds and their labels.csv to {flags.output}")
+    print(
+        f"wrote {flags.count} soundscapes with {len(events)} birds and their labels.csv to {flags.output}"
+    )
 
 
 if __name__ == "__main__":

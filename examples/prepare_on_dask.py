@@ -2,11 +2,13 @@
 
     python -m pip install -r requirements-dask.txt
     python examples/prepare_on_dask.py --scheduler tcp://head:8786 --root /shared/birds
-    python examples/prepare_on_dask.py --local 4 --root birds     # to try it: a cluster of four processes here
+    python examples/prepare_on_dask.py --local 4 --root birds     # to try it: a cluster of four
+    processes here
 
-All other flags are those of prepare_audios.py. Every machine must see the recordings, this folder and the Python that
-runs this script under the same paths, as on a shared file system. A worker decodes in a process of its own as well, so
-a recording that crashes or hangs its decoder costs that recording there too, and the report is the same.
+All other flags are those of prepare_audios.py. Every machine must see the recordings, this folder
+and the Python that runs this script under the same paths, as on a shared file system. A worker
+decodes in a process of its own as well, so a recording that crashes or hangs its decoder costs that
+recording there too, and the report is the same.
 """
 
 import argparse
@@ -48,10 +50,14 @@ def cluster(scheduler: str | None, n_local: int) -> Iterator[Client]:
 
 def main() -> int:
     """Run prepare_audios.py with dask behind joblib, and say which worker did how much."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--scheduler", help="address of a running cluster's scheduler")
-    where.add_argument("--local", type=int, default=0, help="make a cluster of this many processes here")
+    where.add_argument(
+        "--local", type=int, default=0, help="make a cluster of this many processes here"
+    )
     flags, rest = parser.parse_known_args()
     configure_logger(load_config(rest))
     sys.argv[1:] = rest

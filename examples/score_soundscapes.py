@@ -2,10 +2,11 @@
 
     python examples/score_soundscapes.py soundscapes/labels.csv windows.csv [events.csv]
 
-`labels.csv` is make_soundscapes.py's; `windows.csv` and `events.csv` are predict.py's long tables, the second with
---events. Windows: for each level, those of a species in which a bird of that level sings against those without the
-species (ROC-AUC and average precision over all species together), and padded cmAP over all windows. Events: a bird is
-found when an event of its species overlaps it; an event that overlaps no bird of its species is a false alarm.
+`labels.csv` is make_soundscapes.py's; `windows.csv` and `events.csv` are predict.py's long tables,
+the second with --events. Windows: for each level, those of a species in which a bird of that level
+sings against those without the species (ROC-AUC and average precision over all species together),
+and padded cmAP over all windows. Events: a bird is found when an event of its species overlaps it;
+an event that overlaps no bird of its species is a false alarm.
 """
 
 import argparse
@@ -23,7 +24,9 @@ LABEL_COLUMNS = ["file", "start_s", "end_s", "primary_label", "snr_db"]
 TEXT = {"file": str, "species": str, "primary_label": str}
 
 
-def overlap_s(start: np.ndarray, end: np.ndarray, other_start: float, other_end: float) -> np.ndarray:
+def overlap_s(
+    start: np.ndarray, end: np.ndarray, other_start: float, other_end: float
+) -> np.ndarray:
     """Seconds that spans (n,) share with another."""
     return np.maximum(0, np.minimum(end, other_end) - np.maximum(start, other_start))
 
@@ -46,7 +49,9 @@ def loudest_level(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float) -
     return level
 
 
-def score_windows(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0) -> pd.DataFrame:
+def score_windows(
+    windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
+) -> pd.DataFrame:
     """Table of windows, ROC-AUC and average precision for each level, against the windows without the species."""
     level = loudest_level(windows, labels, least_s)
     scores = windows["score"].to_numpy()
@@ -66,7 +71,9 @@ def score_windows(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 
     return pd.DataFrame(rows)
 
 
-def score_all(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0) -> dict[str, float]:
+def score_all(
+    windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
+) -> dict[str, float]:
     """Padded cmAP with its floor, macro AP and macro ROC-AUC over all windows, as a competition would count."""
     labelled = windows.assign(truth=~np.isnan(loudest_level(windows, labels, least_s)))
     index = ["file", "start_s"]
@@ -80,17 +87,23 @@ def score_all(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0)
     }
 
 
-def score_events(events: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+def score_events(
+    events: pd.DataFrame, labels: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Table of birds and the share of them found at each level; and precision, recall and F1 over all."""
     found = np.zeros(len(labels), bool)
     right = np.zeros(len(events), bool)
     start, end = events["start_s"].to_numpy(), events["end_s"].to_numpy()
     place = events.groupby(["file", "species"], sort=False).indices
-    for number, (file, bird_start, bird_end, species, _) in enumerate(labels[LABEL_COLUMNS].to_numpy()):
+    for number, (file, bird_start, bird_end, species, _) in enumerate(
+        labels[LABEL_COLUMNS].to_numpy()
+    ):
         rows = place.get((file, species), np.array([], int))
         hits = rows[overlap_s(start[rows], end[rows], bird_start, bird_end) > 0]
         found[number], right[hits] = len(hits) > 0, True
-    by_level = labels.assign(found=found).groupby("snr_db")["found"].agg(["size", "mean"]).reset_index()
+    by_level = (
+        labels.assign(found=found).groupby("snr_db")["found"].agg(["size", "mean"]).reset_index()
+    )
     by_level.columns = ["snr_db", "birds", "found"]
     precision = float(right.mean()) if len(events) else 0.0
     recall = float(found.mean())
@@ -104,10 +117,19 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("windows", type=Path)
     parser.add_argument("events", type=Path, nargs="?")
-    parser.add_argument("--least-seconds", type=float, default=1.0, help="of a bird in a window for it to count")
+    parser.add_argument(
+        "--least-seconds", type=float, default=1.0, help="of a bird in a window for it to count"
+    )
     flags = parser.parse_args(args)
-    labels, windows = (pd.read_csv(path, dtype=TEXT, keep_default_na=False) for path in (flags.labels, flags.windows))
-    print(score_windows(windows, labels, flags.least_seconds).to_string(index=False, float_format="%.3f"))
+    labels, windows = (
+        pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+        for path in (flags.labels, flags.windows)
+    )
+    print(
+        score_windows(windows, labels, flags.least_seconds).to_string(
+            index=False, float_format="%.3f"
+        )
+    )
     everything = score_all(windows, labels, flags.least_seconds)
     print("all windows: " + "  ".join(f"{name} {value:.4f}" for name, value in everything.items()))
     if flags.events:

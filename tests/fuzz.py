@@ -2,10 +2,10 @@
 
     python -m tests.fuzz ogg --seconds 300
 
-A target takes bytes and raises if they are answered by anything but the documented error or a right answer.
-tests/test_fuzz.py runs the targets on the kept corpus, tests/corpus/<target>/, and on what hypothesis makes of it;
-this driver has them explored by atheris (requirements-fuzz.txt), which looks for inputs that reach new lines of the
-code, and stops at the first failure.
+A target takes bytes and raises if they are answered by anything but the documented error or a right
+answer. tests/test_fuzz.py runs the targets on the kept corpus, tests/corpus/<target>/, and on what
+hypothesis makes of it; this driver has them explored by atheris (requirements-fuzz.txt), which
+looks for inputs that reach new lines of the code, and stops at the first failure.
 """
 
 import argparse
@@ -29,11 +29,11 @@ import torch
 
 import checkpoint as ckpt
 import configs
-import damage
-import fold_run
 import split_data
+from audio import damage
 from configs import Config, UserError
 from metrics import AverageMeter
+from training import fold_run
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST_S = 10.0  # an input of a few kilobytes that takes longer than this is one that hangs
@@ -47,7 +47,7 @@ def scratch() -> Path:
     return Path(folder.name)
 
 
-# Recordings ---------------------------------------------------------------------------------------------
+# Recordings ---------------------------------------------------------------------------------------
 
 
 def ogg_crc(page: bytes) -> int:
@@ -73,7 +73,15 @@ def crc_table() -> list[int]:
 def ogg_page(serial: int, number: int, flags: int, payload: bytes) -> bytes:
     """A page with one segment and its right check sum; flags: 2 begins a stream, 4 ends it."""
     numbers = serial.to_bytes(4, "little") + number.to_bytes(4, "little")
-    page = b"OggS\0" + bytes([flags]) + bytes(8) + numbers + bytes(4) + bytes([1, len(payload)]) + payload
+    page = (
+        b"OggS\0"
+        + bytes([flags])
+        + bytes(8)
+        + numbers
+        + bytes(4)
+        + bytes([1, len(payload)])
+        + payload
+    )
     return page[:22] + ogg_crc(page).to_bytes(4, "little") + page[26:]
 
 
@@ -86,7 +94,9 @@ def ogg_pages(data: bytes, *, repair: bool) -> tuple[bytes, list[bytes]]:
         whole = at + 27 <= len(data) and len(lacing) == data[at + 26] and end <= len(data)
         if whole and repair:
             made[at + 22 : at + 26] = ogg_crc(bytes(made[at:end])).to_bytes(4, "little")
-        if whole and ogg_crc(bytes(made[at:end])) == int.from_bytes(made[at + 22 : at + 26], "little"):
+        if whole and ogg_crc(bytes(made[at:end])) == int.from_bytes(
+            made[at + 22 : at + 26], "little"
+        ):
             pages.append(bytes(made[at:end]))
             at = end
         else:
@@ -131,7 +141,9 @@ def fuzz_mp3(data: bytes) -> None:
 
     assert isinstance(check(data), str)
     header, size = b"\xff\xfb\x90\xc4", 413  # of 128 kbit/s at 44,100 Hz, and what follows it
-    parts = [bytes(size)] + [data[start : start + size].ljust(size, b"\0") for start in range(0, len(data) + 1, size)]
+    parts = [bytes(size)] + [
+        data[start : start + size].ljust(size, b"\0") for start in range(0, len(data) + 1, size)
+    ]
     whole = b"".join(header + part for part in parts)
     assert check(whole) == "" and check(whole[: -1 - len(data) % size]) != ""
 
@@ -144,7 +156,7 @@ def fuzz_wav(data: bytes) -> None:
         assert bool(said) >= (len(data) < 20 + size)
 
 
-# Tables -------------------------------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------------
 
 
 def fuzz_metadata(data: bytes) -> None:
@@ -158,10 +170,18 @@ def fuzz_metadata(data: bytes) -> None:
         assert len(str(error).splitlines()) == 1, error
         return
     assert 0 < len(table) <= len(read) <= data.count(b"\n") + data.count(b"\r") + 1
-    assert table.index.is_monotonic_increasing and table.index[0] >= 2 and set(malformed.index) <= set(table.index)
+    assert (
+        table.index.is_monotonic_increasing
+        and table.index[0] >= 2
+        and set(malformed.index) <= set(table.index)
+    )
     folder = scratch() / "audio"
-    for primary, filename, labels in table[["primary_label", "filename", "labels"]].itertuples(index=False):
-        assert (folder / filename).resolve().is_relative_to(folder.resolve()) and (folder / filename) != folder
+    for primary, filename, labels in table[["primary_label", "filename", "labels"]].itertuples(
+        index=False
+    ):
+        assert (folder / filename).resolve().is_relative_to(folder.resolve()) and (
+            folder / filename
+        ) != folder
         assert labels.split()[0] == primary and len(set(labels.split())) == len(labels.split())
     check_written(table)
 
@@ -177,7 +197,7 @@ def check_written(table: Any) -> None:
             assert not re.match(r"[=+\-@\t\r]", cell) or split_data.NUMBER.fullmatch(cell), cell
 
 
-# Settings -----------------------------------------------------------------------------------------------
+# Settings -----------------------------------------------------------------------------------------
 
 
 def fuzz_config(data: bytes) -> None:
@@ -200,7 +220,9 @@ def check_settings(args: list[str]) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # --help
             config = configs.load_config(args)
     except UserError as error:
-        assert len(str(error).splitlines()) == 1 and len(str(error)) < 20_000 + sum(map(len, args)), error
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 20_000 + sum(
+            map(len, args)
+        ), error
         return
     except SystemExit as stop:
         assert stop.code in (0, None), args
@@ -210,7 +232,7 @@ def check_settings(args: list[str]) -> None:
     assert configs.load_config(["--config", str(path)]) == config
 
 
-# Checkpoints --------------------------------------------------------------------------------------------
+# Checkpoints --------------------------------------------------------------------------------------
 
 
 def archive(pickle: bytes) -> bytes:
@@ -252,11 +274,32 @@ def make_state() -> dict[str, Any]:
     run.model(torch.ones(1, 3)).sum().backward()
     run.optimizer.step()
     parts = ("model", "optimizer", "scheduler", "scaler", "train_loss")
-    row = {"epoch": 1, "step": 1, "lr": 0.001, "train_loss": 0.5, "valid_loss": 0.25, "cmap_pad_5": 0.75}
+    row = {
+        "epoch": 1,
+        "step": 1,
+        "lr": 0.001,
+        "train_loss": 0.5,
+        "valid_loss": 0.25,
+        "cmap_pad_5": 0.75,
+    }
     return {
         **{name: getattr(run, name).state_dict() for name in parts},
-        **{"epoch": 1, "batch": 0, "step": 1, "skipped_steps": 0, "bad_steps": 0, "micro_batch": 0, "fold": 0},
-        **{"best_loss": 0.25, "best_epoch": 1, "history": [row], "ema": None, "rng": ckpt.capture_rng()},
+        **{
+            "epoch": 1,
+            "batch": 0,
+            "step": 1,
+            "skipped_steps": 0,
+            "bad_steps": 0,
+            "micro_batch": 0,
+            "fold": 0,
+        },
+        **{
+            "best_loss": 0.25,
+            "best_epoch": 1,
+            "history": [row],
+            "ema": None,
+            "rng": ckpt.capture_rng(),
+        },
         **{"class_names": list(run.class_names), "config": run.config.to_dict()},
     }
 
@@ -279,9 +322,11 @@ def use_checkpoint(path: Path) -> None:
         ckpt.restore_rng(before)
 
 
-# The driver ---------------------------------------------------------------------------------------------
+# The driver ---------------------------------------------------------------------------------------
 
-TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[ModuleType, ...]]] = {  # and the code whose lines guide
+TARGETS: dict[
+    str, tuple[Callable[[bytes], None], tuple[ModuleType, ...]]
+] = {  # and the code whose lines guide
     "ogg": (fuzz_ogg, (damage,)),
     "mp3": (fuzz_mp3, (damage,)),
     "wav": (fuzz_wav, (damage,)),
@@ -316,10 +361,14 @@ def instrument(modules: tuple[ModuleType, ...]) -> None:
 
 def main() -> None:
     """Explore one target for a while; libFuzzer's last lines say what it found and where it lies."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=300)
-    parser.add_argument("--keep", type=Path, help="folder for inputs that reached new lines, and for failures")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for inputs that reached new lines, and for failures"
+    )
     flags = parser.parse_args()
     try:
         import atheris
@@ -330,9 +379,16 @@ def main() -> None:
     print(f"inputs that reach new lines, and failures: {kept}")
     logging.disable()
     instrument((*TARGETS[flags.target][1], sys.modules[__name__]))
-    limits = [f"-max_total_time={flags.seconds}", f"-timeout={LONGEST_S:.0f}", "-rss_limit_mb=3000", "-max_len=20000"]
+    limits = [
+        f"-max_total_time={flags.seconds}",
+        f"-timeout={LONGEST_S:.0f}",
+        "-rss_limit_mb=3000",
+        "-max_len=20000",
+    ]
     folders = [str(kept / "corpus"), str(CORPUS / flags.target)]
-    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={kept}/", *folders], TARGETS[flags.target][0])
+    atheris.Setup(
+        [sys.argv[0], *limits, f"-artifact_prefix={kept}/", *folders], TARGETS[flags.target][0]
+    )
     atheris.Fuzz()
 
 

@@ -26,7 +26,8 @@ def slow_padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int
     columns = range(labels.shape[1])
     return sum(
         slow_average_precision(
-            [*labels[:, column].tolist(), *[1] * padding_factor], [*scores[:, column].tolist(), *[1.0] * padding_factor]
+            [*labels[:, column].tolist(), *[1] * padding_factor],
+            [*scores[:, column].tolist(), *[1.0] * padding_factor],
         )
         for column in columns
     ) / len(columns)
@@ -35,7 +36,10 @@ def slow_padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int
 def slow_macro_average_precision(labels: np.ndarray, scores: np.ndarray) -> Fraction:
     """Mean over the columns with a positive."""
     columns = [column for column in range(labels.shape[1]) if labels[:, column].any()]
-    values = [slow_average_precision(labels[:, column].tolist(), scores[:, column].tolist()) for column in columns]
+    values = [
+        slow_average_precision(labels[:, column].tolist(), scores[:, column].tolist())
+        for column in columns
+    ]
     return sum(values) / len(values)
 
 
@@ -43,11 +47,21 @@ def slow_macro_roc_auc(labels: np.ndarray, scores: np.ndarray) -> Fraction:
     """Share of (positive, negative) pairs in the right order, ties half; mean over columns that have such pairs."""
     values = []
     for column in range(labels.shape[1]):
-        positives = [score for label, score in zip(labels[:, column], scores[:, column], strict=True) if label]
-        negatives = [score for label, score in zip(labels[:, column], scores[:, column], strict=True) if not label]
+        positives = [
+            score
+            for label, score in zip(labels[:, column], scores[:, column], strict=True)
+            if label
+        ]
+        negatives = [
+            score
+            for label, score in zip(labels[:, column], scores[:, column], strict=True)
+            if not label
+        ]
         pairs = list(itertools.product(positives, negatives))
         if pairs:
-            values.append(sum(Fraction(int(p > n)) + Fraction(int(p == n), 2) for p, n in pairs) / len(pairs))
+            values.append(
+                sum(Fraction(int(p > n)) + Fraction(int(p == n), 2) for p, n in pairs) / len(pairs)
+            )
     return sum(values) / len(values)
 
 

@@ -13,7 +13,9 @@ def slow_stft_power(waveform: np.ndarray, n_fft: int, hop_length: int) -> np.nda
     power = np.zeros((1 + n_fft // 2, n_frames))
     for frame in range(n_frames):
         first = frame * hop_length - n_fft // 2
-        samples = np.array([waveform[i] if 0 <= i < len(waveform) else 0.0 for i in range(first, first + n_fft)])
+        samples = np.array(
+            [waveform[i] if 0 <= i < len(waveform) else 0.0 for i in range(first, first + n_fft)]
+        )
         for k in range(1 + n_fft // 2):
             angle = 2 * math.pi * k * time / n_fft
             in_phase = float(np.sum(samples * window * np.cos(angle)))
@@ -38,7 +40,9 @@ def mel_edges(n_mels: int, fmin: float, fmax: float) -> list[float]:
     return [mel_to_hz(low + (high - low) * i / (n_mels + 1)) for i in range(n_mels + 2)]
 
 
-def slow_mel_bank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarray:
+def slow_mel_bank(
+    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
+) -> np.ndarray:
     """Triangles of area 1 Hz, sampled at the FFT's bins: (n_mels, 1 + n_fft // 2) float64."""
     edges = mel_edges(n_mels, fmin, fmax)
     bank = np.zeros((n_mels, 1 + n_fft // 2))

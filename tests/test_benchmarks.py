@@ -30,7 +30,9 @@ TINY = {
 
 def test_candidates_take_turns_in_an_order_that_is_reversed_each_time():
     turns = []
-    runs = timing.alternate({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3, warm_up=1)
+    runs = timing.alternate(
+        {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3, warm_up=1
+    )
     assert "".join(turns) in ("abbaabba", "baabbaab")
     assert {name: len(some) for name, some in runs.items()} == {"a": 3, "b": 3}
 
@@ -39,12 +41,21 @@ def test_a_row_holds_medians_and_ratios_by_hand():
     ours = [timing.Run(wall_s, cpu_s=1.0) for wall_s in (1.0, 2.0, 9.0)]
     usual = [timing.Run(wall_s, cpu_s=4.0) for wall_s in (5.0, 8.0, 6.0)]
     first, second = timing.summarise({"ours": ours, "usual": usual}, units=4, unit="clip")
-    assert (first["ms/clip"], first["fastest"], first["slowest"], first["clips/s"]) == (500, 250, 2250, 2)
+    assert (first["ms/clip"], first["fastest"], first["slowest"], first["clips/s"]) == (
+        500,
+        250,
+        2250,
+        2,
+    )
     assert (first["times ours"], second["times ours"], second["CPU times ours"]) == (1, 3, 4)
 
 
 def test_the_interval_of_a_median_by_hand():
-    assert timing.median_interval([5, 1, 2, 6, 3, 4]) == (3.5, 1, 6)  # 1/64 of the cases lie beyond either end
+    assert timing.median_interval([5, 1, 2, 6, 3, 4]) == (
+        3.5,
+        1,
+        6,
+    )  # 1/64 of the cases lie beyond either end
     # of nine coins 10 of 512 outcomes have at most one head, 46 have at most two: 2 % and 9 %
     assert timing.median_interval([9, 8, 7, 6, 5, 4, 3, 2, 1]) == (5, 2, 8)
     with pytest.raises(ValueError, match="six values"):
@@ -53,23 +64,41 @@ def test_the_interval_of_a_median_by_hand():
 
 def test_the_interval_of_a_median_holds_it_in_95_percent_of_cases(rng):
     found = [timing.median_interval(values.tolist()) for values in rng.exponential(size=(4000, 25))]
-    share = np.mean([low <= np.log(2) <= high for _, low, high in found])  # the median of that distribution
+    share = np.mean(
+        [low <= np.log(2) <= high for _, low, high in found]
+    )  # the median of that distribution
     assert 0.95 <= share < 0.97  # 95.7 % for 25 values
 
 
 def test_the_table_ends_in_a_line_of_json(capsys):
-    timing.report("some", [{"candidate": "ours", "ms/clip": 1.25}, {"candidate": "x", "note": "y"}], {"fact": 3})
+    timing.report(
+        "some",
+        [{"candidate": "ours", "ms/clip": 1.25}, {"candidate": "x", "note": "y"}],
+        {"fact": 3},
+    )
     *lines, last = capsys.readouterr().out.strip().splitlines()
-    assert [line.split() for line in lines[1:4]] == [["candidate", "ms/clip", "note"], ["ours", "1.25"], ["x", "y"]]
+    assert [line.split() for line in lines[1:4]] == [
+        ["candidate", "ms/clip", "note"],
+        ["ours", "1.25"],
+        ["x", "y"],
+    ]
     assert json.loads(last)["facts"] == {"fact": 3}
 
 
 def test_the_baseline_makes_the_same_validation_image():
     """It is only worth beating if it does the same work; Normalize is undone here, for the model does it in ours."""
     with prepared_archive(None, n_recordings=8, seconds=6.0) as (config, df):
-        usual, ours = baseline.BaselineDataset(df, config, "valid")[3], WaveformDataset(df, config, "valid")[3]
-    mean, std = np.array(baseline.IMAGENET_MEAN)[:, None, None], np.array(baseline.IMAGENET_STD)[:, None, None]
-    np.testing.assert_allclose(usual["image"].numpy() * std + mean, ours["image"].numpy(), atol=2e-5)
+        usual, ours = (
+            baseline.BaselineDataset(df, config, "valid")[3],
+            WaveformDataset(df, config, "valid")[3],
+        )
+    mean, std = (
+        np.array(baseline.IMAGENET_MEAN)[:, None, None],
+        np.array(baseline.IMAGENET_STD)[:, None, None],
+    )
+    np.testing.assert_allclose(
+        usual["image"].numpy() * std + mean, ours["image"].numpy(), atol=2e-5
+    )
     np.testing.assert_array_equal(usual["targets"], ours["targets"])
 
 
@@ -77,7 +106,9 @@ def test_the_baselines_training_images_are_as_bright_on_average():
     with prepared_archive(None, n_recordings=8, seconds=6.0) as (config, df):
         usual = baseline.BaselineDataset(df, config, "train", n_pink=1)
         ours = WaveformDataset(df, config, "train")
-        means = [np.mean([float(each[k]["image"][0].mean()) for k in range(8)]) for each in (usual, ours)]
+        means = [
+            np.mean([float(each[k]["image"][0].mean()) for k in range(8)]) for each in (usual, ours)
+        ]
         assert usual[0]["image"].shape == (3, config.n_frames, config.n_mels)
     means[0] = means[0] * baseline.IMAGENET_STD[0] + baseline.IMAGENET_MEAN[0]
     assert abs(means[0] - means[1]) < 0.15  # other draws, one recipe

@@ -49,7 +49,10 @@ def test_what_is_written_is_what_is_read(tmp_path):
 
 def test_any_torch_reads_the_file(tmp_path):
     ckpt.save_checkpoint(tmp_path / "last.pth", make_state(value=3.0))
-    assert torch.load(tmp_path / "last.pth", weights_only=True)["model"]["weight"].tolist() == [3.0] * 3
+    assert (
+        torch.load(tmp_path / "last.pth", weights_only=True)["model"]["weight"].tolist()
+        == [3.0] * 3
+    )
 
 
 @pytest.mark.parametrize("value", [np.float64(1), Path("x"), np.zeros(2), {1, 2}, Config()])
@@ -131,8 +134,15 @@ def test_a_checkpoint_of_version_1_still_loads():
     model, optimizer, _ = make_parts()
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     assert ckpt.load_checkpoint(model, optimizer, state, scheduler=scheduler) == (1, 1)
-    assert model.weight.tolist() == [[0.0, 0.125, 0.25], [0.375, 0.5, 0.625]] and model.bias.tolist() == [0.5, -0.25]
-    assert (scheduler.best, state["class_names"], state["config"]["n_mels"]) == (0.5, ["NA", "22961"], 224)
+    assert model.weight.tolist() == [
+        [0.0, 0.125, 0.25],
+        [0.375, 0.5, 0.625],
+    ] and model.bias.tolist() == [0.5, -0.25]
+    assert (scheduler.best, state["class_names"], state["config"]["n_mels"]) == (
+        0.5,
+        ["NA", "22961"],
+        224,
+    )
     ckpt.check_same_setup(state, Path("last.pth"), Config(), ["NA", "22961"])
 
 
@@ -160,11 +170,13 @@ def test_a_checkpoint_without_a_part_says_which(tmp_path, missing):
     state = make_state()
     del state[missing]
     ckpt.save_checkpoint(tmp_path / "last.pth", state)
-    with pytest.raises(ckpt.CheckpointError, match=f"not a checkpoint of this project: no usable {missing} in it"):
+    with pytest.raises(
+        ckpt.CheckpointError, match=f"not a checkpoint of this project: no usable {missing} in it"
+    ):
         ckpt.read_checkpoint(tmp_path / "last.pth")
 
 
-# Which one to go on from ---------------------------------------------------------------------------------
+# Which one to go on from --------------------------------------------------------------------------
 
 
 def test_the_newest_is_found_by_number_not_by_text(tmp_path):
@@ -172,7 +184,9 @@ def test_the_newest_is_found_by_number_not_by_text(tmp_path):
     assert ckpt.get_initial_checkpoint(config) is None
     save_named(tmp_path, 99)
     newest = save_named(tmp_path, 100)
-    assert sorted(path.name for path in tmp_path.iterdir())[-1] != newest.name  # text order would be wrong
+    assert (
+        sorted(path.name for path in tmp_path.iterdir())[-1] != newest.name
+    )  # text order would be wrong
     assert ckpt.get_initial_checkpoint(config) == newest
 
 
@@ -219,10 +233,12 @@ def test_pruning_never_deletes_the_newest_sound_one(tmp_path):
     newest.write_bytes(newest.read_bytes()[:-1])
     ckpt.prune_checkpoints(tmp_path, 1)
     assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [3, 4]
-    assert ckpt.get_initial_checkpoint(Config(train_dir=tmp_path)).name.startswith("Exp_47_fold_0_epoch_3_")
+    assert ckpt.get_initial_checkpoint(Config(train_dir=tmp_path)).name.startswith(
+        "Exp_47_fold_0_epoch_3_"
+    )
 
 
-# Into the parts of a run ---------------------------------------------------------------------------------
+# Into the parts of a run --------------------------------------------------------------------------
 
 
 def take_steps(model, optimizer, scheduler, n):
@@ -245,18 +261,24 @@ def test_resumed_parts_go_on_as_if_never_stopped(tmp_path):
     take_steps(model, optimizer, scheduler, 3)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     state = {name: part.state_dict() for name, part in parts.items()}
-    ckpt.save_checkpoint(tmp_path / "last.pth", {**make_state(7), **state, "rng": ckpt.capture_rng()})
+    ckpt.save_checkpoint(
+        tmp_path / "last.pth", {**make_state(7), **state, "rng": ckpt.capture_rng()}
+    )
     take_steps(model, optimizer, scheduler, 3)
 
     other, other_optimizer, other_scheduler = make_parts()
-    found = ckpt.load_checkpoint(other, other_optimizer, tmp_path / "last.pth", scheduler=other_scheduler)
+    found = ckpt.load_checkpoint(
+        other, other_optimizer, tmp_path / "last.pth", scheduler=other_scheduler
+    )
     assert found == (7, 28)
     take_steps(other, other_optimizer, other_scheduler, 3)  # the same random inputs follow
     assert torch.equal(model.weight, other.weight)
     assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
 
 
-@pytest.mark.parametrize("name", ["ExponentialLR", "CosineAnnealingLR", "OneCycleLR", "LambdaLR", "MultiStepLR"])
+@pytest.mark.parametrize(
+    "name", ["ExponentialLR", "CosineAnnealingLR", "OneCycleLR", "LambdaLR", "MultiStepLR"]
+)
 def test_another_rate_scales_what_is_left_of_the_schedule(name):
     how = {
         "ExponentialLR": {"gamma": 0.5}, "CosineAnnealingLR": {"T_max": 8}, "MultiStepLR": {"milestones": [1, 5]},
@@ -327,11 +349,16 @@ def test_check_same_setup_names_what_differs(tmp_path, caplog):
     cosine = {**state, "config": Config(scheduler_name="cosine").to_dict()}
     with pytest.raises(UserError, match="trained with epochs=120, now it is 200"):
         ckpt.check_same_setup(cosine, path, Config(scheduler_name="cosine", epochs=200), names)
-    with pytest.raises(UserError, match=r"trained with scheduler_params=.*'patience': 5}, now it is .*'patience': 9}"):
+    with pytest.raises(
+        UserError,
+        match=r"trained with scheduler_params=.*'patience': 5}, now it is .*'patience': 9}",
+    ):
         ckpt.check_same_setup(state, path, Config(scheduler_params={"patience": 9}), names)
     one_cycle = {**state, "config": Config(scheduler_name="one_cycle").to_dict()}
     with pytest.raises(UserError, match="trained with train_bs=32, now it is 16"):
-        ckpt.check_same_setup(one_cycle, path, Config(scheduler_name="one_cycle", train_bs=16), names)
+        ckpt.check_same_setup(
+            one_cycle, path, Config(scheduler_name="one_cycle", train_bs=16), names
+        )
     with pytest.raises(UserError, match="trained with train_bs=32, now it is 16"):
         ckpt.check_same_setup({**state, "batch": 3}, path, Config(train_bs=16), names)
     with caplog.at_level(logging.WARNING):

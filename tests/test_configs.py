@@ -78,21 +78,30 @@ def test_fmax_above_nyquist_is_refused_on_construction():
 
 def test_the_chosen_scheduler_brings_its_own_parameters():
     assert Config(scheduler_name="step").scheduler_params == {"step_size": 30, "gamma": 0.1}
-    assert Config(scheduler_params={"patience": 9}).scheduler_params == {"factor": 0.9, "patience": 9}
+    assert Config(scheduler_params={"patience": 9}).scheduler_params == {
+        "factor": 0.9,
+        "patience": 9,
+    }
     config = Config()
     config.scheduler_name = "cosine"
     assert config.scheduler_params == {"T_max": 0, "eta_min": 0.0}
     assert isinstance(Config(scheduler_params={"patience": 5}).scheduler_params["patience"], int)
 
 
-# Reading ------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 def test_flags_override_yaml_overrides_defaults(tmp_path):
     yaml_file = tmp_path / "experiment.yaml"
     yaml_file.write_text("lr: 5e-4\ntrain_bs: 8\nfolds: [2]\n")  # PyYAML reads 5e-4 as text
     config = load_config(["--config", str(yaml_file), "--train-bs", "16", "--valid_bs", "4"])
-    assert (config.lr, config.train_bs, config.valid_bs, config.folds, config.epochs) == (5e-4, 16, 4, [2], 120)
+    assert (config.lr, config.train_bs, config.valid_bs, config.folds, config.epochs) == (
+        5e-4,
+        16,
+        4,
+        [2],
+        120,
+    )
 
 
 def test_one_key_of_a_dict_and_lists_come_from_flags():
@@ -104,8 +113,19 @@ def test_one_key_of_a_dict_and_lists_come_from_flags():
 def test_flags_of_another_scheduler_than_yamls(tmp_path):
     yaml_file = tmp_path / "experiment.yaml"
     yaml_file.write_text("scheduler_name: cosine\nscheduler_params: {eta_min: 1.0e-5}\n")
-    assert load_config(["--config", str(yaml_file)]).scheduler_params == {"T_max": 0, "eta_min": 1e-5}
-    flags = ["--config", str(yaml_file), "--scheduler_name", "multi_step", "--scheduler-params.milestones", "3", "4"]
+    assert load_config(["--config", str(yaml_file)]).scheduler_params == {
+        "T_max": 0,
+        "eta_min": 1e-5,
+    }
+    flags = [
+        "--config",
+        str(yaml_file),
+        "--scheduler_name",
+        "multi_step",
+        "--scheduler-params.milestones",
+        "3",
+        "4",
+    ]
     assert load_config(flags).scheduler_params == {"milestones": [3, 4], "gamma": 0.1}
 
 
@@ -163,17 +183,22 @@ def test_mistakes_in_yaml_name_the_file_and_field(tmp_path, text, wanted):
 
 def test_choose_names_the_closest():
     assert choose("a", {"a": 1}, what="letter") == "a"
-    with pytest.raises(UserError, match=r"unknown bird 'robbin' \(did you mean robin\?\); choose from robin, wren"):
+    with pytest.raises(
+        UserError, match=r"unknown bird 'robbin' \(did you mean robin\?\); choose from robin, wren"
+    ):
         choose("robbin", ["wren", "robin"], what="bird")
 
 
-# Scripts ------------------------------------------------------------------------------------------------
+# Scripts ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", ["prepare_audios.py", "split_data.py", "train.py", "dataset.py"])
 def test_a_mistyped_flag_is_one_line_and_exit_code_2(script, tmp_path):
     answer = subprocess.run(
-        [sys.executable, str(ROOT / script), "--train-batch", "16"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, str(ROOT / script), "--train-batch", "16"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: ") and len(answer.stderr.splitlines()) == 1
@@ -187,16 +212,23 @@ def test_a_terminal_without_unicode_gets_the_same_line():
                        capture_output=True, text=True).stderr
         for encoding in ("utf-8", "ascii")
     ]  # fmt: skip
-    assert answers[0] == answers[1] and answers[0].startswith("error: Error parsing --lr: ")  # not ASCII art
+    assert answers[0] == answers[1] and answers[0].startswith(
+        "error: Error parsing --lr: "
+    )  # not ASCII art
 
 
 @pytest.mark.parametrize("script", ["prepare_audios.py", "split_data.py", "train.py"])
 def test_help_shows_every_field_and_loads_no_torch(script):
     answer = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / script), "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", str(ROOT / script), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     flags = set(re.findall(r"--([a-z0-9-]+)", answer.stdout))
-    assert {field.replace("_", "-") for field in Config.__dataclass_fields__} - {"scheduler-params"} <= flags
+    assert {field.replace("_", "-") for field in Config.__dataclass_fields__} - {
+        "scheduler-params"
+    } <= flags
     assert not re.search(r"\| +(torch|timm|librosa|matplotlib|sklearn)$", answer.stderr, re.M)
 
 
@@ -209,7 +241,9 @@ def test_importing_every_module_reads_no_file_seeds_nothing_and_picks_no_device(
         "after = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())\n"
         "assert before == after and not torch.cuda.is_initialized()\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,11 +262,13 @@ def test_the_imports_form_the_agreed_graph():
     for name in ours - {"train", "fold_run", "step"}:  # the loop, which may import them all
         source = (ROOT / f"{name}.py").read_text()
         imported = set(re.findall(r"^\s*(?:import|from) (\w+)", source, re.M)) & ours - {name}
-        imports_from = allowed.get(name, ours - {"train", "prepare_audios", "split_data"} - {"predict", "export"})
+        imports_from = allowed.get(
+            name, ours - {"train", "prepare_audios", "split_data"} - {"predict", "export"}
+        )
         assert imported <= imports_from, name
 
 
-# Logger, seed, versions ---------------------------------------------------------------------------------
+# Logger, seed, versions ---------------------------------------------------------------------------
 
 
 def test_configure_logger_sets_the_level_and_never_stacks_handlers():

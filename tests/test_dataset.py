@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import dataset as data
-from batches import EpochSampler, build_loader
 from configs import Config, UserError
-from recipe import draw_steps
+from images.recipe import draw_steps
+from training.batches import EpochSampler, build_loader
 
 CPU = torch.device("cpu")
 LABELS = ["NA", "22961", "zebra"]
@@ -43,14 +43,19 @@ def df(config, rng):
 
 def off(config, **changes):
     """Switch every augmentation of the image off."""
-    for name in ("p_white_noise_image", "p_pink_noise_image", "p_band_noise_image", "p_frequency_shaping"):
+    for name in (
+        "p_white_noise_image",
+        "p_pink_noise_image",
+        "p_band_noise_image",
+        "p_frequency_shaping",
+    ):
         setattr(config, name, 0.0)
     for name, value in changes.items():
         setattr(config, name, value)
     return config
 
 
-# Items --------------------------------------------------------------------------------------------------
+# Items --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["train", "valid"])
@@ -67,7 +72,13 @@ def test_a_validation_image_is_librosas_log_mel_of_the_first_seconds(df, config)
     item = data.WaveformDataset(df, config, "valid")[7]
     waveform = np.load(config.train_np_dir / df["filepath"][7])[: config.n_samples]
     mel = librosa.feature.melspectrogram(
-        y=waveform / np.abs(waveform).max(), sr=32_000, n_fft=2048, hop_length=512, n_mels=64, fmin=20, fmax=16_000
+        y=waveform / np.abs(waveform).max(),
+        sr=32_000,
+        n_fft=2048,
+        hop_length=512,
+        n_mels=64,
+        fmin=20,
+        fmax=16_000,
     )
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=80.0)  # [-80, 0]
     image = (decibels + 80) / 80
@@ -78,7 +89,8 @@ def test_a_validation_image_is_librosas_log_mel_of_the_first_seconds(df, config)
 def test_validation_never_draws_and_a_short_recording_is_repeated(df, config):
     dataset = data.WaveformDataset(df, config, "valid")
     assert torch.equal(dataset[1, 0]["image"], dataset[2, 0]["image"])
-    # Recording 0 lasts half a clip and its tone has whole periods: the two halves of the image are alike.
+    # Recording 0 lasts half a clip and its tone has whole periods: the two halves of the image are
+    # alike.
     image = dataset[0]["image"][0]
     assert torch.allclose(image[10:50], image[73:113], atol=0.1)
 
@@ -95,7 +107,9 @@ def test_a_training_image_is_the_linear_sum_of_its_birds(df, config):
     powers = []
     for bird in birds:
         recording = np.load(config.train_np_dir / df["filepath"][bird]).astype(np.float64)
-        start = rng.integers(len(recording) - 64_000, endpoint=True) if len(recording) > 64_000 else 0
+        start = (
+            rng.integers(len(recording) - 64_000, endpoint=True) if len(recording) > 64_000 else 0
+        )
         clip = recording[start : start + 64_000]
         clip = np.tile(clip, 64_000 // len(clip))
         mel = librosa.feature.melspectrogram(
@@ -126,7 +140,9 @@ def test_the_same_item_for_any_worker_another_for_each_epoch_and_index(df, confi
     assert torch.equal(first, data.WaveformDataset(df, config, "train")[1, 7]["image"])
     assert not torch.equal(first, dataset[2, 7]["image"])
     assert not torch.equal(first, dataset[1, 6]["image"])
-    assert not torch.equal(first, data.WaveformDataset(df, off(config, seed=9), "train")[1, 7]["image"])
+    assert not torch.equal(
+        first, data.WaveformDataset(df, off(config, seed=9), "train")[1, 7]["image"]
+    )
 
 
 def test_global_generators_play_no_part(df, config):
@@ -141,7 +157,14 @@ def test_global_generators_play_no_part(df, config):
 
 def test_every_waveform_augmentation_is_reachable_and_keeps_the_item_exact(df, config):
     plain = data.WaveformDataset(df, config, "train")[1, 7]["image"]
-    for name in ("noise_injection", "gaussian_noise", "pink_noise", "time_stretch", "random_volume", "cosine_volume"):
+    for name in (
+        "noise_injection",
+        "gaussian_noise",
+        "pink_noise",
+        "time_stretch",
+        "random_volume",
+        "cosine_volume",
+    ):
         changed = Config(**{**config.to_dict(), f"p_{name}": 1.0})
         dataset = data.WaveformDataset(df, changed, "train")
         item = dataset[1, 7]["image"]
@@ -151,7 +174,9 @@ def test_every_waveform_augmentation_is_reachable_and_keeps_the_item_exact(df, c
         assert torch.equal(valid, data.WaveformDataset(df, config, "valid")[7]["image"]), name
 
 
-@pytest.mark.parametrize("samples", [np.zeros(100_000, np.float32), np.full(100_000, 0.3, np.float32)])
+@pytest.mark.parametrize(
+    "samples", [np.zeros(100_000, np.float32), np.full(100_000, 0.3, np.float32)]
+)
 @pytest.mark.parametrize("mode", ["train", "valid"])
 def test_silent_and_constant_recordings_make_no_nan(df, config, samples, mode):
     for path in df["filepath"]:
@@ -162,7 +187,7 @@ def test_silent_and_constant_recordings_make_no_nan(df, config, samples, mode):
         assert image.max() == 0.0
 
 
-# Targets ------------------------------------------------------------------------------------------------
+# Targets ------------------------------------------------------------------------------------------
 
 
 def test_targets_smoothed_and_hard(df, config):
@@ -197,7 +222,7 @@ def test_the_callers_table_is_left_alone(df, config):
     pd.testing.assert_frame_equal(df, before)
 
 
-# Cost ---------------------------------------------------------------------------------------------------
+# Cost ---------------------------------------------------------------------------------------------
 
 
 def test_construction_makes_no_noise_and_opens_no_file(df, config, monkeypatch):
@@ -205,7 +230,7 @@ def test_construction_makes_no_noise_and_opens_no_file(df, config, monkeypatch):
         raise AssertionError("work at construction")
 
     monkeypatch.setattr(data, "open_recording", refuse)
-    monkeypatch.setattr("noise.PinkNoiseImages.log_mel", refuse)
+    monkeypatch.setattr("images.noise.PinkNoiseImages.log_mel", refuse)
     dataset = data.WaveformDataset(df, config, "train")
     with pytest.raises(AssertionError, match="work at construction"):
         _ = dataset[1, 0]
@@ -219,7 +244,7 @@ def test_a_row_costs_bytes_not_objects(df, config):
     assert not any(isinstance(value, list) and len(value) > 3 for value in vars(many).values())
 
 
-# Order and loader ---------------------------------------------------------------------------------------
+# Order and loader ---------------------------------------------------------------------------------
 
 
 def test_each_epoch_shows_every_row_once_in_another_order():
@@ -268,14 +293,19 @@ def test_the_loader_leaves_torchs_random_state_alone(df, config):
     assert torch.equal(state, torch.get_rng_state())
 
 
-# The table ----------------------------------------------------------------------------------------------
+# The table ----------------------------------------------------------------------------------------
 
 
 def test_labels_stay_text(tmp_path):
     path = tmp_path / "train.csv"
-    path.write_text("primary_label,labels,filepath,kfold,rating\nNA,NA,NA/a.npy,0,0.0\n007,007 NA,007/b.npy,1,\n")
+    path.write_text(
+        "primary_label,labels,filepath,kfold,rating\nNA,NA,NA/a.npy,0,0.0\n007,007 NA,007/b.npy,1,\n"
+    )
     df = data.check_table(data.read_train_table(path))
-    assert df["primary_label"].tolist() == ["NA", "007"] and data.load_class_names(df) == ["007", "NA"]
+    assert df["primary_label"].tolist() == ["NA", "007"] and data.load_class_names(df) == [
+        "007",
+        "NA",
+    ]
     assert df["kfold"].tolist() == [0, 1]
 
 
@@ -283,7 +313,9 @@ def test_numbers_read_without_care_become_text_and_lost_labels_are_refused(tmp_p
     path = tmp_path / "train.csv"
     path.write_text("primary_label,labels,filepath,kfold\n22961,22961,22961/a.npy,0\n")
     assert data.check_table(pd.read_csv(path))["primary_label"].tolist() == ["22961"]
-    path.write_text("primary_label,labels,filepath,kfold\nzebra,zebra,z/a.npy,0\nNA,NA,NA/a.npy,0\n")
+    path.write_text(
+        "primary_label,labels,filepath,kfold\nzebra,zebra,z/a.npy,0\nNA,NA,NA/a.npy,0\n"
+    )
     with pytest.raises(UserError, match="row 3: primary_label is empty.*keep_default_na=False"):
         data.check_table(pd.read_csv(path))
 
@@ -291,8 +323,14 @@ def test_numbers_read_without_care_become_text_and_lost_labels_are_refused(tmp_p
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("primary_label,labels,filepath\na,a,a/x.npy\n", r"no column kfold \(it has primary_label, labels, filepath\)"),
-        ("primary_label,labels,filepath,kfold\na,a,a/x.npy,\n", "row 2: kfold .* is no whole number"),
+        (
+            "primary_label,labels,filepath\na,a,a/x.npy\n",
+            r"no column kfold \(it has primary_label, labels, filepath\)",
+        ),
+        (
+            "primary_label,labels,filepath,kfold\na,a,a/x.npy,\n",
+            "row 2: kfold .* is no whole number",
+        ),
         ("primary_label,labels,filepath,kfold\na,a,a/x.npy,0.5\n", "row 2: kfold"),
         ("", "cannot be read as CSV"),
     ],
@@ -315,7 +353,9 @@ def test_missing_and_damaged_recordings_are_found_before_training(df, config):
     content = second.read_bytes()
     for damage in (content[:-1], content[:50], b"", content + b"\0"):
         second.write_bytes(damage)
-        with pytest.raises(UserError, match=r"1 of 9 prepared recordings cannot be used; .*XC1.ogg.npy is damaged"):
+        with pytest.raises(
+            UserError, match=r"1 of 9 prepared recordings cannot be used; .*XC1.ogg.npy is damaged"
+        ):
             data.check_prepared(df, config.train_np_dir)
     np.save(third, np.zeros((2, 5)))
     first.unlink()
@@ -326,7 +366,9 @@ def test_missing_and_damaged_recordings_are_found_before_training(df, config):
 def test_a_recording_that_vanishes_during_training_is_named(df, config):
     dataset = data.WaveformDataset(df, config, "valid")
     dataset.path(4).unlink()
-    with pytest.raises(UserError, match="no prepared audio for 22961/XC4.ogg; run prepare_audios.py"):
+    with pytest.raises(
+        UserError, match="no prepared audio for 22961/XC4.ogg; run prepare_audios.py"
+    ):
         _ = dataset[4]
 
 
@@ -340,7 +382,7 @@ def test_rare_and_otherwise_unseen_species_are_never_held_back():
         data.split_fold(df[6:], 0, [])
 
 
-# The contact sheet --------------------------------------------------------------------------------------
+# The contact sheet --------------------------------------------------------------------------------
 
 
 def test_the_contact_sheet_is_a_picture_of_the_items(df, config, tmp_path):
@@ -349,6 +391,10 @@ def test_the_contact_sheet_is_a_picture_of_the_items(df, config, tmp_path):
     dataset = data.WaveformDataset(df, config, "train")
     one = imread(data.draw_contact_sheet(dataset, 1, tmp_path / "one.png"))
     four = imread(data.draw_contact_sheet(dataset, 4, tmp_path / "four.png"))
-    assert four.shape[1] > 2.5 * one.shape[1] and four.shape[0] > 1.5 * one.shape[0]  # three columns, two rows
-    assert len(np.unique(one.reshape(-1, one.shape[2]), axis=0)) > 200  # an image, not an empty frame
+    assert (
+        four.shape[1] > 2.5 * one.shape[1] and four.shape[0] > 1.5 * one.shape[0]
+    )  # three columns, two rows
+    assert (
+        len(np.unique(one.reshape(-1, one.shape[2]), axis=0)) > 200
+    )  # an image, not an empty frame
     assert data._describe_targets(np.array([0.3, 0.0025, 0.995]), LABELS) == "zebra 0.995,  NA 0.3"

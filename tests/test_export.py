@@ -15,8 +15,8 @@ import checkpoint as ckpt
 import dataset as data
 import export
 from configs import Config, UserError, run_main
+from inference.scorers import EXPORT_FORMAT, TorchModels, find_checkpoints, open_exported
 from model import SED
-from scorers import EXPORT_FORMAT, TorchModels, find_checkpoints, open_exported
 from transforms import crop_or_pad
 
 INSTALL = "python -m pip install -r requirements-export.txt"
@@ -32,7 +32,9 @@ def need_onnx() -> None:
         pytest.importorskip(name, reason=f"no {name}: {INSTALL}")
 
 
-def save_fold(config: Config, fold: int, class_names: list[str], *, ema: bool = False, seed: int = 0) -> Path:
+def save_fold(
+    config: Config, fold: int, class_names: list[str], *, ema: bool = False, seed: int = 0
+) -> Path:
     """Save an untrained network whose scores are spread out; with `ema`, other weights beside it that are wrong."""
     torch.manual_seed(seed)
     network = SED(config.base_model_name, num_classes=len(class_names), n_mels=config.n_mels)
@@ -42,7 +44,9 @@ def save_fold(config: Config, fold: int, class_names: list[str], *, ema: bool = 
     wrong = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
     folder = config.fold_dir(fold)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ckpt.checkpoint_name(exp_id=config.exp_id, fold=fold, epoch=3, loss=0.125, cmap=0.75)
+    path = folder / ckpt.checkpoint_name(
+        exp_id=config.exp_id, fold=fold, epoch=3, loss=0.125, cmap=0.75
+    )
     state = {
         "model": wrong if ema else weights, "ema": weights if ema else None, "fold": fold, "epoch": 3, "step": 30,
         "history": [{**ROW, "epoch": 1}, ROW], "class_names": class_names, "config": config.to_dict(),
@@ -62,7 +66,9 @@ def config(tmp_path_factory) -> Config:
     for number in range(24):
         label = SPECIES[number % 3]
         time = np.arange(20_000 + 1000 * number) / 32_000
-        waveform = np.sin(2 * np.pi * (1000 + 2500 * (number % 3)) * time) + 0.05 * rng.standard_normal(len(time))
+        waveform = np.sin(
+            2 * np.pi * (1000 + 2500 * (number % 3)) * time
+        ) + 0.05 * rng.standard_normal(len(time))
         path = config.train_np_dir / label / f"{number}.ogg.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, (waveform * 8000).astype(np.int16))
@@ -91,7 +97,7 @@ def expected_scores(path: Path, clips: list[np.ndarray]) -> tuple[np.ndarray, np
     return clipwise.mean(axis=0), framewise.mean(axis=0)
 
 
-# What a file gives ---------------------------------------------------------------------------------------
+# What a file gives --------------------------------------------------------------------------------
 
 
 def test_scores_are_those_of_the_checkpoint(config, exported, rng):
@@ -107,7 +113,9 @@ def test_scores_are_those_of_the_checkpoint(config, exported, rng):
         for made, wanted in zip(score(clip[None]), expected, strict=True):
             assert made.dtype == np.float32 and made.shape == wanted.shape
             np.testing.assert_allclose(made, wanted, atol=1e-4)
-    assert np.ptp(expected_scores(config.fold_dir(0), clips)[0], axis=0).min() > 1e-3  # the clips do differ
+    assert (
+        np.ptp(expected_scores(config.fold_dir(0), clips)[0], axis=0).min() > 1e-3
+    )  # the clips do differ
 
 
 def test_a_batch_gives_what_single_clips_give(exported, rng):
@@ -115,7 +123,9 @@ def test_a_batch_gives_what_single_clips_give(exported, rng):
     clips = rng.standard_normal((3, 32_000)).astype(np.float32) * np.float32([[1], [0.01], [30]])
     together, alone = score(clips), [score(clip[None]) for clip in clips]
     for number in range(2):
-        np.testing.assert_allclose(together[number], np.concatenate([one[number] for one in alone]), atol=2e-6)
+        np.testing.assert_allclose(
+            together[number], np.concatenate([one[number] for one in alone]), atol=2e-6
+        )
 
 
 def test_scores_of_validation_are_those_of_the_file(config, exported):
@@ -125,9 +135,13 @@ def test_scores_of_validation_are_those_of_the_file(config, exported):
     model = SED(config.base_model_name, num_classes=3, n_mels=32).eval()
     model.load_state_dict(ckpt.read_checkpoint(find_checkpoints(config.fold_dir(0))[0])["model"])
     with torch.inference_mode():
-        expected = model(torch.stack([rows[index]["image"] for index in range(len(rows))]))["clipwise_output"].numpy()
+        expected = model(torch.stack([rows[index]["image"] for index in range(len(rows))]))[
+            "clipwise_output"
+        ].numpy()
     clips = [crop_or_pad(np.load(rows.path(index)), 32_000) for index in range(len(rows))]
-    np.testing.assert_allclose(open_exported(exported[0])[0](np.stack(clips))[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        open_exported(exported[0])[0](np.stack(clips))[0], expected, atol=1e-4
+    )
 
 
 def test_metadata_can_be_read_without_torch(exported):
@@ -136,7 +150,11 @@ def test_metadata_can_be_read_without_torch(exported):
     session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == SPECIES
-    assert about["format"] == EXPORT_FORMAT and about["precision"] == "float32" and about["licence"] == "MIT"
+    assert (
+        about["format"] == EXPORT_FORMAT
+        and about["precision"] == "float32"
+        and about["licence"] == "MIT"
+    )
     assert json.loads(about["folds"]) == [{"fold": 0, **ROW}]
     assert json.loads(about["trained_with"]) == {"torch": "2.10.0"}
     assert json.loads(about["exported_with"]).keys() >= {"torch", "onnx", "git_commit"}
@@ -182,12 +200,18 @@ def test_an_ensemble_is_the_mean_of_its_folds(config, rng):
 def test_reduced_precision_holds_the_encoder_in_it(config, exported, precision):
     import onnx
 
-    path, result = export_with(config, config.fold_dir(1), "--precision", precision, "--limit", "0.5")
+    path, result = export_with(
+        config, config.fold_dir(1), "--precision", precision, "--limit", "0.5"
+    )
     assert path.name == f"Exp_5_fold_1_{precision}.onnx"
     assert 0 < result.difference < (0.05 if precision == "float16" else 0.5)
     kind = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision]
     program = onnx.load(path)
-    reduced = [one.name for one in program.graph.initializer if one.data_type == kind and len(one.dims) == 4]
+    reduced = [
+        one.name
+        for one in program.graph.initializer
+        if one.data_type == kind and len(one.dims) == 4
+    ]
     assert len(reduced) >= 5 and all(".encoder." in name for name in reduced)
     about = {entry.key: entry.value for entry in program.metadata_props}
     assert about["precision"] == precision and json.loads(about["folds"])[0]["fold"] == 1
@@ -202,11 +226,13 @@ def test_openvino_files_give_the_same(config, exported, monkeypatch):
     assert json.loads(about.value if hasattr(about, "value") else about) == SPECIES
 
 
-# What is refused -----------------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 def test_a_file_whose_scores_differ_is_deleted(config, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "draft", lambda path, *_: shutil.copy(exported[0], path))  # fold 0's, for fold 1
+    monkeypatch.setattr(
+        export, "draft", lambda path, *_: shutil.copy(exported[0], path)
+    )  # fold 0's, for fold 1
     output = tmp_path / "wrong.onnx"
     with pytest.raises(UserError, match="differ by up to .* nothing was written"):
         export_with(config, config.fold_dir(1), "--output", output)
@@ -238,7 +264,11 @@ def test_scores_that_are_not_finite_never_pass(config, monkeypatch):
     models = TorchModels(find_checkpoints(config.fold_dir(0)), Config(device="cpu", amp=False))
     table = data.check_table(data.read_train_table(config.train_dataframe_path))
     clips = export.read_clips(table, 5, config, SPECIES)
-    assert len(clips.images) == 5 and clips.n_available == 24 and clips.labels.sum(axis=1).tolist() == [1] * 5
+    assert (
+        len(clips.images) == 5
+        and clips.n_available == 24
+        and clips.labels.sum(axis=1).tolist() == [1] * 5
+    )
 
     def broken(waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores = np.full((len(waveforms), 3), np.nan, np.float32)
@@ -249,16 +279,24 @@ def test_scores_that_are_not_finite_never_pass(config, monkeypatch):
 
 def test_mistakes_are_one_line(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    other = Config(root=tmp_path, exp_id=6, base_model_name="test_efficientnet", n_mels=32, period=1.0)
+    other = Config(
+        root=tmp_path, exp_id=6, base_model_name="test_efficientnet", n_mels=32, period=1.0
+    )
     save_fold(other, 0, SPECIES)
     save_fold(other, 1, ["NA", "22961", "fish"])
     for flags, message in (
         ((tmp_path / "nowhere",), "no such model"),
         ((tmp_path,), "no model in it"),
-        ((config.exp_dir,), "has 2 folds; name one of them, or put all into one file with --ensemble"),
+        (
+            (config.exp_dir,),
+            "has 2 folds; name one of them, or put all into one file with --ensemble",
+        ),
         ((config.fold_dir(0), "--ensemble"), "wants the folder of an experiment"),
         ((other.exp_dir, "--ensemble"), "other classes"),
-        ((other.fold_dir(0),), "train.csv: no such file, and the exported file has to be compared on real clips"),
+        (
+            (other.fold_dir(0),),
+            "train.csv: no such file, and the exported file has to be compared on real clips",
+        ),
         ((config.fold_dir(0), "--output", tmp_path / "birds.pt"), "ends in .onnx is wanted"),
         ((config.fold_dir(0), "--output", tmp_path / "none" / "b.onnx"), "there is no folder"),
         ((config.fold_dir(0), "--precision", "int4"), "invalid choice"),
@@ -271,7 +309,9 @@ def test_mistakes_are_one_line(config, tmp_path, monkeypatch, capsys):
             run_main(export.main)
         said = capsys.readouterr().err
         assert stopped.value.code == 2 and message in said, (flags, said)
-        assert [line.startswith("error: ") for line in said.splitlines() if "WARNING" not in line] == [True], said
+        assert [
+            line.startswith("error: ") for line in said.splitlines() if "WARNING" not in line
+        ] == [True], said
 
 
 def test_missing_packages_are_named_with_the_remedy(config, monkeypatch):

@@ -13,7 +13,10 @@ import checkpoint as ckpt
 import split_data
 from tests import fuzz
 
-EXAMPLES = {"flags": 15, "checkpoint": 40}  # a target's number, where an input takes more than a millisecond
+EXAMPLES = {
+    "flags": 15,
+    "checkpoint": 40,
+}  # a target's number, where an input takes more than a millisecond
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +52,9 @@ def damaged(draw, name: str) -> bytes:
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_what_is_near_the_corpus_is_answered(name):
-    @settings(max_examples=EXAMPLES.get(name, 100), deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES.get(name, 100), deadline=None, suppress_health_check=list(HealthCheck)
+    )
     @given(damaged(name))
     def check(data):
         fuzz.run_target(name, data)
@@ -57,17 +62,23 @@ def test_what_is_near_the_corpus_is_answered(name):
     check()
 
 
-# Of a given form ----------------------------------------------------------------------------------------
+# Of a given form ----------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([3, 7]), st.binary(max_size=5)), min_size=1, max_size=12), st.data())
+@given(
+    st.lists(st.tuples(st.sampled_from([3, 7]), st.binary(max_size=5)), min_size=1, max_size=12),
+    st.data(),
+)
 def test_ogg_streams_of_whole_pages_are_whole_and_none_can_be_lost(parts, data):
     """Pages of one or two streams in any order, the first pages together at the front as RFC 3533 asks."""
     serials = sorted({serial for serial, _ in parts})
     order = [(serial, b"head") for serial in serials] + parts
     counts = {serial: 0 for serial in serials}
-    last = {serial: max(place for place, (own, _) in enumerate(order) if own == serial) for serial in serials}
+    last = {
+        serial: max(place for place, (own, _) in enumerate(order) if own == serial)
+        for serial in serials
+    }
     pages = []
     for place, (serial, payload) in enumerate(order):
         flags = 2 * (counts[serial] == 0) + 4 * (place == last[serial])
@@ -76,7 +87,9 @@ def test_ogg_streams_of_whole_pages_are_whole_and_none_can_be_lost(parts, data):
     fuzz.fuzz_ogg(b"\0" + b"".join(pages))
     assert fuzz.damage.CHECKS["OGG"](b"".join(pages), None, 10, 100) == ""
     lost = data.draw(st.integers(0, len(pages) - 1))
-    assert fuzz.damage.CHECKS["OGG"](b"".join(pages[:lost] + pages[lost + 1 :]), None, 10, 100) != ""
+    assert (
+        fuzz.damage.CHECKS["OGG"](b"".join(pages[:lost] + pages[lost + 1 :]), None, 10, 100) != ""
+    )
     flipped = bytearray(pages[lost])
     bit = data.draw(st.integers(0, 8 * len(flipped) - 1))
     flipped[bit // 8] ^= 1 << bit % 8
@@ -98,9 +111,14 @@ def test_any_table_that_pythons_csv_writes_is_read_cell_by_cell(rows):
     assert split_data.read_metadata(path).to_numpy().tolist() == rows
 
 
-PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3))
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3)
+)
 ANYTHING = st.recursive(
-    PLAIN, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3))
+    PLAIN,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
 )
 
 
@@ -111,7 +129,9 @@ def test_a_state_with_anything_in_any_place_is_used_or_refused(data):
     state = fuzz.make_state()
     place = state
     while isinstance(place, dict | list) and place:
-        key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else list(range(len(place)))))
+        key = data.draw(
+            st.sampled_from(list(place) if isinstance(place, dict) else list(range(len(place))))
+        )
         inner = place[key]
         if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
             break

@@ -7,15 +7,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import slow_focal_loss
 
 from metrics import BCEFocal2WayLoss, BCEFocalLoss, get_loss
+from tests.reference import slow_focal_loss
 
 
 def model_output(rng, n_clips=4, n_frames=9, n_classes=3) -> dict[str, torch.Tensor]:
     return {
         "logit": torch.from_numpy(rng.normal(size=(n_clips, n_classes)).astype("float32")),
-        "framewise_logit": torch.from_numpy(rng.normal(size=(n_clips, n_frames, n_classes)).astype("float32")),
+        "framewise_logit": torch.from_numpy(
+            rng.normal(size=(n_clips, n_frames, n_classes)).astype("float32")
+        ),
     }
 
 
@@ -44,7 +46,8 @@ def test_gamma_zero_without_alpha_is_bce(rng):
     logits = torch.from_numpy(rng.normal(size=(6, 5)).astype("float32"))
     targets = torch.from_numpy(rng.random((6, 5)).astype("float32"))
     torch.testing.assert_close(
-        BCEFocalLoss(alpha=1.0, gamma=0.0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
+        BCEFocalLoss(alpha=1.0, gamma=0.0)(logits, targets),
+        F.binary_cross_entropy_with_logits(logits, targets),
     )
 
 
@@ -54,8 +57,9 @@ def test_huge_logits_give_finite_loss_and_gradient(gamma):
     targets = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0025, 0.995])
     loss = BCEFocalLoss(alpha=0.25, gamma=gamma)(logits, targets)
     loss.backward()
-    # right and sure: nothing; wrong and sure: |logit|, times alpha for a positive. A soft target that the logit
-    # contradicts (0.0025 at 100, 0.995 at -100) costs that part twice: in its weight and in the cross entropy.
+    # right and sure: nothing; wrong and sure: |logit|, times alpha for a positive. A soft target
+    # that the logit contradicts (0.0025 at 100, 0.995 at -100) costs that part twice: in its weight
+    # and in the cross entropy.
     soft = 0.9975 * (0.9975 * 100) + 0.25 * 0.995 * (0.995 * 100)
     if gamma == 0:  # then the easy part counts, too
         soft += 0.25 * 0.0025 * (0.9975 * 100) + 0.005 * (0.995 * 100)
@@ -76,7 +80,8 @@ def test_gradient_matches_finite_differences(rng):
         up[i] += step
         down[i] -= step
         slope = (
-            slow_focal_loss(up, targets.numpy(), 0.25, 2.0) - slow_focal_loss(down, targets.numpy(), 0.25, 2.0)
+            slow_focal_loss(up, targets.numpy(), 0.25, 2.0)
+            - slow_focal_loss(down, targets.numpy(), 0.25, 2.0)
         ) / (2 * step)
         assert logits.grad[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
@@ -108,7 +113,9 @@ def test_get_loss_knows_three_names(rng):
     logits = output["logit"].numpy()
     plain = slow_focal_loss(logits, targets.numpy(), 1.0, 0.0)
     focal = slow_focal_loss(logits, targets.numpy(), 0.4, 1.0)
-    framewise = slow_focal_loss(output["framewise_logit"].numpy().max(axis=1), targets.numpy(), 0.4, 1.0)
+    framewise = slow_focal_loss(
+        output["framewise_logit"].numpy().max(axis=1), targets.numpy(), 0.4, 1.0
+    )
     given = {"alpha": 0.4, "gamma": 1.0, "weights": (2.0, 3.0)}
     assert get_loss("bce", **given)(output, targets).item() == pytest.approx(plain, rel=1e-5)
     assert get_loss("bce_focal", **given)(output, targets).item() == pytest.approx(focal, rel=1e-5)
@@ -117,11 +124,15 @@ def test_get_loss_knows_three_names(rng):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"):
+    with pytest.raises(
+        ValueError, match="unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"
+    ):
         get_loss("focal")
     with pytest.raises(ValueError, match="must not be negative"):
         BCEFocalLoss(gamma=-1)
     with pytest.raises(ValueError, match="clipwise and the framewise"):
         BCEFocal2WayLoss(weights=(1.0, 1.0, 1.0))
-    with pytest.raises(ValueError, match="differ in shape"):  # (4, 1) would be broadcast without a word
+    with pytest.raises(
+        ValueError, match="differ in shape"
+    ):  # (4, 1) would be broadcast without a word
         BCEFocalLoss()(torch.zeros(4, 3), torch.zeros(4, 1))

@@ -18,7 +18,11 @@ def a_batch(size: int = 6, n_frames: int = 20, dtype: torch.dtype = torch.float3
 
 def numbered(size: int, n_frames: int) -> torch.Tensor:
     """Images whose every value is the number of the clip."""
-    return torch.arange(size, dtype=torch.float32)[:, None, None, None].expand(size, 3, n_frames, 4).clone()
+    return (
+        torch.arange(size, dtype=torch.float32)[:, None, None, None]
+        .expand(size, 3, n_frames, 4)
+        .clone()
+    )
 
 
 def partners_of(targets: torch.Tensor, targets_b: torch.Tensor) -> list[int]:
@@ -32,7 +36,9 @@ def test_inputs_stay_and_the_type_too(mix, dtype):
     images_before, targets_before = images.clone(), targets.clone()
     data, targets_a, targets_b, lam = mix(images, targets, 1.0, np.random.default_rng(2))
     assert torch.equal(images, images_before) and torch.equal(targets, targets_before)
-    assert data.dtype == dtype and data.shape == images.shape and data.data_ptr() != images.data_ptr()
+    assert (
+        data.dtype == dtype and data.shape == images.shape and data.data_ptr() != images.data_ptr()
+    )
     assert torch.equal(targets_a, targets) and isinstance(lam, float) and 0 <= lam <= 1
     assert sorted(partners_of(targets, targets_b)) == list(range(6))
 
@@ -41,7 +47,9 @@ def test_inputs_stay_and_the_type_too(mix, dtype):
 def test_same_generator_same_batch(mix):
     images, targets = a_batch()
     state = torch.get_rng_state()
-    first, again, other = (mix(images, targets, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        mix(images, targets, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first[0], again[0]) and first[3] == again[3] and first[3] != other[3]
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -51,7 +59,9 @@ def test_mixup_blends_each_clip_with_its_partner(rng):
     for _ in range(10):
         data, _, targets_b, lam = mixup(images, targets, 0.5, rng)
         for i, partner in enumerate(partners_of(targets, targets_b)):
-            torch.testing.assert_close(data[i], lam * images[i] + (1 - lam) * images[partner], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                data[i], lam * images[i] + (1 - lam) * images[partner], rtol=1e-5, atol=1e-6
+            )
 
 
 @settings(max_examples=40, deadline=None)
@@ -73,7 +83,12 @@ def test_lam_is_drawn_from_beta(alpha, rng):
 
 
 @settings(max_examples=80, deadline=None)
-@given(size=st.integers(1, 7), n_frames=st.integers(1, 40), alpha=st.floats(0.05, 5), seed=st.integers(0, 2**32))
+@given(
+    size=st.integers(1, 7),
+    n_frames=st.integers(1, 40),
+    alpha=st.floats(0.05, 5),
+    seed=st.integers(0, 2**32),
+)
 def test_cutmix_lam_is_the_share_really_kept(size, n_frames, alpha, seed):
     images, targets = numbered(size, n_frames), torch.eye(size)
     data, _, targets_b, lam = cutmix(images, targets, alpha, np.random.default_rng(seed))
@@ -94,7 +109,9 @@ def test_cutmix_pastes_one_span_of_time_over_all_frequencies(rng):
         pasted = (data[0] == 1).all(dim=(0, 2))  # (T,)
         assert torch.equal(pasted, (data[0] == 1).any(dim=2).any(dim=0))  # no part of a frame
         frames = torch.nonzero(pasted)[:, 0].tolist()
-        assert len(frames) == round(30 * (1 - lam)) and (not frames or frames == [*range(frames[0], frames[-1] + 1)])
+        assert len(frames) == round(30 * (1 - lam)) and (
+            not frames or frames == [*range(frames[0], frames[-1] + 1)]
+        )
         starts |= {frames[0]} if frames else set()
         spans.add(len(frames))
     assert {0, 1, 28} <= starts and len(spans) > 25  # anywhere, of nearly any length

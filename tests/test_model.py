@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from reference import slow_attention_pooling, slow_linear_resize
 
 import model as model_module
 from model import AttBlockV2, TimmSED, spec_augment
+from tests.reference import slow_attention_pooling, slow_linear_resize
 
 BACKBONES = [
     "test_efficientnet",
@@ -34,7 +34,7 @@ def small_model(**settings) -> TimmSED:
     return TimmSED(SMALL, num_classes=N_CLASSES, n_mels=N_MELS, **settings)
 
 
-# Attention -----------------------------------------------------------------------------------------------
+# Attention ----------------------------------------------------------------------------------------
 
 
 def att_block(n_features=6, n_classes=4) -> AttBlockV2:
@@ -50,7 +50,10 @@ def test_attention_pooling_matches_the_loops(rng):
     features = rng.normal(size=(2, 6, 7)).astype(np.float32)
     with torch.no_grad():
         clipwise, logit, _, _ = block(torch.from_numpy(features))
-    layers = [(layer.weight[:, :, 0].detach().numpy(), layer.bias.detach().numpy()) for layer in (block.att, block.cla)]
+    layers = [
+        (layer.weight[:, :, 0].detach().numpy(), layer.bias.detach().numpy())
+        for layer in (block.att, block.cla)
+    ]
     slow_clipwise, slow_logit = slow_attention_pooling(features, *layers)
     np.testing.assert_allclose(clipwise, slow_clipwise, atol=1e-6)
     np.testing.assert_allclose(logit, slow_logit, atol=1e-5)
@@ -78,7 +81,7 @@ def test_order_of_segments_does_not_matter(rng):
         torch.testing.assert_close(one, other)
 
 
-# The network ---------------------------------------------------------------------------------------------
+# The network --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -110,7 +113,9 @@ def test_every_parameter_gets_a_gradient(any_sed, images):
     any_sed.train()
     any_sed.zero_grad()
     before = {key: value.clone() for key, value in any_sed.state_dict().items()}
-    for parameter in any_sed.parameters():  # gates that start at 0, or close to it, let no gradient through
+    for (
+        parameter
+    ) in any_sed.parameters():  # gates that start at 0, or close to it, let no gradient through
         if parameter.abs().max() < 1e-3:
             torch.nn.init.constant_(parameter, 0.5)
     any_sed(images)["logit"].square().sum().backward()
@@ -144,23 +149,35 @@ def test_head_matches_its_definition(images):
     with torch.no_grad():
         output = sed(images)
         # bn0 in its first state divides by sqrt(1 + eps)
-        mean, std = (torch.tensor(sed.encoder.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+        mean, std = (
+            torch.tensor(sed.encoder.pretrained_cfg[key])[:, None, None] for key in ("mean", "std")
+        )
         x = (images - mean) / std / np.sqrt(1 + 1e-5)
         features = sed.encoder.forward_features(x.permute(0, 1, 3, 2)).numpy()  # (B, n, F', T')
         pooled = features.mean(axis=2)
         padded = np.pad(pooled, ((0, 0), (0, 0), (1, 1)))
         lowest = np.pad(pooled, ((0, 0), (0, 0), (1, 1)), constant_values=-np.inf)
         windows = [slice(i, i + pooled.shape[2]) for i in range(3)]
-        pooled = np.maximum.reduce([lowest[:, :, w] for w in windows]) + sum(padded[:, :, w] for w in windows) / 3
-        hidden = np.maximum(np.einsum("bnt,mn->bmt", pooled, sed.fc1.weight) + sed.fc1.bias.numpy()[:, None], 0)
+        pooled = (
+            np.maximum.reduce([lowest[:, :, w] for w in windows])
+            + sum(padded[:, :, w] for w in windows) / 3
+        )
+        hidden = np.maximum(
+            np.einsum("bnt,mn->bmt", pooled, sed.fc1.weight) + sed.fc1.bias.numpy()[:, None], 0
+        )
     blocks = [
-        [(layer.weight[:, :, 0].detach().numpy(), layer.bias.detach().numpy()) for layer in (block.att, block.cla)]
+        [
+            (layer.weight[:, :, 0].detach().numpy(), layer.bias.detach().numpy())
+            for layer in (block.att, block.cla)
+        ]
         for block in sed.att_blocks
     ]
     slow = [slow_attention_pooling(hidden, *layers) for layers in blocks]
     np.testing.assert_allclose(output["clipwise_output"], (slow[0][0] + slow[1][0]) / 2, atol=1e-5)
     np.testing.assert_allclose(output["logit"], (slow[0][1] + slow[1][1]) / 2, atol=1e-4)
-    logits = [np.einsum("bnt,cn->btc", hidden, cla[0]) + cla[1] for _, cla in blocks]  # (B, T', C) of each block
+    logits = [
+        np.einsum("bnt,cn->btc", hidden, cla[0]) + cla[1] for _, cla in blocks
+    ]  # (B, T', C) of each block
     segmentwise = sum(1 / (1 + np.exp(-value)) for value in logits) / 2
     np.testing.assert_allclose(output["segmentwise_output"], segmentwise, atol=1e-5)
     for c in range(N_CLASSES):
@@ -177,7 +194,13 @@ def test_each_convolution_of_the_head_runs_once(images):
         if name in ("fc1", *(f"att_blocks.{i}.{leaf}" for i in (0, 1) for leaf in ("att", "cla"))):
             layer.register_forward_hook(lambda *_, name=name: calls.append(name))
     sed(images)
-    assert sorted(calls) == ["att_blocks.0.att", "att_blocks.0.cla", "att_blocks.1.att", "att_blocks.1.cla", "fc1"]
+    assert sorted(calls) == [
+        "att_blocks.0.att",
+        "att_blocks.0.cla",
+        "att_blocks.1.att",
+        "att_blocks.1.cla",
+        "fc1",
+    ]
 
 
 def test_time_stays_in_its_place(images):
@@ -185,7 +208,11 @@ def test_time_stays_in_its_place(images):
     changed[:, :, -20:] = 1 - changed[:, :, -20:]  # the last sixth of the clip
     sed = small_model().eval()
     with torch.no_grad():
-        difference = (sed(images)["framewise_logit"] - sed(changed)["framewise_logit"]).abs().mean(dim=(0, 2))
+        difference = (
+            (sed(images)["framewise_logit"] - sed(changed)["framewise_logit"])
+            .abs()
+            .mean(dim=(0, 2))
+        )
     assert difference[-20:].mean() > 3 * difference[:40].mean()
 
 
@@ -211,10 +238,14 @@ def test_bn0_normalises_each_mel_band(images):
     seen = batches[0]  # (B, 3, F, T)
     assert seen.shape == (3, 3, N_MELS, N_FRAMES)
     torch.testing.assert_close(seen.mean(dim=(0, 1, 3)), torch.zeros(N_MELS), atol=1e-4, rtol=0)
-    torch.testing.assert_close(seen.var(dim=(0, 1, 3), unbiased=False), torch.ones(N_MELS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        seen.var(dim=(0, 1, 3), unbiased=False), torch.ones(N_MELS), atol=1e-3, rtol=0
+    )
 
 
-@pytest.mark.parametrize("shape", [(2, 3, N_MELS, N_FRAMES), (2, 1, N_FRAMES, N_MELS), (3, N_FRAMES, N_MELS)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, N_MELS, N_FRAMES), (2, 1, N_FRAMES, N_MELS), (3, N_FRAMES, N_MELS)]
+)
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"images \(B, 3, T, 64\) are wanted"):
         small_model()(torch.zeros(shape))
@@ -246,19 +277,25 @@ def test_export_sees_one_graph_for_any_batch(images):
     batch = torch.export.Dim("batch", min=2, max=64)
     with torch.no_grad():
         program = torch.export.export(sed, (images,), dynamic_shapes=({0: batch},))
-        assert not [node.target for node in program.graph.nodes if "wrap" in str(node.target).lower()]
+        assert not [
+            node.target for node in program.graph.nodes if "wrap" in str(node.target).lower()
+        ]
         exported = program.module()(images[:2])
-        torch.testing.assert_close(exported["logit"], sed(images[:2])["logit"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            exported["logit"], sed(images[:2])["logit"], atol=1e-5, rtol=1e-4
+        )
 
 
-# Precision -----------------------------------------------------------------------------------------------
+# Precision ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_gives_float32_outputs(images, dtype):
     sed = small_model(p_spec_augment=0.0).eval()
     seen = {}
-    sed.fc1.register_forward_hook(lambda _, inputs, output: seen.update(input=inputs[0].dtype, output=output.dtype))
+    sed.fc1.register_forward_hook(
+        lambda _, inputs, output: seen.update(input=inputs[0].dtype, output=output.dtype)
+    )
     original = sed.encoder.forward_features
     sed.encoder.forward_features = lambda x: seen.update(features=original(x)) or seen["features"]
     with torch.no_grad():
@@ -283,7 +320,7 @@ def test_saturated_scores_differ_under_float16_autocast(images):
     assert scores[-1] < 1
 
 
-# SpecAugment ---------------------------------------------------------------------------------------------
+# SpecAugment --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 313, 64), (2, 3, 20, 16), (2, 1, 3, 2), (2, 3, 1, 1)])

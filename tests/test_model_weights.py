@@ -17,12 +17,14 @@ def encoder_tensors(sed: TimmSED) -> dict[str, torch.Tensor]:
     return {key: value for key, value in sed.state_dict().items() if not key.startswith(HEAD)}
 
 
-# Names of backbones --------------------------------------------------------------------------------------
+# Names of backbones -------------------------------------------------------------------------------
 
 
 def test_names_of_today_and_of_yesterday():
     assert find_backbone("tf_efficientnet_b0.ns_jft_in1k") == "tf_efficientnet_b0.ns_jft_in1k"
-    assert find_backbone("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"  # warnings are errors here
+    assert (
+        find_backbone("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"
+    )  # warnings are errors here
     assert find_backbone(SMALL) == SMALL
 
 
@@ -35,7 +37,9 @@ def test_names_of_today_and_of_yesterday():
     ],
 )
 def test_a_typo_gets_the_closest_names(name, closest):
-    with pytest.raises(UserError, match=rf"unknown base_model_name '{name}'; did you mean .*{closest}"):
+    with pytest.raises(
+        UserError, match=rf"unknown base_model_name '{name}'; did you mean .*{closest}"
+    ):
         TimmSED(name)
 
 
@@ -59,11 +63,16 @@ def test_backbones_without_feature_maps_are_refused(name, why):
 
 def test_parameters_that_touch_nothing_are_gone():
     plain = timm.create_model("mobilenetv3_small_050", num_classes=0, global_pool="")
-    left = {key for key, _ in TimmSED("mobilenetv3_small_050", n_mels=N_MELS).encoder.named_parameters()}
-    assert {key for key, _ in plain.named_parameters()} - left == {"conv_head.weight", "conv_head.bias"}
+    left = {
+        key for key, _ in TimmSED("mobilenetv3_small_050", n_mels=N_MELS).encoder.named_parameters()
+    }
+    assert {key for key, _ in plain.named_parameters()} - left == {
+        "conv_head.weight",
+        "conv_head.bias",
+    }
 
 
-# Pretrained weights --------------------------------------------------------------------------------------
+# Pretrained weights -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,18 +174,26 @@ def test_a_file_that_is_no_weights_is_named(backbone, tmp_path):
         load()
     assert not (tmp_path / "sprung").exists()
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="not weights of test_resnet"):  # which would start at random, in silence
+    with pytest.raises(
+        UserError, match="not weights of test_resnet"
+    ):  # which would start at random, in silence
         load("test_resnet")
-    incomplete = {key: value for key, value in backbone.state_dict().items() if key != "blocks.1.0.conv_exp.weight"}
+    incomplete = {
+        key: value
+        for key, value in backbone.state_dict().items()
+        if key != "blocks.1.0.conv_exp.weight"
+    }
     torch.save(incomplete, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"it lacks 1 of \d+ tensors \(the first: blocks.1.0.conv_exp.weight"):
+    with pytest.raises(
+        UserError, match=r"it lacks 1 of \d+ tensors \(the first: blocks.1.0.conv_exp.weight"
+    ):
         load()
     torch.save({"model": TimmSED(SMALL, n_mels=N_MELS).state_dict()}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match="given as pretrained_checkpoint"):
         load()
 
 
-# Warm start ----------------------------------------------------------------------------------------------
+# Warm start ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -191,9 +208,16 @@ def trained() -> TimmSED:
 @pytest.mark.parametrize("kind", ["checkpoint", "bare", "compiled"])
 def test_warm_start_takes_the_encoder_and_not_the_head(trained, tmp_path, kind):
     content = {
-        "checkpoint": {"model": trained.state_dict(), "epoch": 3, "class_names": ["a", "b"], "optimizer": {}},
+        "checkpoint": {
+            "model": trained.state_dict(),
+            "epoch": 3,
+            "class_names": ["a", "b"],
+            "optimizer": {},
+        },
         "bare": trained.state_dict(),
-        "compiled": {"model": {f"_orig_mod.{key}": value for key, value in trained.state_dict().items()}},
+        "compiled": {
+            "model": {f"_orig_mod.{key}": value for key, value in trained.state_dict().items()}
+        },
     }[kind]
     torch.save(content, tmp_path / "checkpoint.pth")
     torch.manual_seed(5)
@@ -226,7 +250,9 @@ def test_a_checkpoint_that_does_not_fit_is_explained(trained, tmp_path):
     torch.save({"model": trained.state_dict()}, path)
     with pytest.raises(UserError, match="trained with n_mels 64, this run has 96"):
         warm(n_mels=96)
-    with pytest.raises(UserError, match=r"not the encoder of a test_resnet .*base_model_name it was trained with"):
+    with pytest.raises(
+        UserError, match=r"not the encoder of a test_resnet .*base_model_name it was trained with"
+    ):
         warm("test_resnet")
     torch.save({"model": [1, 2]}, path)
     with pytest.raises(UserError, match="holds no model weights"):
@@ -252,16 +278,28 @@ def test_build_model_follows_the_config(trained, tmp_path):
     sed = build_model(Config(**settings, pretrained_checkpoint=tmp_path / "checkpoint.pth"), 7)
     assert (sed.dropout.p, sed.p_spec_augment, sed.n_mels) == (0.3, 0.6, N_MELS)
     assert sed.att_blocks[1].att.weight.shape[0] == 7
-    assert all(torch.equal(value, encoder_tensors(trained)[key]) for key, value in encoder_tensors(sed).items())
+    assert all(
+        torch.equal(value, encoder_tensors(trained)[key])
+        for key, value in encoder_tensors(sed).items()
+    )
 
 
 def test_build_model_without_weights_needs_no_files(tmp_path, no_network):
-    config = Config(base_model_name=SMALL, n_mels=N_MELS, pretrained_checkpoint=tmp_path / "gone.pth")
+    config = Config(
+        base_model_name=SMALL, n_mels=N_MELS, pretrained_checkpoint=tmp_path / "gone.pth"
+    )
     assert build_model(config, 7, load_weights=False).fc1.in_features == 256
     with pytest.raises(UserError, match="gone.pth: no such file"):
         build_model(config, 7)
-    config = Config(base_model_name=SMALL, n_mels=N_MELS, pretrained_path=tmp_path / "gone.safetensors")
+    config = Config(
+        base_model_name=SMALL, n_mels=N_MELS, pretrained_path=tmp_path / "gone.safetensors"
+    )
     with pytest.raises(UserError, match="gone.safetensors: no such file"):
         build_model(config, 7)
-    config = Config(base_model_name=SMALL, n_mels=N_MELS, pretrained=False, pretrained_path=tmp_path / "gone.pth")
+    config = Config(
+        base_model_name=SMALL,
+        n_mels=N_MELS,
+        pretrained=False,
+        pretrained_path=tmp_path / "gone.pth",
+    )
     assert build_model(config, 7).fc1.in_features == 256

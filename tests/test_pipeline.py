@@ -12,23 +12,46 @@ import torch
 
 import checkpoint as ckpt
 import dataset as data
-import recipe
 import transforms
+from audio.mel import mel_settings
 from configs import Config
 from examples.make_sample_data import SPECIES, render_clip
-from mel import mel_settings
+from images import recipe
 from model import SED
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = [
-    *("--root", ".", "--exp-id", "3", "--folds", "0", "--n-folds", "3", "--n-mels", "64", "--no-pretrained"),
-    *("--base-model-name", "test_efficientnet", "--epochs", "20", "--train-bs", "16", "--lr", "3e-3"),
+    *(
+        "--root",
+        ".",
+        "--exp-id",
+        "3",
+        "--folds",
+        "0",
+        "--n-folds",
+        "3",
+        "--n-mels",
+        "64",
+        "--no-pretrained",
+    ),
+    *(
+        "--base-model-name",
+        "test_efficientnet",
+        "--epochs",
+        "20",
+        "--train-bs",
+        "16",
+        "--lr",
+        "3e-3",
+    ),
     *("--scheduler-name", "one_cycle", "--p-mixup", "0", "--p-cutmix", "0", "--device", "cpu"),
 ]
 
 
 def run_script(folder: Path, script: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(ROOT / script), *flags], cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *flags], cwd=folder, capture_output=True, text=True
+    )
 
 
 def run_stage(folder: Path, script: str, *flags: str) -> str:
@@ -61,9 +84,14 @@ def test_each_stage_leaves_what_the_next_one_and_people_need(archive):
     folds = json.loads((archive / "train_folds.json").read_text())
     assert len(set(copies["kfold"])) <= 1 and folds["leakage"]["content"]["in_several_folds"] == []
     fold = archive / "models" / "Exp_3" / "fold_0"
-    assert {"config.yaml", "classes.json", "history.csv", "last.pth", "valid_predictions.npz", "train.log"} <= {
-        path.name for path in fold.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "classes.json",
+        "history.csv",
+        "last.pth",
+        "valid_predictions.npz",
+        "train.log",
+    } <= {path.name for path in fold.iterdir()}
     assert len(pd.read_csv(fold / "history.csv")) == 20
     assert ckpt.named_checkpoints(fold)
 
@@ -104,7 +132,11 @@ def test_from_python_as_documented(archive):
         "print(run(pd.read_csv(config.train_dataframe_path), config)['exp_id'])\n"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=archive, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=archive,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert answer.stdout == "4\n", answer.stderr
     assert len(pd.read_csv(archive / "models" / "Exp_4" / "fold_0" / "history.csv")) == 1
@@ -127,18 +159,24 @@ def test_the_frames_peak_where_the_only_bird_sings(archive):
         for start in (0.0, 2.0, 4.0):
             for seed in range(4):
                 rng = np.random.default_rng(seed)
-                clip = render_clip(numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0)
-                power = transforms.mel_power(transforms.normalize_peak(clip), **mel_settings(config))
+                clip = render_clip(
+                    numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0
+                )
+                power = transforms.mel_power(
+                    transforms.normalize_peak(clip), **mel_settings(config)
+                )
                 image = transforms.mono_to_color(recipe.to_unit_image(power, config.top_db).T)
                 with torch.inference_mode():
                     frames = model(torch.from_numpy(image)[None])["framewise_output"][0, :, column]
                 peak_s = int(frames.argmax()) * config.hop_length / config.sample_rate
-                hits.append(start - 0.5 <= peak_s <= start + 1.5)  # a segment of the network lasts half a second
+                hits.append(
+                    start - 0.5 <= peak_s <= start + 1.5
+                )  # a segment of the network lasts half a second
     assert len(hits) == 36
     assert np.mean(hits) > 0.8  # chance is 0.3 to 0.4
 
 
-# People's mistakes, from the shell ----------------------------------------------------------------------
+# People's mistakes, from the shell ----------------------------------------------------------------
 
 
 def mistake(folder: Path, script: str, *flags: str) -> str:
@@ -183,5 +221,13 @@ def test_prepared_files_missing(tmp_path):
 
 def test_a_backbone_with_a_typo(tmp_path):
     write_tiny_table(tmp_path)
-    said = mistake(tmp_path, "train.py", "--folds", "0", "--no-pretrained", "--base-model-name", "tf_eficientnet_b0")
+    said = mistake(
+        tmp_path,
+        "train.py",
+        "--folds",
+        "0",
+        "--no-pretrained",
+        "--base-model-name",
+        "tf_eficientnet_b0",
+    )
     assert "tf_efficientnet_b0" in said

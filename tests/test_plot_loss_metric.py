@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import plot_loss_metric as plot
-from plot_loss_metric import HistoryError, best_epoch, draw_figure, find_folds, mean_history, read_history, spread
+from plot_loss_metric import (
+    HistoryError,
+    best_epoch,
+    draw_figure,
+    find_folds,
+    mean_history,
+    read_history,
+    spread,
+)
 
 HEADER = (
     "epoch,step,lr,train_loss,valid_loss,cmap_pad_1,cmap_pad_3,cmap_pad_5,cmap_pad_1_floor,cmap_pad_3_floor,"
@@ -23,7 +31,15 @@ LOSSES = [0.05, 0.02, 0.03]
 
 def row(epoch: int, valid_loss: float, shift: float = 0.0) -> str:
     scores = [0.3, 0.4, 0.5, 0.1, 0.2, 0.25, 0.35, 0.9]
-    cells = [epoch, epoch * 10, 0.001, valid_loss / 2, valid_loss, *(score + shift for score in scores), 0]
+    cells = [
+        epoch,
+        epoch * 10,
+        0.001,
+        valid_loss / 2,
+        valid_loss,
+        *(score + shift for score in scores),
+        0,
+    ]
     return ",".join(map(str, cells)) + "\n"
 
 
@@ -36,7 +52,9 @@ def write_fold(folder: Path, losses=LOSSES, tail: str = "", shift: float = 0.0) 
 
 def run_script(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, plot.__file__, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | env)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | env
+    )
 
 
 # Reading
@@ -76,7 +94,10 @@ def test_what_is_no_finite_number_is_nan(tmp_path):
         (HEADER + "1,10", "no epoch has ended yet"),
         ("epoch,loss\n1,2\n", "no column train_loss or valid_loss; the columns are epoch, loss"),
         (HEADER + "1,2\n" + row(2, 0.1), "line 2 has 2 cells, the header 14"),
-        (HEADER + row(1, 0.1).replace("0.001", "fast"), "line 2: could not convert string to float: 'fast'"),
+        (
+            HEADER + row(1, 0.1).replace("0.001", "fast"),
+            "line 2: could not convert string to float: 'fast'",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_one_clear_line(tmp_path, text, said):
@@ -102,7 +123,9 @@ def test_folds_come_in_order_of_their_numbers_and_missing_ones_are_named(tmp_pat
 
 def test_a_copied_folder_of_another_name_is_a_fold(tmp_path):
     write_fold(tmp_path / "best run")
-    assert find_folds(tmp_path / "best run", 3)[0] == {"best run": tmp_path / "best run/history.csv"}
+    assert find_folds(tmp_path / "best run", 3)[0] == {
+        "best run": tmp_path / "best run/history.csv"
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,7 +161,9 @@ def test_table_by_hand(tmp_path):
         "fold_0": write_fold(tmp_path / "fold_0"),
         "fold_1": write_fold(tmp_path / "fold_1", [0.06, 0.04], shift=0.1),
     }
-    table = plot.format_table({name: read_history(path / "history.csv") for name, path in folds.items()})
+    table = plot.format_table(
+        {name: read_history(path / "history.csv") for name, path in folds.items()}
+    )
     header, first, second, mean = (" ".join(line.split()) for line in table.splitlines())
     assert header.startswith("epochs best valid loss cmAP(1) floor")
     assert first == "fold_0 3 2 0.02000 0.3000 0.1000 0.4000 0.2000 0.5000 0.2500 0.3500 0.9000"
@@ -149,7 +174,11 @@ def test_table_by_hand(tmp_path):
 
 def test_table_has_a_dash_for_what_is_not_known():
     history = {"epoch": [1.0], "train_loss": [1.0], "valid_loss": [math.nan], "macro_ap": [0.5]}
-    assert plot.format_table({"fold_0": history}).splitlines()[1].split() == ["fold_0", "1", *["-"] * 10]
+    assert plot.format_table({"fold_0": history}).splitlines()[1].split() == [
+        "fold_0",
+        "1",
+        *["-"] * 10,
+    ]
 
 
 # Drawing
@@ -161,20 +190,30 @@ def test_figure_of_one_fold_shows_the_history(tmp_path):
     drawn = {tuple(line.get_ydata()): line for line in loss.lines}
     assert tuple(history["train_loss"]) in drawn
     assert list(drawn[tuple(LOSSES)].get_xdata()) == [1, 2, 3]
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in loss.lines if line.get_markersize() == 6][
-        -1
-    ] == (
+    assert [
+        (list(line.get_xdata()), list(line.get_ydata()))
+        for line in loss.lines
+        if line.get_markersize() == 6
+    ][-1] == (
         [2],
         [0.02],
     )
     assert [text.get_text() for text in loss.texts] == ["best: epoch 2", "training", "validation"]
     floor = next(line for line in score.lines if line.get_linestyle() == "--")
     assert list(floor.get_ydata()) == history["cmap_pad_5_floor"]
-    assert [t.get_text() for t in score.texts] == ["floor of cmAP (5)", "macro AP", "padded cmAP (5)", "ROC-AUC"]
+    assert [t.get_text() for t in score.texts] == [
+        "floor of cmAP (5)",
+        "macro AP",
+        "padded cmAP (5)",
+        "ROC-AUC",
+    ]
 
 
 def test_figure_of_several_folds_shows_each_and_their_mean(tmp_path):
-    folds = {f"fold_{k}": write_fold(tmp_path / f"fold_{k}", [1.0 + k, 0.5 + k][: 2 - k], shift=k / 10) for k in (0, 1)}
+    folds = {
+        f"fold_{k}": write_fold(tmp_path / f"fold_{k}", [1.0 + k, 0.5 + k][: 2 - k], shift=k / 10)
+        for k in (0, 1)
+    }
     histories = {name: read_history(path / "history.csv") for name, path in folds.items()}
     loss, score = draw_figure(histories, "Exp_1").axes
     assert {text.get_text() for text in loss.texts} == {"fold 0", "fold 1", "mean"}
@@ -186,7 +225,9 @@ def test_figure_of_several_folds_shows_each_and_their_mean(tmp_path):
 
 def test_epochs_are_whole_numbers_on_the_axis(tmp_path):
     for losses in ([0.1], [0.2, 0.1], [0.3] * 120):
-        figure = draw_figure({"fold_0": read_history(write_fold(tmp_path, losses) / "history.csv")}, "x")
+        figure = draw_figure(
+            {"fold_0": read_history(write_fold(tmp_path, losses) / "history.csv")}, "x"
+        )
         figure.draw_without_rendering()
         assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
 
@@ -198,7 +239,9 @@ def test_losses_that_span_decades_get_a_logarithmic_axis(tmp_path):
         ([3.0, 0.0], "linear"),
         ([math.nan] * 2, "linear"),
     ):
-        figure = draw_figure({"fold_0": read_history(write_fold(tmp_path, losses) / "history.csv")}, "x")
+        figure = draw_figure(
+            {"fold_0": read_history(write_fold(tmp_path, losses) / "history.csv")}, "x"
+        )
         assert figure.axes[0].get_yscale() == scale
 
 
@@ -213,7 +256,9 @@ def test_labels_spread_by_hand():
 def test_labels_are_a_gap_apart_and_inside(heights):
     placed = spread(sorted(heights), 0.06)
     assert max(placed) <= 1 + 1e-9
-    assert all(upper - lower >= 0.06 - 1e-9 for lower, upper in zip(placed, placed[1:], strict=False))
+    assert all(
+        upper - lower >= 0.06 - 1e-9 for lower, upper in zip(placed, placed[1:], strict=False)
+    )
 
 
 # The function and the script
@@ -226,7 +271,10 @@ def test_function_returns_the_path_and_prints_what_is_missing(tmp_path, capsys):
     write_fold(experiment / "fold_2", [])
     assert plot.plot_loss_metric(experiment) == experiment / "loss_metric.png"
     assert plot.plot_loss_metric(str(experiment), 1) == experiment / "fold_1/loss_metric.png"
-    assert plot.plot_loss_metric(experiment / "fold_0", 0, tmp_path / "new/a.svg") == tmp_path / "new/a.svg"
+    assert (
+        plot.plot_loss_metric(experiment / "fold_0", 0, tmp_path / "new/a.svg")
+        == tmp_path / "new/a.svg"
+    )
     said = capsys.readouterr().out
     assert "fold_2/history.csv: no epoch has ended yet" in said
     assert f"wrote {experiment / 'loss_metric.png'}" in said
@@ -235,7 +283,9 @@ def test_function_returns_the_path_and_prints_what_is_missing(tmp_path, capsys):
 
 def test_missing_score_columns_are_named(tmp_path, capsys):
     (tmp_path / "fold_0").mkdir()
-    (tmp_path / "fold_0/history.csv").write_text("epoch,train_loss,valid_loss,cmap_pad_5\n1,2,3,0.5\n")
+    (tmp_path / "fold_0/history.csv").write_text(
+        "epoch,train_loss,valid_loss,cmap_pad_5\n1,2,3,0.5\n"
+    )
     plot.plot_loss_metric(tmp_path / "fold_0")
     said = capsys.readouterr().out
     assert "fold_0: no macro_ap, not drawn\nfold_0: no macro_roc_auc, not drawn\n" in said
@@ -247,7 +297,9 @@ def test_script_works_without_a_display_and_by_either_form(tmp_path):
     env = {"DISPLAY": "", "MPLBACKEND": "TkAgg"}
     positional = run_script(folder, 0, tmp_path / "a.png", **env)
     assert (positional.returncode, positional.stderr) == (0, "")
-    flags = run_script("--train-dir", folder.parent, "--fold", 0, "--save", tmp_path / "b.png", **env)
+    flags = run_script(
+        "--train-dir", folder.parent, "--fold", 0, "--save", tmp_path / "b.png", **env
+    )
     assert flags.stdout == positional.stdout.replace("a.png", "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -277,7 +329,11 @@ def test_help_loads_no_matplotlib():
     heavy = ["matplotlib", "numpy", "pandas", "configs"]
     code = f"import sys, plot_loss_metric; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(plot.__file__).parent
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(plot.__file__).parent,
     )
     assert answer.stdout == "[]\n"
     assert "models/Exp_47/fold_0 [fold] [save_path]" in run_script("--help").stdout

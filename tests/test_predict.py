@@ -17,17 +17,14 @@ import soundfile
 import torch
 
 import checkpoint as ckpt
-import decoder_pool
-import detections
 import predict
-import scorers
-import timeline
 import train
-import windows
+from audio import decoder_pool
+from audio.recording import prepare_recording
 from configs import Config, UserError
+from inference import detections, scorers, timeline, windows
 from model import build_model
-from recording import prepare_recording
-from tests.test_decoder_pool import DEADLY_COMMAND
+from tests.audio.test_decoder_pool import DEADLY_COMMAND
 
 ROOT = Path(predict.__file__).parent
 SPECIES = ["NA", "bird1", "bird2"]
@@ -43,7 +40,12 @@ def tiny(**settings) -> Config:
 
 
 def save_model(
-    path: Path, config: Config, *, seed: int = 0, class_names: list[str] = SPECIES, ema: bool = False
+    path: Path,
+    config: Config,
+    *,
+    seed: int = 0,
+    class_names: list[str] = SPECIES,
+    ema: bool = False,
 ) -> Path:
     """An untrained checkpoint whose scores spread widely."""
     torch.manual_seed(seed)
@@ -54,8 +56,21 @@ def save_model(
     weights = model.state_dict()
     other = {name: torch.zeros_like(value) for name, value in weights.items()}
     state = {
-        **{"model": other if ema else weights, "ema": weights if ema else None, "history": [], "fold": 0},
-        **{"epoch": 1, "batch": 0, "step": 1, "skipped_steps": 0, "bad_steps": 0, "best_loss": 0.1, "best_epoch": 1},
+        **{
+            "model": other if ema else weights,
+            "ema": weights if ema else None,
+            "history": [],
+            "fold": 0,
+        },
+        **{
+            "epoch": 1,
+            "batch": 0,
+            "step": 1,
+            "skipped_steps": 0,
+            "bad_steps": 0,
+            "best_loss": 0.1,
+            "best_epoch": 1,
+        },
         **{"optimizer": {}, "scheduler": {}, "scaler": {}, "rng": {}, "versions": {}},
         **{"class_names": list(class_names), "config": config.to_dict()},
     }
@@ -68,7 +83,9 @@ def song(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     pitch = 500 + 1000 * np.sin(2 * np.pi * 0.3 * time + seed)
-    return (0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / rate) + 0.02 * rng.standard_normal(len(time))).astype("f4")
+    return (
+        0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / rate) + 0.02 * rng.standard_normal(len(time))
+    ).astype("f4")
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int = RATE, **how) -> Path:
@@ -77,7 +94,9 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = RATE, **how) -> Path:
     return path
 
 
-def score(models, recordings: dict[str, Path], plan: predict.Plan, folder: Path) -> dict[str, detections.Recording]:
+def score(
+    models, recordings: dict[str, Path], plan: predict.Plan, folder: Path
+) -> dict[str, detections.Recording]:
     """All recordings, with scores averaged over models."""
     folder.mkdir(exist_ok=True)
     partial = detections.PartialResults(folder / "partial", {})
@@ -99,10 +118,12 @@ def sounds(tmp_path) -> Path:
     return tmp_path / "sounds"
 
 
-# The same as validation ---------------------------------------------------------------------------------
+# The same as validation ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rate", "channels", "suffix"), [(RATE, 1, ".wav"), (44100, 2, ".flac"), (12000, 1, ".ogg")])
+@pytest.mark.parametrize(
+    ("rate", "channels", "suffix"), [(RATE, 1, ".wav"), (44100, 2, ".flac"), (12000, 1, ".ogg")]
+)
 @pytest.mark.parametrize("audio_dtype", ["float32", "int16"])
 def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audio_dtype):
     """Prepared by prepare_audios.py and scored by train.validate, or streamed by predict.py: one and the same."""
@@ -117,15 +138,25 @@ def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audi
             path, config.train_np_dir / f"{path.relative_to(tmp_path / 'sounds')}.npy", sample_rate=RATE,
             max_seconds=30.0, audio_dtype=audio_dtype, trim_db=None,
         )  # fmt: skip
-    rows = [{"primary_label": name.split("/")[0], "labels": "", "filepath": f"{name}.npy"} for name in recordings]
+    rows = [
+        {"primary_label": name.split("/")[0], "labels": "", "filepath": f"{name}.npy"}
+        for name in recordings
+    ]
     df = pd.DataFrame(rows)
     config.train_dir = tmp_path / "fold_0"
-    run = train.build_fold_run(df, df, 0, SPECIES, replace(config, num_workers=0), torch.device("cpu"))
+    run = train.build_fold_run(
+        df, df, 0, SPECIES, replace(config, num_workers=0), torch.device("cpu")
+    )
     checkpoint = save_model(tmp_path / "m.pth", config, ema=True)
     run.model.load_state_dict(ckpt.read_checkpoint(checkpoint)["ema"])
     _, meter = train.validate(run)
 
-    found = score(scorers.TorchModels([checkpoint], tiny(valid_bs=5)), recordings, predict.Plan(), tmp_path / "out")
+    found = score(
+        scorers.TorchModels([checkpoint], tiny(valid_bs=5)),
+        recordings,
+        predict.Plan(),
+        tmp_path / "out",
+    )
     first = np.stack([found[name].scores[0] for name in recordings])
     assert first.std() > 0.05  # or the comparison would say little
     np.testing.assert_allclose(first, meter.scores, atol=1e-6)
@@ -135,17 +166,29 @@ def test_later_windows_and_the_last_shorter_one_are_clips_of_their_own(models, t
     """Each window scores as if it were a recording by itself."""
     samples = song(3.4)
     whole = {"w": write_wav(tmp_path / "whole.wav", samples)}
-    parts = {str(n): write_wav(tmp_path / f"{n}.wav", samples[n * RATE // 2 : n * RATE // 2 + RATE]) for n in range(6)}
+    parts = {
+        str(n): write_wav(tmp_path / f"{n}.wav", samples[n * RATE // 2 : n * RATE // 2 + RATE])
+        for n in range(6)
+    }
     found = score(models, whole, predict.Plan(stride_s=0.5), tmp_path / "a")["w"]
-    assert found.starts_s.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # the one at 2.5 s is the first to reach the end
+    assert found.starts_s.tolist() == [
+        0,
+        0.5,
+        1,
+        1.5,
+        2,
+        2.5,
+    ]  # the one at 2.5 s is the first to reach the end
     assert found.seconds == pytest.approx(3.4)
-    wanted = np.concatenate([one.scores for one in score(models, parts, predict.Plan(), tmp_path / "b").values()])
+    wanted = np.concatenate(
+        [one.scores for one in score(models, parts, predict.Plan(), tmp_path / "b").values()]
+    )
     np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
 
 
 def test_scores_do_not_depend_on_batches_or_threads(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = predict.audio.find_recordings(sounds)
+    recordings = predict.stream.find_recordings(sounds)
     results = []
     for batch_size, n_threads in ((1, 1), (4, 2), (32, 3)):
         models = scorers.TorchModels([path], tiny(valid_bs=batch_size, num_workers=n_threads))
@@ -159,12 +202,17 @@ def test_scores_do_not_depend_on_batches_or_threads(tmp_path, sounds):
 
 def test_silence_has_scores(models, tmp_path):
     found = score(
-        models, {"s": write_wav(tmp_path / "s.wav", np.zeros(2 * RATE, "f4"))}, predict.Plan(), tmp_path / "o"
+        models,
+        {"s": write_wav(tmp_path / "s.wav", np.zeros(2 * RATE, "f4"))},
+        predict.Plan(),
+        tmp_path / "o",
     )
-    assert found["s"].scores.shape == (2, 3) and np.array_equal(found["s"].scores[0], found["s"].scores[1])
+    assert found["s"].scores.shape == (2, 3) and np.array_equal(
+        found["s"].scores[0], found["s"].scores[1]
+    )
 
 
-# Kinds of scores ----------------------------------------------------------------------------------------
+# Kinds of scores ----------------------------------------------------------------------------------
 
 
 def raw(models, samples: np.ndarray) -> dict[str, np.ndarray]:
@@ -178,7 +226,11 @@ def test_clip_scores_by_choice(models, tmp_path):
     recordings = {"s": write_wav(tmp_path / "s.wav", samples)}
     output = raw(models, samples)
     clipwise, highest = output["clipwise_output"], output["framewise_output"].max(axis=0)
-    wanted = {"clipwise": clipwise, "framewise_max": highest, "mix": 0.75 * clipwise + 0.25 * highest}
+    wanted = {
+        "clipwise": clipwise,
+        "framewise_max": highest,
+        "mix": 0.75 * clipwise + 0.25 * highest,
+    }
     for kind in predict.SCORES:
         found = score(models, recordings, predict.Plan(score=kind), tmp_path / kind)
         np.testing.assert_allclose(found["s"].scores[0], wanted[kind], atol=1e-6)
@@ -190,44 +242,67 @@ def test_shifted_clips_stay_inside_the_recording_and_are_averaged(models, tmp_pa
     found = score(models, recordings, predict.Plan(shifts_s=(0.25, -0.25)), tmp_path / "o")["s"]
     wanted = []
     for starts in ((0, 2000, 0), (8000, 10000, 6000), (16000, 16000, 14000)):
-        wanted.append(np.mean([raw(models, samples[at : at + RATE])["clipwise_output"] for at in starts], axis=0))
+        wanted.append(
+            np.mean(
+                [raw(models, samples[at : at + RATE])["clipwise_output"] for at in starts], axis=0
+            )
+        )
     np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("average", detections.AVERAGES)
 def test_folds_are_averaged(tmp_path, sounds, average):
     paths = [save_model(tmp_path / f"{seed}.pth", tiny(), seed=seed) for seed in (1, 2)]
-    recordings = predict.audio.find_recordings(sounds)
+    recordings = predict.stream.find_recordings(sounds)
     alone = []
     for number, path in enumerate(paths):
-        found = score(scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / str(number))
+        found = score(
+            scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / str(number)
+        )
         alone.append(np.concatenate([one.scores for one in found.values()]))
     plan = predict.Plan(average=average)
     both = score(scorers.TorchModels(paths, tiny()), recordings, plan, tmp_path / "both")
     both = np.concatenate([one.scores for one in both.values()])
     if average == "rank":
-        wanted = (alone[0].argsort(axis=0).argsort(axis=0) + alone[1].argsort(axis=0).argsort(axis=0) + 2) / 2 / 8
+        wanted = (
+            (
+                alone[0].argsort(axis=0).argsort(axis=0)
+                + alone[1].argsort(axis=0).argsort(axis=0)
+                + 2
+            )
+            / 2
+            / 8
+        )
     elif average == "logit":
-        wanted = torch.sigmoid(torch.logit(torch.tensor(np.stack(alone), dtype=torch.float64)).mean(dim=0)).numpy()
+        wanted = torch.sigmoid(
+            torch.logit(torch.tensor(np.stack(alone), dtype=torch.float64)).mean(dim=0)
+        ).numpy()
     else:
         wanted = (alone[0] + alone[1]) / 2
     np.testing.assert_allclose(both, wanted, atol=1e-6)
 
 
-# Frames and events --------------------------------------------------------------------------------------
+# Frames and events --------------------------------------------------------------------------------
 
 
 def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path):
     samples = song(2.3)
     recordings = {"sub/s": write_wav(tmp_path / "s.wav", samples)}
     plan = predict.Plan(
-        stride_s=0.32, frames_dir=tmp_path / "frames", frame_species=(2, 0), events=timeline.EventRule(0.5, 0.4)
+        stride_s=0.32,
+        frames_dir=tmp_path / "frames",
+        frame_species=(2, 0),
+        events=timeline.EventRule(0.5, 0.4),
     )
     found = score(models, recordings, plan, tmp_path / "o")["sub/s"]
     n_frames = 1 + len(samples) // 128
     piles = [[] for _ in range(n_frames + 80)]
-    for start in range(0, 6 * 2560, 2560):  # 0.32 s is 20 frames; the sixth window is the first to reach the end
-        for number, frame in enumerate(raw(models, samples[start : start + RATE])["framewise_output"]):
+    for start in range(
+        0, 6 * 2560, 2560
+    ):  # 0.32 s is 20 frames; the sixth window is the first to reach the end
+        for number, frame in enumerate(
+            raw(models, samples[start : start + RATE])["framewise_output"]
+        ):
             piles[start // 128 + number].append(frame)
     wanted = np.array([np.mean(pile, axis=0) for pile in piles[:n_frames]])
     with np.load(tmp_path / "frames" / "sub" / "s.npz") as saved:
@@ -240,7 +315,7 @@ def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path
     np.testing.assert_allclose(found.events, events, atol=1e-6)
 
 
-# Recordings that cannot be read -------------------------------------------------------------------------
+# Recordings that cannot be read -------------------------------------------------------------------
 
 
 def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
@@ -253,14 +328,17 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
     whole = write_wav(folder / "f_cut.flac", song(20.0), subtype="PCM_16").read_bytes()
     (folder / "f_cut.flac").write_bytes(whole[: len(whole) // 2])
     plan = predict.Plan(frames_dir=tmp_path / "frames")
-    found = score(models, predict.audio.find_recordings(folder), plan, tmp_path / "o")
+    found = score(models, predict.stream.find_recordings(folder), plan, tmp_path / "o")
     assert {one.name[:5] for one in (tmp_path / "frames").iterdir()} == {"b_goo", "e_nan", "f_cut"}
     assert {name: one.status for name, one in found.items()} == {
         "a_text.ogg": "unreadable", "b_good.wav": "ok", "c_empty.wav": "empty", "d_no_samples.wav": "empty",
         "e_nan.wav": "non_finite", "f_cut.flac": "truncated",
     }  # fmt: skip
     assert len(found["e_nan.wav"].scores) == 2 and "from 1.500 s on" in found["e_nan.wav"].reason
-    assert 5 <= len(found["f_cut.flac"].scores) <= 11 and "of 20.00 s decoded" in found["f_cut.flac"].reason
+    assert (
+        5 <= len(found["f_cut.flac"].scores) <= 11
+        and "of 20.00 s decoded" in found["f_cut.flac"].reason
+    )
     assert all(np.isfinite(one.scores).all() for one in found.values())
 
 
@@ -268,9 +346,11 @@ def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monk
     monkeypatch.setattr(decoder_pool, "COMMAND", DEADLY_COMMAND)
     folder = tmp_path / "sounds"
     for number, name in enumerate(("a", "b_crash", "c", "d_hang", "e_quit", "f")):
-        write_wav(folder / f"{name}.wav", song(10.0, seed=number))  # of which the first block holds 4 s
+        write_wav(
+            folder / f"{name}.wav", song(10.0, seed=number)
+        )  # of which the first block holds 4 s
     models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny(file_timeout_s=1.0))
-    found = score(models, predict.audio.find_recordings(folder), predict.Plan(), tmp_path / "o")
+    found = score(models, predict.stream.find_recordings(folder), predict.Plan(), tmp_path / "o")
     assert {name[0]: (one.status, one.reason, len(one.scores)) for name, one in found.items()} == {
         "a": ("ok", "", 10), "b": ("truncated", "its decoder crashed (SIGSEGV)", 5), "c": ("ok", "", 10),
         "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 5),
@@ -278,7 +358,7 @@ def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monk
     }  # fmt: skip
 
 
-# An interrupted run -------------------------------------------------------------------------------------
+# An interrupted run -------------------------------------------------------------------------------
 
 
 class Breaking(scorers.TorchModels):
@@ -297,8 +377,10 @@ class Breaking(scorers.TorchModels):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = predict.audio.find_recordings(sounds)
-    unbroken = score(scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / "whole")
+    recordings = predict.stream.find_recordings(sounds)
+    unbroken = score(
+        scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / "whole"
+    )
     models = Breaking([path], tiny())
     models.batches_left = 1  # four clips: all of s0 and of s1, whose end comes with the next batch
     for wanted_images in (4, 4):
@@ -316,12 +398,19 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
 
 
 def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatch):
-    path, recordings = save_model(tmp_path / "m.pth", tiny()), {"s": write_wav(tmp_path / "s.wav", song(9.5))}
+    path, recordings = (
+        save_model(tmp_path / "m.pth", tiny()),
+        {"s": write_wav(tmp_path / "s.wav", song(9.5))},
+    )
     monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
     plan = predict.Plan(stride_s=0.5, shifts_s=(0.125,))  # 18 windows of two clips
     unbroken = score(scorers.TorchModels([path], tiny()), recordings, plan, tmp_path / "whole")["s"]
     models = Breaking([path], tiny(num_workers=1))
-    for batches_left, wanted_images in ((5, 16), (0, 0), (10, 24)):  # after 16 clips, 6 windows are kept
+    for batches_left, wanted_images in (
+        (5, 16),
+        (0, 0),
+        (10, 24),
+    ):  # after 16 clips, 6 windows are kept
         partial = detections.PartialResults(tmp_path / "partial", {})
         models.batches_left, models.n_images = batches_left, 0
         with contextlib.suppress(KeyboardInterrupt):
@@ -377,13 +466,17 @@ def test_a_timeline_goes_on_to_the_byte(tmp_path, small_parts, kind):
     for n_scored in range(n_batches):
         models.batches_left = n_scored
         assert run_once(models, wav, plan, tmp_path / str(n_scored)) is None
-        n_kept = max(0, models.n_images - 1) // n_clips // 3 * 3  # a part is kept when the next one's first clip comes
+        n_kept = (
+            max(0, models.n_images - 1) // n_clips // 3 * 3
+        )  # a part is kept when the next one's first clip comes
         models.batches_left = n_batches
         assert run_once(models, wav, plan, tmp_path / str(n_scored)) == whole
         assert models.n_images == n_images - n_kept * n_clips
     stride_s, events = plan.stride_s or 1.0, whole[0]
     assert n_kept >= 3 and any(event.end_s < n_kept * stride_s for event in events)
-    assert kind == "with gaps" or any(event.start_s < n_kept * stride_s < event.end_s for event in events)
+    assert kind == "with gaps" or any(
+        event.start_s < n_kept * stride_s < event.end_s for event in events
+    )
 
 
 def test_a_run_killed_as_it_writes_goes_on(tmp_path, small_parts, monkeypatch):
@@ -410,7 +503,9 @@ def test_a_run_killed_as_it_writes_goes_on(tmp_path, small_parts, monkeypatch):
         assert run_once(models, wav, plan, tmp_path / str(lines_left)) == whole
     n_lines, lines_left = 0, 6
     monkeypatch.setattr(detections.PartialResults, "_write", torn)
-    assert run_once(models, wav, plan, tmp_path / "5") == whole and n_lines == 5  # or the last was not among them
+    assert (
+        run_once(models, wav, plan, tmp_path / "5") == whole and n_lines == 5
+    )  # or the last was not among them
 
 
 def damage_frames(path: Path, how: str) -> None:
@@ -419,7 +514,9 @@ def damage_frames(path: Path, how: str) -> None:
         path.unlink()
     else:
         changed = content[:99] + bytes([content[99] ^ 1]) + content[100:]
-        path.write_bytes({"short": content[:1000], "changed": changed, "longer": content + b"more"}[how])
+        path.write_bytes(
+            {"short": content[:1000], "changed": changed, "longer": content + b"more"}[how]
+        )
 
 
 @pytest.mark.parametrize("how", ["gone", "short", "changed", "longer"])
@@ -434,16 +531,24 @@ def test_a_recording_whose_frames_are_lost_begins_anew(tmp_path, small_parts, ca
     assert run_once(models, wav, plan, tmp_path / "again") == whole
     lost = how != "longer"
     assert models.n_images == (8 if lost else 5)
-    assert ("the frames of sub/s are gone or changed since the interrupted run; it begins anew" in caplog.text) == lost
+    assert (
+        "the frames of sub/s are gone or changed since the interrupted run; it begins anew"
+        in caplog.text
+    ) == lost
 
 
-def test_a_recording_that_decodes_less_far_than_before_ends_with_what_is_kept(tmp_path, small_parts):
+def test_a_recording_that_decodes_less_far_than_before_ends_with_what_is_kept(
+    tmp_path, small_parts
+):
     models, wav = small_parts
     models.batches_left = 2
     plan = replace(TIMELINES["side by side"][0], frames_dir=tmp_path / "frames")
-    with contextlib.suppress(KeyboardInterrupt), detections.PartialResults(tmp_path / "p", {}) as partial:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        detections.PartialResults(tmp_path / "p", {}) as partial,
+    ):
         predict.run(models, {"s": wav}, plan, partial)
-    source = predict.audio.Stream(wav, RATE)
+    source = predict.stream.Stream(wav, RATE)
     source.fault = ("unreadable", "its decoder was stuck")
     with detections.PartialResults(tmp_path / "p", {}) as partial:
         tally = windows.Tally("s", models, plan, partial, detections.identity(wav))
@@ -452,19 +557,25 @@ def test_a_recording_that_decodes_less_far_than_before_ends_with_what_is_kept(tm
     assert (found.status, found.seconds, found.scores.shape[1]) == ("truncated", 3.0, 3)
     assert max(event.end_s for event in found.events) <= 3.0
     with np.load(tmp_path / "frames" / "s.npz") as saved:
-        assert saved["frames"].shape == (1 + 3 * RATE // 128, 3) and not np.isnan(saved["frames"]).any()
+        assert (
+            saved["frames"].shape == (1 + 3 * RATE // 128, 3)
+            and not np.isnan(saved["frames"]).any()
+        )
 
 
 def test_a_batch_ends_where_a_run_may_go_on(small_parts):
     models, wav = small_parts
     items = list(windows.clips_of("s", wav, models, windows.Plan(stride_s=1.0, shifts_s=(0.25,))))
-    sizes = [sum(item.image is not None for item in batch) for batch in windows.batches(items * 2, 5)]
-    # 8 windows of 2 clips, in parts of 6, 6 and 4 clips; the last 4 share a batch with the first of the next recording
+    sizes = [
+        sum(item.image is not None for item in batch) for batch in windows.batches(items * 2, 5)
+    ]
+    # 8 windows of 2 clips, in parts of 6, 6 and 4 clips; the last 4 share a batch with the first of
+    # the next recording
     assert sizes == [5, 1, 5, 1, 5, 5, 5, 1, 4]
 
 
 def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
-    recordings = predict.audio.find_recordings(sounds)
+    recordings = predict.stream.find_recordings(sounds)
     partial = detections.PartialResults(tmp_path / "partial", {})
     assert predict.run(models, recordings, predict.Plan(), partial) == pytest.approx(5.7)
     assert predict.run(models, recordings, predict.Plan(), partial) == 0
@@ -474,7 +585,7 @@ def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
     partial.close()
 
 
-# Models -------------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 def named(folder: Path, epoch: int) -> Path:
@@ -510,14 +621,18 @@ def test_folds_that_do_not_fit_together_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"other classes \(bird2, bird3\)"):
         scorers.TorchModels([one, other], tiny())
     with pytest.raises(UserError, match=r"other classes \(their order\)"):
-        scorers.TorchModels([one, save_model(tmp_path / "3.pth", tiny(), class_names=SPECIES[::-1])], tiny())
+        scorers.TorchModels(
+            [one, save_model(tmp_path / "3.pth", tiny(), class_names=SPECIES[::-1])], tiny()
+        )
     with pytest.raises(UserError, match=r"top_db=60\.0"):
         scorers.TorchModels([one, save_model(tmp_path / "4.pth", tiny(top_db=60.0))], tiny())
 
 
 def test_settings_of_the_model_cannot_be_changed_and_those_of_the_run_can(tmp_path):
     trained = tiny(amp_dtype="bfloat16", valid_bs=7).to_dict()
-    settings = scorers.merge_settings(trained, Config(valid_bs=3, device="cpu", num_workers=1), Path("m.pth"))
+    settings = scorers.merge_settings(
+        trained, Config(valid_bs=3, device="cpu", num_workers=1), Path("m.pth")
+    )
     assert (settings.valid_bs, settings.num_workers, settings.n_mels) == (3, 1, 32)
     assert settings.amp_dtype == "bfloat16"  # as validation scored
     assert scorers.merge_settings(trained, Config(amp=False), Path("m.pth")).amp is False
@@ -526,7 +641,7 @@ def test_settings_of_the_model_cannot_be_changed_and_those_of_the_run_can(tmp_pa
         scorers.merge_settings(trained, Config(n_mels=64), Path("m.pth"))
 
 
-# The command line ---------------------------------------------------------------------------------------
+# The command line ---------------------------------------------------------------------------------
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:
@@ -541,7 +656,9 @@ def call(monkeypatch, *args: object) -> int:
 
 def test_from_the_shell_to_a_submission(tmp_path, sounds):
     save_model(named(tmp_path / "Exp_1" / "fold_0", 1), tiny())
-    answer = command(tmp_path / "Exp_1", sounds, "--output", tmp_path / "submission.csv", "--device", "cpu")
+    answer = command(
+        tmp_path / "Exp_1", sounds, "--output", tmp_path / "submission.csv", "--device", "cpu"
+    )
     assert answer.returncode == 0, answer.stderr
     table = pd.read_csv(tmp_path / "submission.csv")
     assert table.columns.tolist() == ["row_id", *SPECIES]
@@ -555,17 +672,39 @@ def test_from_the_shell_to_a_submission(tmp_path, sounds):
 def test_help_is_quick_and_lists_the_flags():
     answer = command("--help")
     assert answer.returncode == 0 and "--sample-submission" in answer.stdout
-    code = "import sys, predict; print([m for m in ('torch', 'pandas', 'timm') if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    code = (
+        "import sys, predict; print([m for m in ('torch', 'pandas', 'timm') if m in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert loaded.stdout.strip() == "[]"
 
 
 def test_several_formats_are_written_at_once(monkeypatch, capsys, tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
     forms = ["submission-2023", "long", "raven", "audacity", "birdnet"]
-    args = ["--format", *forms, "--num-workers", 1, "--no-amp", "--frames", tmp_path / "f", "--events"]
-    assert call(monkeypatch, path, sounds, "--output", tmp_path / "out.csv", "--threshold", 0.1, *args) == 0
-    names = {"out.submission-2023.csv", "out.long.csv", "out.raven.txt", "out.audacity", "out.birdnet.csv"}
+    args = [
+        "--format",
+        *forms,
+        "--num-workers",
+        1,
+        "--no-amp",
+        "--frames",
+        tmp_path / "f",
+        "--events",
+    ]
+    assert (
+        call(monkeypatch, path, sounds, "--output", tmp_path / "out.csv", "--threshold", 0.1, *args)
+        == 0
+    )
+    names = {
+        "out.submission-2023.csv",
+        "out.long.csv",
+        "out.raven.txt",
+        "out.audacity",
+        "out.birdnet.csv",
+    }
     assert names <= {one.name for one in tmp_path.iterdir()}
     assert "5.7" not in capsys.readouterr().err
     long = pd.read_csv(tmp_path / "out.long.csv", keep_default_na=False)
@@ -576,10 +715,22 @@ def test_several_formats_are_written_at_once(monkeypatch, capsys, tmp_path, soun
         assert saved["frames"].shape == (1 + 3 * RATE // 128, 3)
 
 
-def test_a_page_to_look_at_holds_the_detections_and_their_sound(monkeypatch, capsys, tmp_path, sounds):
+def test_a_page_to_look_at_holds_the_detections_and_their_sound(
+    monkeypatch, capsys, tmp_path, sounds
+):
     path = save_model(tmp_path / "m.pth", tiny())
     page = tmp_path / "report.html"
-    args = ["--output", tmp_path / "out.csv", "--report", page, "--threshold", 0.1, "--num-workers", 1, "--no-amp"]
+    args = [
+        "--output",
+        tmp_path / "out.csv",
+        "--report",
+        page,
+        "--threshold",
+        0.1,
+        "--num-workers",
+        1,
+        "--no-amp",
+    ]
     assert call(monkeypatch, path, sounds, *args) == 0
     assert f"wrote {page}: " in capsys.readouterr().out
     text = page.read_text(encoding="utf-8")
@@ -609,12 +760,23 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path):
     path = save_model(tmp_path / "m.pth", tiny())
     write_wav(tmp_path / "sounds" / "a.wav", song(1.0))
     write_wav(tmp_path / "sounds" / "long.wav", song(3000.0), subtype="PCM_16")
-    line = [path, tmp_path / "sounds", "--output", tmp_path / "o.csv", "--device", "cpu", "--stride", "0.1"]
+    line = [
+        path,
+        tmp_path / "sounds",
+        "--output",
+        tmp_path / "o.csv",
+        "--device",
+        "cpu",
+        "--stride",
+        "0.1",
+    ]
     process = subprocess.Popen(
         [sys.executable, ROOT / "predict.py", *map(str, line)], stderr=subprocess.PIPE, text=True
     )
     part, deadline = tmp_path / "o.csv.partial", time.monotonic() + 60
-    while not (part.exists() and part.read_text().count("unfinished")) and time.monotonic() < deadline:
+    while (
+        not (part.exists() and part.read_text().count("unfinished")) and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -644,13 +806,32 @@ def test_a_killed_run_goes_on_inside_a_timeline(monkeypatch, tmp_path):
 
     def line(out: Path) -> list[str | Path]:
         files = ["--output", out / "o.csv", "--frames", out / "frames", "--format", "long"]
-        return [path, tmp_path / "sounds", *files, "--events", "--stride", "0.5", "--device", "cpu", "--valid-bs", "4"]
+        return [
+            path,
+            tmp_path / "sounds",
+            *files,
+            "--events",
+            "--stride",
+            "0.5",
+            "--device",
+            "cpu",
+            "--valid-bs",
+            "4",
+        ]
 
     command = [sys.executable, "-c", KILLED, *map(str, line(tmp_path / "killed"))]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    left = [found.relative_to(tmp_path / "killed").as_posix() for found in (tmp_path / "killed").rglob("*")]
-    assert sorted(left) == ["frames", "o.csv.partial", "o.csv.partial.frames", "o.csv.partial.frames/long.wav"]
+    left = [
+        found.relative_to(tmp_path / "killed").as_posix()
+        for found in (tmp_path / "killed").rglob("*")
+    ]
+    assert sorted(left) == [
+        "frames",
+        "o.csv.partial",
+        "o.csv.partial.frames",
+        "o.csv.partial.frames/long.wav",
+    ]
     monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
     models = Breaking([path], tiny())
     monkeypatch.setattr(predict, "open_models", lambda path, given: models)
@@ -680,7 +861,11 @@ def test_a_killed_run_goes_on_inside_a_timeline(monkeypatch, tmp_path):
 ])  # fmt: skip
 def test_mistakes_are_one_line(monkeypatch, tmp_path, sounds, args, message):
     (tmp_path / "empty").mkdir()
-    places = {"MODEL": save_model(tmp_path / "m.pth", tiny()), "SOUNDS": sounds, "EMPTY": tmp_path / "empty"}
+    places = {
+        "MODEL": save_model(tmp_path / "m.pth", tiny()),
+        "SOUNDS": sounds,
+        "EMPTY": tmp_path / "empty",
+    }
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         call(monkeypatch, *(places.get(arg, arg) for arg in args))

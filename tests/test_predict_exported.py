@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 
 from configs import Config, UserError
-from scorers import ExportedModel
+from inference.scorers import ExportedModel
 from tests.test_export import config, export_with, need_onnx  # noqa: F401 - config is a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,15 +22,33 @@ def sounds(tmp_path, rng) -> Path:
     (tmp_path / "sounds").mkdir()
     for number, seconds in enumerate((2.5, 0.3)):
         time = np.arange(int(seconds * 22_050)) / 22_050
-        waveform = 0.3 * np.sin(2 * np.pi * 1000 * (number + 1) * time) + 0.01 * rng.standard_normal(len(time))
+        waveform = 0.3 * np.sin(
+            2 * np.pi * 1000 * (number + 1) * time
+        ) + 0.01 * rng.standard_normal(len(time))
         sf.write(tmp_path / "sounds" / f"s{number}.wav", waveform, 22_050)
     return tmp_path / "sounds"
 
 
-def predict(model: Path, sounds: Path, output: Path, *more: object, after: str = "pass") -> pd.DataFrame:
+def predict(
+    model: Path, sounds: Path, output: Path, *more: object, after: str = "pass"
+) -> pd.DataFrame:
     code = f"import sys; sys.argv[0] = 'predict.py'; import predict; code = predict.main(); {after}; sys.exit(code)"
-    flags = [model, sounds, "--output", output, "--format", "long", "--threshold", 0, "--stride", 0.5, *more]
-    answer = subprocess.run([sys.executable, "-c", code, *map(str, flags)], cwd=ROOT, capture_output=True, text=True)
+    flags = [
+        model,
+        sounds,
+        "--output",
+        output,
+        "--format",
+        "long",
+        "--threshold",
+        0,
+        "--stride",
+        0.5,
+        *more,
+    ]
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *map(str, flags)], cwd=ROOT, capture_output=True, text=True
+    )
     assert answer.returncode == 0, answer.stderr
     return pd.read_csv(output, dtype={"species": str}, keep_default_na=False)
 
@@ -38,7 +56,9 @@ def predict(model: Path, sounds: Path, output: Path, *more: object, after: str =
 @pytest.mark.slow
 def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, sounds, tmp_path):  # noqa: F811
     need_onnx()
-    path, _ = export_with(config, config.fold_dir(0), "--to", "onnx", "--output", tmp_path / "model.onnx")
+    path, _ = export_with(
+        config, config.fold_dir(0), "--to", "onnx", "--output", tmp_path / "model.onnx"
+    )
     page = tmp_path / "report.html"
     no_torch = "assert 'torch' not in sys.modules"
     found = predict(path, sounds, tmp_path / "onnx.csv", "--report", page, after=no_torch)
@@ -46,7 +66,9 @@ def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, so
     wanted = predict(config.fold_dir(0), sounds, tmp_path / "torch.csv")
     keys = ["file", "start_s", "species"]
     both = found.merge(wanted, on=keys, suffixes=("", "_torch"))
-    assert len(both) == len(found) == len(wanted) == 3 * (4 + 1)  # species, and windows of both recordings
+    assert (
+        len(both) == len(found) == len(wanted) == 3 * (4 + 1)
+    )  # species, and windows of both recordings
     assert np.abs(both["score"] - both["score_torch"]).max() < 1e-4
     assert both["score"].nunique() > 10
 

@@ -13,14 +13,16 @@ import pytest
 import soundfile
 
 import prepare_audios
+from audio.recording import prepare_recording, trim_silence
 from configs import Config, UserError
 from prepare_audios import find_recordings, prepare, read_report
-from recording import prepare_recording, trim_silence
 
 RECIPE = {"sample_rate": 32_000, "max_seconds": 30.0, "audio_dtype": "float32", "trim_db": None}
 
 
-def song(seconds: float, sample_rate: int = 32_000, channels: int = 1, hz: float = 1000.0) -> np.ndarray:
+def song(
+    seconds: float, sample_rate: int = 32_000, channels: int = 1, hz: float = 1000.0
+) -> np.ndarray:
     """A sine of amplitude 0.5, the same on all channels: (n, channels) float32."""
     wave = 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * sample_rate)) / sample_rate)
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
@@ -54,7 +56,7 @@ def status(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(table["filename"], table["status"], strict=True))
 
 
-# Values --------------------------------------------------------------------------------------------------
+# Values -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 2, 8])
@@ -67,16 +69,29 @@ def test_channels_are_averaged_and_samples_at_the_same_rate_unchanged(tmp_path, 
     np.testing.assert_allclose(array, mean, atol=1e-6)
     assert array.dtype == np.float32 and array.flags["C_CONTIGUOUS"]
     assert row["status"] == "ok" and row["channels"] == channels and row["native_rate"] == 32_000
-    assert row["seconds"] == 5000 / 32_000 and row["peak"] == pytest.approx(np.abs(mean).max(), abs=1e-6)
+    assert row["seconds"] == 5000 / 32_000 and row["peak"] == pytest.approx(
+        np.abs(mean).max(), abs=1e-6
+    )
 
 
 def test_int16_is_rounded_and_clipped(tmp_path):
-    waveform = np.array([[0.0], [1.0], [-1.0], [0.5], [1.7], [-1.7], [1.4 / 32767], [1.6 / 32767]], np.float32)
+    waveform = np.array(
+        [[0.0], [1.0], [-1.0], [0.5], [1.7], [-1.7], [1.4 / 32767], [1.6 / 32767]], np.float32
+    )
     source = write(tmp_path / "x.wav", waveform, subtype="FLOAT")
     prepare_recording(source, tmp_path / "x.npy", **RECIPE | {"audio_dtype": "int16"})
     array = np.load(tmp_path / "x.npy", allow_pickle=False)
     assert array.dtype == np.int16
-    assert array.tolist() == [0, 32767, -32767, 16384, 32767, -32767, 1, 2]  # 0.5 * 32767 = 16383.5, to even
+    assert array.tolist() == [
+        0,
+        32767,
+        -32767,
+        16384,
+        32767,
+        -32767,
+        1,
+        2,
+    ]  # 0.5 * 32767 = 16383.5, to even
 
 
 def test_values_above_full_scale_are_kept_in_float32(tmp_path):
@@ -87,11 +102,15 @@ def test_values_above_full_scale_are_kept_in_float32(tmp_path):
 
 @pytest.mark.parametrize("native_rate", [8_000, 22_050, 44_100, 48_000, 192_000])
 def test_a_tone_survives_resampling(tmp_path, native_rate):
-    source = write(tmp_path / "x.wav", song(1.0, native_rate, hz=1000), native_rate, subtype="FLOAT")
+    source = write(
+        tmp_path / "x.wav", song(1.0, native_rate, hz=1000), native_rate, subtype="FLOAT"
+    )
     prepare_recording(source, tmp_path / "x.npy", **RECIPE)
     array = np.load(tmp_path / "x.npy")
     assert len(array) == 32_000
-    np.testing.assert_allclose(array[4000:-4000], song(1.0, 32_000, hz=1000)[4000:-4000, 0], atol=1e-3)
+    np.testing.assert_allclose(
+        array[4000:-4000], song(1.0, 32_000, hz=1000)[4000:-4000, 0], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("n_native", [7, 44_099, 44_101, 100_003])
@@ -118,25 +137,33 @@ def test_formats(tmp_path, name):
     assert (row["status"], row["reason"], len(array)) == ("ok", "", 64_000)
     spectrum = np.abs(np.fft.rfft(array))
     assert np.argmax(spectrum) == 2000  # 1 kHz in bins of half a hertz
-    assert np.sqrt(2 * np.mean(array[8000:-8000] ** 2)) == pytest.approx(0.5, rel=0.2)  # lossy ones change it
+    assert np.sqrt(2 * np.mean(array[8000:-8000] ** 2)) == pytest.approx(
+        0.5, rel=0.2
+    )  # lossy ones change it
 
 
 def test_trim_drops_quiet_frames_at_both_ends_only():
     # Frames of 320 samples: two quiet, one loud, one quiet, one loud, two quiet.
     levels = np.repeat([0.001, 0.001, 0.5, 0.0, 0.4, 0.004, 0.001], 320).astype(np.float32)
-    assert trim_silence(levels, sample_rate=32_000, trim_db=40).tolist() == levels[640:1600].tolist()
-    assert trim_silence(levels, sample_rate=32_000, trim_db=43).tolist() == levels[640:1920].tolist()  # 0.004: -42 dB
+    assert (
+        trim_silence(levels, sample_rate=32_000, trim_db=40).tolist() == levels[640:1600].tolist()
+    )
+    assert (
+        trim_silence(levels, sample_rate=32_000, trim_db=43).tolist() == levels[640:1920].tolist()
+    )  # 0.004: -42 dB
     assert len(trim_silence(levels, sample_rate=32_000, trim_db=80)) == len(levels)
 
 
 def test_trim_follows_the_cut(tmp_path):
     waveform = np.concatenate([np.zeros((32_000, 1), np.float32), song(1.0)])
     source = write(tmp_path / "x.wav", waveform)
-    row = prepare_recording(source, tmp_path / "x.npy", **RECIPE | {"max_seconds": 1.5, "trim_db": 40.0})
+    row = prepare_recording(
+        source, tmp_path / "x.npy", **RECIPE | {"max_seconds": 1.5, "trim_db": 40.0}
+    )
     assert row["seconds"] == 0.5 and len(np.load(tmp_path / "x.npy")) == 16_000
 
 
-# The run and its report ----------------------------------------------------------------------------------
+# The run and its report ---------------------------------------------------------------------------
 
 
 def test_report_has_a_row_for_each_recording_in_order(config):
@@ -180,7 +207,9 @@ def test_the_report_holds_a_check_sum_of_the_samples(config, audio_dtype):
 def test_a_report_of_an_older_version_is_gone_on_with(config):
     recordings(config, same=0.5, longer=0.5)
     prepare(config)
-    pd.read_csv(config.report_path, dtype=str).drop(columns="crc32").to_csv(config.report_path, index=False)
+    pd.read_csv(config.report_path, dtype=str).drop(columns="crc32").to_csv(
+        config.report_path, index=False
+    )
     recordings(config, longer=0.75)
     table = prepare(config).set_index("filename")
     assert table["status"].to_dict() == {"a/longer.wav": "ok", "a/same.wav": "skipped"}
@@ -195,12 +224,21 @@ def test_what_changed_is_done_again(config):
         file.truncate(1000)
     (config.train_np_dir / "a/gone.wav.npy").unlink()
     table = prepare(config)
-    assert status(table) == {"a/damaged.wav": "ok", "a/gone.wav": "ok", "a/longer.wav": "ok", "a/same.wav": "skipped"}
-    assert len(prepared(config, "a/longer.wav")) == 24_000 and len(prepared(config, "a/damaged.wav")) == 16_000
+    assert status(table) == {
+        "a/damaged.wav": "ok",
+        "a/gone.wav": "ok",
+        "a/longer.wav": "ok",
+        "a/same.wav": "skipped",
+    }
+    assert (
+        len(prepared(config, "a/longer.wav")) == 24_000
+        and len(prepared(config, "a/damaged.wav")) == 16_000
+    )
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("sample_rate", 33_000), ("max_seconds", 0.25), ("audio_dtype", "int16"), ("trim_db", 60.0)]
+    ("field", "value"),
+    [("sample_rate", 33_000), ("max_seconds", 0.25), ("audio_dtype", "int16"), ("trim_db", 60.0)],
 )
 def test_other_settings_prepare_everything_again(config, field, value):
     recordings(config, a=0.5)
@@ -229,15 +267,23 @@ def test_a_killed_run_goes_on_where_it_was(config):
     recordings(config, a=0.5, b=0.5, c=0.5)
     prepare(config)
     lines = config.report_path.read_text().splitlines(keepends=True)
-    config.report_path.write_text("".join(lines[:2]) + lines[2][:-30])  # b's row is half written, c's missing
+    config.report_path.write_text(
+        "".join(lines[:2]) + lines[2][:-30]
+    )  # b's row is half written, c's missing
     assert status(prepare(config)) == {"a/a.wav": "skipped", "a/b.wav": "ok", "a/c.wav": "ok"}
 
 
 def test_recordings_that_only_the_metadata_name_are_missing(config):
     recordings(config, there=0.5)
-    config.metadata_path.write_text("\ufeffprimary_label,filename\nNA,NA/1.ogg\na,a/there.wav\nx,../../etc/passwd\n")
+    config.metadata_path.write_text(
+        "\ufeffprimary_label,filename\nNA,NA/1.ogg\na,a/there.wav\nx,../../etc/passwd\n"
+    )
     table = prepare(config)
-    assert status(table) == {"../../etc/passwd": "missing", "NA/1.ogg": "missing", "a/there.wav": "ok"}
+    assert status(table) == {
+        "../../etc/passwd": "missing",
+        "NA/1.ogg": "missing",
+        "a/there.wav": "ok",
+    }
     assert table["reason"].tolist()[0] == f"in {config.metadata_path} only"
 
 
@@ -248,7 +294,9 @@ def test_metadata_without_filenames_are_refused(config):
         prepare(config)
 
 
-@pytest.mark.parametrize("label", ["=1+1", "+x", "-x", "@x", "'=x", "NA", "a,b", 'q"q', "new\nline", "\N{BIRD}"])
+@pytest.mark.parametrize(
+    "label", ["=1+1", "+x", "-x", "@x", "'=x", "NA", "a,b", 'q"q', "new\nline", "\N{BIRD}"]
+)
 def test_odd_labels_survive_the_report_and_no_cell_is_a_formula(config, label):
     write(config.train_audio_dir / label / "x.wav", song(0.1))
     assert prepare(config)["filename"].tolist() == [f"{label}/x.wav"]
@@ -287,7 +335,11 @@ def test_joblib_backend_is_the_callers(config, backend, monkeypatch):
     recordings(config, a=0.2, b=0.2, c=0.2)
     chosen = []
     whole = joblib.Parallel.__call__
-    monkeypatch.setattr(joblib.Parallel, "__call__", lambda self, calls: (chosen.append(self), whole(self, calls))[1])
+    monkeypatch.setattr(
+        joblib.Parallel,
+        "__call__",
+        lambda self, calls: (chosen.append(self), whole(self, calls))[1],
+    )
     with joblib.parallel_config(backend=backend, n_jobs=2):
         assert prepare(config)["status"].tolist() == ["ok"] * 3
     assert chosen[0].n_jobs == 2 and backend in type(chosen[0]._backend).__name__.lower()
@@ -297,9 +349,13 @@ def test_joblib_backend_is_the_callers(config, backend, monkeypatch):
 def test_as_many_recordings_as_workers_are_prepared_at_once(config, said_to_joblib, monkeypatch):
     recordings(config, a=0.2, b=0.2, c=0.2, d=0.2)
     config.num_workers = 1 if said_to_joblib else 2
-    both_are_here = threading.Barrier(2, timeout=30)  # seconds; one after the other, neither would get past it
+    both_are_here = threading.Barrier(
+        2, timeout=30
+    )  # seconds; one after the other, neither would get past it
     alone = prepare_audios._prepare_safely
-    monkeypatch.setattr(prepare_audios, "_prepare_safely", lambda *job: (both_are_here.wait(), alone(*job))[1])
+    monkeypatch.setattr(
+        prepare_audios, "_prepare_safely", lambda *job: (both_are_here.wait(), alone(*job))[1]
+    )
     with joblib.parallel_config(**said_to_joblib):
         assert prepare(config)["status"].tolist() == ["ok"] * 4
 
@@ -311,11 +367,13 @@ def test_no_process_is_left_behind(config):
     assert prepare_audios._decoders.alive == []
 
 
-# The script ----------------------------------------------------------------------------------------------
+# The script ---------------------------------------------------------------------------------------
 
 
 def run_script(monkeypatch, config: Config, *flags: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["prepare_audios.py", "--root", str(config.root), "--num-workers", "1", *flags])
+    monkeypatch.setattr(
+        sys, "argv", ["prepare_audios.py", "--root", str(config.root), "--num-workers", "1", *flags]
+    )
     return prepare_audios.main()
 
 
@@ -323,7 +381,9 @@ def test_script_says_what_it_did_and_what_comes_next(config, monkeypatch, capsys
     recordings(config, a=0.5, b=1.0)
     assert run_script(monkeypatch, config) == 0
     said = capsys.readouterr().out
-    assert "2 recordings: 2 ok" in said and "2 s of audio" in said and str(config.report_path) in said
+    assert (
+        "2 recordings: 2 ok" in said and "2 s of audio" in said and str(config.report_path) in said
+    )
     assert said.endswith(f"next: python split_data.py --root {config.root} --num-workers 1\n")
 
 

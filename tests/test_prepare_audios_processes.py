@@ -13,10 +13,12 @@ import soundfile
 import prepare_audios
 from configs import Config
 from prepare_audios import prepare, read_report
-from tests.test_prepare_audios_damage import encode, frames, song
+from tests.audio.test_damage import encode, frames, song
 
 ROOT = Path(prepare_audios.__file__).resolve().parent
-BIG_VALUES = 0x1FF << 25  # nine bits of an MPEG 1 frame's side information (ISO 11172-3, 2.4.1.7): at most 288
+BIG_VALUES = (
+    0x1FF << 25
+)  # nine bits of an MPEG 1 frame's side information (ISO 11172-3, 2.4.1.7): at most 288
 
 
 @pytest.fixture
@@ -32,7 +34,11 @@ def mp3(tmp_path_factory) -> list[bytes]:
 
 
 def with_impossible_side_information(frame: bytes) -> bytes:
-    return frame[:4] + (int.from_bytes(frame[4:12], "big") | BIG_VALUES).to_bytes(8, "big") + frame[12:]
+    return (
+        frame[:4]
+        + (int.from_bytes(frame[4:12], "big") | BIG_VALUES).to_bytes(8, "big")
+        + frame[12:]
+    )
 
 
 def test_what_the_decoder_mutes_is_reported_and_the_terminal_hears_nothing(config, mp3, capfd):
@@ -42,10 +48,17 @@ def test_what_the_decoder_mutes_is_reported_and_the_terminal_hears_nothing(confi
         (folder / f"{name}.mp3").write_bytes(b"".join(parts))
     table = prepare(config).set_index("filename")
     assert table["status"].tolist() == ["ok", "truncated", "ok"]
-    assert table["reason"]["a/2_muted.mp3"] == "4.00 s decoded; part of it is muted (big_values too large!)"
-    whole, muted = (np.load(config.train_np_dir / f"a/{name}.mp3.npy") for name in ("1_whole", "2_muted"))
+    assert (
+        table["reason"]["a/2_muted.mp3"]
+        == "4.00 s decoded; part of it is muted (big_values too large!)"
+    )
+    whole, muted = (
+        np.load(config.train_np_dir / f"a/{name}.mp3.npy") for name in ("1_whole", "2_muted")
+    )
     lost = (np.abs(muted) < 1e-4) & (np.abs(whole) > 1e-3)
-    assert 400 < lost.sum() < 1200  # of 32,000 a second: about a frame of 26 ms, which is plain silence now
+    assert (
+        400 < lost.sum() < 1200
+    )  # of 32,000 a second: about a frame of 26 ms, which is plain silence now
     assert "".join(capfd.readouterr()) == ""
 
 
@@ -62,27 +75,34 @@ def test_a_recording_cut_out_of_a_longer_one_is_whole(config):
     assert prepare(config)["status"].tolist() == ["ok"] * 10
 
 
-# On a cluster -------------------------------------------------------------------------------------------
+# On a cluster -------------------------------------------------------------------------------------
 
 
 def run_on_dask(config: Config, *flags: str) -> str:
     """What examples/prepare_on_dask.py says, run by two processes of a cluster of its own."""
     command = [sys.executable, str(ROOT / "examples" / "prepare_on_dask.py"), "--local", "2"]
     command += ["--root", str(config.root), "--max-bad-fraction", "1", *flags]
-    # From the project's folder, as people run it: a module of ours called distributed would stand in for dask's.
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    # From the project's folder, as people run it: a module of ours called distributed would stand
+    # in for dask's.
+    answer = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("dask"), reason="needs dask: requirements-dask.txt")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("dask"), reason="needs dask: requirements-dask.txt"
+)
 def test_a_dask_cluster_makes_the_same_report_and_keeps_the_time_limits(config, mp3):
     folder = config.train_audio_dir / "a"
     for number in range(8):
         encode(folder / f"{number}.ogg", song(1.0, 32_000, seed=number), 32_000)
     (folder / "cut.ogg").write_bytes((folder / "0.ogg").read_bytes()[:-500])
-    (folder / "muted.mp3").write_bytes(b"".join([*mp3[:50], with_impossible_side_information(mp3[50]), *mp3[51:]]))
+    (folder / "muted.mp3").write_bytes(
+        b"".join([*mp3[:50], with_impossible_side_information(mp3[50]), *mp3[51:]])
+    )
     (folder / "text.ogg").write_text("no recording")
     said = run_on_dask(config)
     assert "11 recordings: 8 ok, 2 truncated, 1 unreadable" in said
@@ -95,4 +115,6 @@ def test_a_dask_cluster_makes_the_same_report_and_keeps_the_time_limits(config, 
     config.report_path.unlink()
     run_on_dask(config, "--file-timeout-s", "0.00001")
     reasons = read_report(config.report_path)["reason"]
-    assert (reasons == "not done after 1e-05 s (file_timeout_s)").sum() > 5  # a lucky one is faster than its clock
+    assert (
+        reasons == "not done after 1e-05 s (file_timeout_s)"
+    ).sum() > 5  # a lucky one is faster than its clock

@@ -42,7 +42,9 @@ def test_the_readme_shows_each_stage():
         "dataset.py",
         "predict.py",
     }
-    assert set(re.findall(r"make (\w+)", README)) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"make (\w+)", README)) <= set(
+        re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    )
 
 
 def test_every_picture_and_setting_it_names_exists():
@@ -51,7 +53,11 @@ def test_every_picture_and_setting_it_names_exists():
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
     table = README.split("## Settings")[1].split("##")[0]
-    names = [name for row in re.findall(r"^\| (`[^|]+) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)]
+    names = [
+        name
+        for row in re.findall(r"^\| (`[^|]+) \|", table, re.M)
+        for name in re.findall(r"`(\w+)`", row)
+    ]
     assert len(names) > 15 and set(names) <= set(Config.__dataclass_fields__)
 
 
@@ -84,7 +90,11 @@ def test_every_command_runs_in_the_order_shown(archive):
         if "--help" not in flags:
             flags += shlex.split(SMALL.get(script, ""))
         answer = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags], cwd=archive, capture_output=True, text=True, timeout=300
+            [sys.executable, str(ROOT / script), *flags],
+            cwd=archive,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert answer.returncode == 0, f"{command}\n{answer.stderr}"
 
@@ -104,6 +114,8 @@ def test_the_table_of_ones_own_needs_two_columns_only(tmp_path, archive):
     ]
     for script in ("prepare_audios.py", "split_data.py"):
         extra = shlex.split(SMALL.get(script, ""))
-        answer = subprocess.run([sys.executable, str(ROOT / script), *flags, *extra], capture_output=True, text=True)
+        answer = subprocess.run(
+            [sys.executable, str(ROOT / script), *flags, *extra], capture_output=True, text=True
+        )
         assert answer.returncode == 0, answer.stderr
     assert {"labels", "filepath", "kfold"} <= set(pd.read_csv(tmp_path / "train.csv").columns)

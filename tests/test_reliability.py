@@ -10,7 +10,11 @@ TEXT = (TESTS.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 def test_every_test_that_is_named_exists():
     tests = {
-        path.name: {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+        path.name: {
+            node.name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.FunctionDef)
+        }
         for path in TESTS.glob("test_*.py")
     }
     found = re.findall(r"(?:(?:tests/)?(test_\w+\.py)::)?(test_\w+)`", TEXT)

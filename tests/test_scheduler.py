@@ -42,7 +42,9 @@ def test_cosine_is_half_a_cosine_over_the_epochs():
 
 
 def test_warm_restarts_start_again_after_the_first_cycle():
-    config = Config(lr=1.0, scheduler_name="cosine_warm_restarts", scheduler_params={"T_0": 2, "T_mult": 2})
+    config = Config(
+        lr=1.0, scheduler_name="cosine_warm_restarts", scheduler_params={"T_0": 2, "T_mult": 2}
+    )
     expected = [1, 0.5, 1, *[(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in (1, 2, 3)], 1]
     assert rates(config, 7) == pytest.approx(expected)
 
@@ -56,13 +58,25 @@ def test_one_cycle_rises_to_lr_and_falls_below_its_start():
 
 
 def test_linear_warmup_cosine():
-    config = Config(lr=1.0, epochs=5, scheduler_name="linear_warmup_cosine", scheduler_params={"warmup_epochs": 1})
-    expected = [0.2, 0.4, 0.6, 0.8] + [(1 + math.cos(math.pi * step / 15)) / 2 for step in range(16)]
+    config = Config(
+        lr=1.0,
+        epochs=5,
+        scheduler_name="linear_warmup_cosine",
+        scheduler_params={"warmup_epochs": 1},
+    )
+    expected = [0.2, 0.4, 0.6, 0.8] + [
+        (1 + math.cos(math.pi * step / 15)) / 2 for step in range(16)
+    ]
     assert rates(config, 20, steps_per_epoch=4) == pytest.approx(expected)
 
 
 def test_warmup_longer_than_the_run_never_divides_by_zero():
-    config = Config(lr=1.0, epochs=1, scheduler_name="linear_warmup_cosine", scheduler_params={"warmup_epochs": 9})
+    config = Config(
+        lr=1.0,
+        epochs=1,
+        scheduler_name="linear_warmup_cosine",
+        scheduler_params={"warmup_epochs": 9},
+    )
     assert rates(config, 2, steps_per_epoch=2) == [0.5, 1.0]
 
 
@@ -76,7 +90,9 @@ def test_warmup_longer_than_the_run_never_divides_by_zero():
     ],
 )
 def test_simple_schedules(name, params, expected):
-    assert rates(Config(lr=1.0, scheduler_name=name, scheduler_params=params), 5) == pytest.approx(expected)
+    assert rates(Config(lr=1.0, scheduler_name=name, scheduler_params=params), 5) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
@@ -124,7 +140,9 @@ def test_refusals_say_what_is_allowed():
     with pytest.raises(UserError, match="choose from .*cosine.*step"):
         stepped_on("cosinus")
     with pytest.raises(UserError, match="step does not take patience; it takes step_size, gamma"):
-        get_scheduler(Config(scheduler_name="step", scheduler_params={"patience": 3}), make_optimizer())
+        get_scheduler(
+            Config(scheduler_name="step", scheduler_params={"patience": 3}), make_optimizer()
+        )
     with pytest.raises(UserError, match="needs steps_per_epoch"):
         get_scheduler(Config(scheduler_name="one_cycle"), make_optimizer())
     with pytest.raises(UserError, match="reduce_lr_on_plateau says: Factor"):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import split_data
 import train
+from catalog.folds import assign_folds, group_rows
 from configs import Config, UserError
-from folds import assign_folds, group_rows
 from split_data import content_ids, fold_report, format_report, list_files, read_metadata
 
 SCRIPT = Path(split_data.__file__)
@@ -23,7 +23,11 @@ SCRIPT = Path(split_data.__file__)
 
 def make_archive(root: Path, recordings: dict[str, int], author: str = "Ann") -> Config:
     """Write a metadata table and a prepared recording of its own content for each row."""
-    rows = [(label, "[]", author, f"{label}/XC{label}{i}.ogg") for label, n in recordings.items() for i in range(n)]
+    rows = [
+        (label, "[]", author, f"{label}/XC{label}{i}.ogg")
+        for label, n in recordings.items()
+        for i in range(n)
+    ]
     config = Config(root=root)
     config.metadata_path.parent.mkdir(parents=True)
     table = pd.DataFrame(rows, columns=["primary_label", "secondary_labels", "author", "filename"])
@@ -44,7 +48,13 @@ def split(config: Config):
 
 
 def run_script(config: Config, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--root", str(config.metadata_path.parent.parent), *flags]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--root",
+        str(config.metadata_path.parent.parent),
+        *flags,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -54,7 +64,9 @@ def run_script(config: Config, *flags: str) -> subprocess.CompletedProcess[str]:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 11), min_size=2, max_size=80), st.integers(2, 6), st.integers(0, 5))
 def test_single_recordings_are_dealt_evenly(classes, n_folds, seed):
-    folds = assign_folds([f"bird{c}" for c in classes], np.arange(len(classes)), n_folds=n_folds, seed=seed)
+    folds = assign_folds(
+        [f"bird{c}" for c in classes], np.arange(len(classes)), n_folds=n_folds, seed=seed
+    )
     for name in set(classes):
         counts = np.bincount(folds[np.array(classes) == name], minlength=n_folds)
         assert counts.max() - counts.min() <= 1
@@ -63,7 +75,10 @@ def test_single_recordings_are_dealt_evenly(classes, n_folds, seed):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=6, max_size=80), st.integers(2, 6))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=6, max_size=80),
+    st.integers(2, 6),
+)
 def test_groups_stay_together_and_no_fold_is_empty(rows, n_folds):
     labels = [f"bird{label}" for label, _ in rows]
     groups = np.unique([group for _, group in rows], return_inverse=True)[1]
@@ -88,7 +103,8 @@ def test_single_rows_level_what_groups_left_uneven(group_sizes, n_single, seed):
 
 
 def test_folds_worked_by_hand():
-    # Two authors of 2 rows each take a fold each; of the 4 single rows the empty fold gets 3 (level 2, one odd row).
+    # Two authors of 2 rows each take a fold each; of the 4 single rows the empty fold gets 3 (level
+    # 2, one odd row).
     folds = assign_folds(["a"] * 8, np.array([0, 0, 1, 1, 2, 3, 4, 5]), n_folds=3, seed=1)
     assert folds[0] == folds[1] != folds[2] == folds[3]
     assert sorted(np.bincount(folds, minlength=3)) == [2, 3, 3]
@@ -102,7 +118,9 @@ def test_singletons_of_many_species_spread_over_the_folds():
 
 def test_the_seed_alone_decides():
     labels = ["a", "b", "c"] * 30
-    first, again, other = (assign_folds(labels, np.arange(90), n_folds=5, seed=seed) for seed in (8, 8, 9))
+    first, again, other = (
+        assign_folds(labels, np.arange(90), n_folds=5, seed=seed) for seed in (8, 8, 9)
+    )
     assert first.tolist() == again.tolist()
     assert first.tolist() != other.tolist()
 
@@ -174,7 +192,10 @@ def test_copies_under_two_ids_or_two_labels_share_a_fold(tmp_path):
     fold = table.set_index("filename")["kfold"]
     assert fold["a/XCa0.ogg"] == fold["b/XCb5.ogg"] == fold["a/XCa7.ogg"]
     assert fold["a/XCa3.ogg"] == fold["b/XCa3.ogg"]
-    assert report["copies"] == [["a/XCa0.ogg", "a/XCa7.ogg", "b/XCb5.ogg"], ["a/XCa3.ogg", "b/XCa3.ogg"]]
+    assert report["copies"] == [
+        ["a/XCa0.ogg", "a/XCa7.ogg", "b/XCb5.ogg"],
+        ["a/XCa3.ogg", "b/XCa3.ogg"],
+    ]
     assert report["leakage"]["id"] == {"distinct": 24, "in_several_folds": []}
     assert report["leakage"]["content"] == {"distinct": 23, "in_several_folds": []}
     assert report["leakage"]["author"] == {"distinct": 1, "in_several_folds": ["Ann"]}
@@ -197,7 +218,13 @@ def test_a_class_that_one_group_makes_uneven_is_reported(tmp_path):
     table["author"] = ["Ann"] * 6 + [""] * 14
     config.fold_group = "author"
     table, report = split_data.split(table, config)
-    assert sorted(table.loc[table["primary_label"] == "a", "kfold"].value_counts()) == [1, 1, 1, 1, 6]
+    assert sorted(table.loc[table["primary_label"] == "a", "kfold"].value_counts()) == [
+        1,
+        1,
+        1,
+        1,
+        6,
+    ]
     assert report["uneven_classes"] == ["a"]
 
 
@@ -215,7 +242,13 @@ def test_table_columns_and_paths(tmp_path):
     config = make_archive(tmp_path, {"b": 6, "a": 6})
     table, _ = split(config)
     metadata = read_metadata(config.metadata_path)
-    assert table.columns.tolist() == [*metadata.columns, "labels", "len_labels", "filepath", "kfold"]
+    assert table.columns.tolist() == [
+        *metadata.columns,
+        "labels",
+        "len_labels",
+        "filepath",
+        "kfold",
+    ]
     assert table["filename"].tolist() == metadata["filename"].tolist()
     assert table["filepath"].iloc[0] == "b/XCb0.ogg.npy"
     assert all((config.train_np_dir / path).is_file() for path in table["filepath"])
@@ -226,7 +259,9 @@ def test_leftovers_in_both_directions_with_the_reason(tmp_path):
     (config.train_np_dir / "a/XCa2.ogg.npy").unlink()
     (config.train_np_dir / "a/XCa4.ogg.npy").unlink()
     save(config, "z/stray.ogg", np.zeros(3))
-    config.report_path.write_text("filename,status,seconds,reason\na/XCa2.ogg,silent,3.1,peak is 0\n")
+    config.report_path.write_text(
+        "filename,status,seconds,reason\na/XCa2.ogg,silent,3.1,peak is 0\n"
+    )
     table, report = split(config)
     assert len(table) == 8
     assert report["rows_without_npy"] == [
@@ -240,7 +275,15 @@ def test_fold_report_worked_by_hand():
     table = pd.DataFrame(
         {
             "primary_label": ["a", "a", "b", "c", "c", "c", "c"],
-            "filename": ["a/1.ogg", "a/2.ogg", "b/3.ogg", "c/1.mp3", "c/5.ogg", "c/6.ogg", "c/7.ogg"],
+            "filename": [
+                "a/1.ogg",
+                "a/2.ogg",
+                "b/3.ogg",
+                "c/1.mp3",
+                "c/5.ogg",
+                "c/6.ogg",
+                "c/7.ogg",
+            ],
             "author": ["x", "y", "x", "", "z", "y", "z"],
             "kfold": [0, 1, 0, 1, 1, 1, 0],
         }
@@ -289,7 +332,8 @@ def test_nothing_prepared_says_where_it_looked(tmp_path):
     config = make_archive(tmp_path, {"a": 5})
     config.train_np_dir = tmp_path / "empty"
     with pytest.raises(
-        UserError, match=r"empty/a/XCa0.ogg.npy does not exist.*0 .npy seen.*run prepare_audios.py first"
+        UserError,
+        match=r"empty/a/XCa0.ogg.npy does not exist.*0 .npy seen.*run prepare_audios.py first",
     ):
         split(config)
 
@@ -332,7 +376,9 @@ def test_rows_behind_a_link_out_are_refused(tmp_path, which, whole_folder):
     else:
         (folder / f"b/XCb3.ogg{suffix}").unlink(missing_ok=True)
         (folder / f"b/XCb3.ogg{suffix}").symlink_to(outside / f"XCb3.ogg{suffix}")
-    with pytest.raises(UserError, match=r"is a link out of .*row 10 'b/XCb3.ogg" if not whole_folder else "row 7 "):
+    with pytest.raises(
+        UserError, match=r"is a link out of .*row 10 'b/XCb3.ogg" if not whole_folder else "row 7 "
+    ):
         split(config)
 
 
@@ -349,7 +395,10 @@ def test_script_writes_the_same_bytes_again_and_says_what_is_next(tmp_path):
     )
     table, report = config.train_dataframe_path.read_bytes(), config.fold_report_path.read_bytes()
     assert run_script(config).stdout == first.stdout
-    assert (config.train_dataframe_path.read_bytes(), config.fold_report_path.read_bytes()) == (table, report)
+    assert (config.train_dataframe_path.read_bytes(), config.fold_report_path.read_bytes()) == (
+        table,
+        report,
+    )
     assert json.loads(report)["settings"] == {"n_folds": 5, "seed": 8, "fold_group": None}
     assert not list(tmp_path.glob("*.part"))
     read = pd.read_csv(config.train_dataframe_path, dtype={"labels": str}, keep_default_na=False)
@@ -364,7 +413,14 @@ def test_written_table_is_safe_in_a_spreadsheet_and_whole(tmp_path):
     table.to_csv(config.metadata_path, index=False, lineterminator="\r\n")
     assert run_script(config).returncode == 0
     read = pd.read_csv(config.train_dataframe_path, dtype=str, keep_default_na=False)
-    assert read["author"].tolist() == ["'=cmd|' /C calc'!A0", "'@x", "-15.9", 'say "hi", you', "one\ntwo", "'+tab"]
+    assert read["author"].tolist() == [
+        "'=cmd|' /C calc'!A0",
+        "'@x",
+        "-15.9",
+        'say "hi", you',
+        "one\ntwo",
+        "'+tab",
+    ]
     assert b"\r" not in config.train_dataframe_path.read_bytes()
 
 
@@ -372,7 +428,9 @@ def test_training_refuses_a_table_whose_metadata_have_changed(tmp_path):
     config = make_archive(tmp_path / "old", {"a": 6})
     config.metadata_path.rename(table := tmp_path / "old" / "my table.csv")
     assert run_script(config, "--metadata-path", str(table), "--n-folds", "3").returncode == 0
-    split_data.check_sources(config)  # where the metadata were is noted, whatever metadata_path says now
+    split_data.check_sources(
+        config
+    )  # where the metadata were is noted, whatever metadata_path says now
     (tmp_path / "old").rename(tmp_path / "new")
     config, table = Config(root=tmp_path / "new"), tmp_path / "new" / "my table.csv"
     split_data.check_sources(config)
@@ -388,7 +446,9 @@ def test_training_refuses_a_table_whose_metadata_have_changed(tmp_path):
     split_data.check_sources(config)
 
 
-@pytest.mark.parametrize("report", [None, "{}", '{"made_from": {}}', '{"made_from": 5}', "[]", "half a rep", "\xff"])
+@pytest.mark.parametrize(
+    "report", [None, "{}", '{"made_from": {}}', '{"made_from": 5}', "[]", "half a rep", "\xff"]
+)
 def test_a_table_without_a_report_that_says_what_it_was_made_from_is_taken(tmp_path, report):
     config = make_archive(tmp_path, {"a": 6})
     config.train_dataframe_path.write_text("from elsewhere")

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import UserError
-from split_data import FORMULA, add_labels, check_metadata, parse_secondary_labels, read_metadata, spreadsheet_safe
+from split_data import (
+    FORMULA,
+    add_labels,
+    check_metadata,
+    parse_secondary_labels,
+    read_metadata,
+    spreadsheet_safe,
+)
 
 HEADER = b"primary_label,secondary_labels,author,filename\n"
 
@@ -28,7 +35,10 @@ def frame(*rows: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def test_labels_and_numbers_stay_text(tmp_path):
-    path = write(tmp_path, HEADER + b"NA,[],nan,NA/XC1.ogg\n22961,,NULL,22961/1.ogg\n007,[],-15.90,007/2.ogg\n")
+    path = write(
+        tmp_path,
+        HEADER + b"NA,[],nan,NA/XC1.ogg\n22961,,NULL,22961/1.ogg\n007,[],-15.90,007/2.ogg\n",
+    )
     table = read_metadata(path)
     assert table["primary_label"].tolist() == ["NA", "22961", "007"]
     assert table["author"].tolist() == ["nan", "NULL", "-15.90"]
@@ -36,7 +46,9 @@ def test_labels_and_numbers_stay_text(tmp_path):
 
 
 def test_bom_and_crlf(tmp_path):
-    path = write(tmp_path, b"\xef\xbb\xbf" + (HEADER + b"a,[],Jos\xc3\xa9,a/1.ogg\n").replace(b"\n", b"\r\n"))
+    path = write(
+        tmp_path, b"\xef\xbb\xbf" + (HEADER + b"a,[],Jos\xc3\xa9,a/1.ogg\n").replace(b"\n", b"\r\n")
+    )
     table = read_metadata(path)
     assert table.columns.tolist() == ["primary_label", "secondary_labels", "author", "filename"]
     assert table.iloc[0].tolist() == ["a", "[]", "José", "a/1.ogg"]
@@ -51,7 +63,9 @@ def test_mixed_encodings_are_read_line_by_line_with_a_warning(tmp_path, caplog):
 
 
 def test_rows_are_numbered_as_a_spreadsheet_shows_them(tmp_path):
-    path = write(tmp_path, HEADER + b'a,[],"two\nlines",a/1.ogg\n\nb,[],x,b/2.ogg\n,,,\nc,[],y,c/3.ogg\n\n')
+    path = write(
+        tmp_path, HEADER + b'a,[],"two\nlines",a/1.ogg\n\nb,[],x,b/2.ogg\n,,,\nc,[],y,c/3.ogg\n\n'
+    )
     assert read_metadata(path).index.tolist() == [2, 4, 6]
 
 
@@ -84,7 +98,9 @@ def test_missing_metadata_says_where_it_looked(tmp_path):
 
 def test_missing_columns_list_those_that_are_there():
     table = pd.DataFrame({"ebird_code": ["a"], "filename": ["a/1.ogg"]})
-    with pytest.raises(UserError, match="no column 'primary_label'; the columns are 'ebird_code', 'filename'"):
+    with pytest.raises(
+        UserError, match="no column 'primary_label'; the columns are 'ebird_code', 'filename'"
+    ):
         check_metadata(table)
     with pytest.raises(UserError, match="no column 'author'"):
         check_metadata(frame(("a", "[]", "a/1.ogg")), fold_group="author")
@@ -93,15 +109,38 @@ def test_missing_columns_list_those_that_are_there():
 @pytest.mark.parametrize("labels", [[22961, 22962], ["a", None], ["a", float("nan")]])
 def test_labels_that_are_not_text_are_refused(labels):
     table = pd.DataFrame({"primary_label": labels, "filename": ["a/1.ogg", "b/2.ogg"]})
-    with pytest.raises(UserError, match="primary_label is not all text; read the table with split_data.read_metadata"):
+    with pytest.raises(
+        UserError,
+        match="primary_label is not all text; read the table with split_data.read_metadata",
+    ):
         check_metadata(table)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *["/etc/passwd", "C:/x.ogg", "c:x.ogg", "..", "../x.ogg", "a/../../x.ogg", "a/..", "a\\x.ogg", "a/\0.ogg", ""],
-        *["a//x.ogg", "./a/x.ogg", "a/x.ogg/", "a/x\n.ogg", "=cmd|' /C calc'!A0", "+x.ogg", "-x.ogg", "@x.ogg"],
+        *[
+            "/etc/passwd",
+            "C:/x.ogg",
+            "c:x.ogg",
+            "..",
+            "../x.ogg",
+            "a/../../x.ogg",
+            "a/..",
+            "a\\x.ogg",
+            "a/\0.ogg",
+            "",
+        ],
+        *[
+            "a//x.ogg",
+            "./a/x.ogg",
+            "a/x.ogg/",
+            "a/x\n.ogg",
+            "=cmd|' /C calc'!A0",
+            "+x.ogg",
+            "-x.ogg",
+            "@x.ogg",
+        ],
     ],
 )
 def test_unsafe_filenames_are_refused_with_their_row(name):
@@ -110,7 +149,9 @@ def test_unsafe_filenames_are_refused_with_their_row(name):
     assert f"row 3 {name!r};" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a/..x.ogg", "a/x..ogg", "a b/ü 🐦.ogg", "x.ogg", "a/b/c/x.ogg", ".a/.x.ogg"])
+@pytest.mark.parametrize(
+    "name", ["a/..x.ogg", "a/x..ogg", "a b/ü 🐦.ogg", "x.ogg", "a/b/c/x.ogg", ".a/.x.ogg"]
+)
 def test_odd_but_safe_filenames_pass(name):
     assert check_metadata(frame(("a", "[]", name)))["filename"].tolist() == [name]
 
@@ -138,10 +179,36 @@ def test_filenames_that_are_one_file_on_some_disks_are_refused():
 @pytest.mark.parametrize(
     ("cell", "names"),
     [
-        *[("", ()), ("[]", ()), ("['']", ()), ("['a', 'b']", ("a", "b")), ("('a',)", ("a",)), ("['NA']", ("NA",))],
-        *[("[22961, 'a']", ("22961", "a")), ("['', 'a']", ("a",)), (r"['\d']", (r"\d",)), ("['ü 🐦']", ("ü 🐦",))],
-        *[("nan", None), ("a b", None), ("'a'", None), ("['a'", None), ("[True]", None), ("[['a']]", None)],
-        *[("[1.5]", None), ("{'a': 1}", None), ("[None]", None), ("\0", None), ("[" * 5000, None), ("-" * 9000, None)],
+        *[
+            ("", ()),
+            ("[]", ()),
+            ("['']", ()),
+            ("['a', 'b']", ("a", "b")),
+            ("('a',)", ("a",)),
+            ("['NA']", ("NA",)),
+        ],
+        *[
+            ("[22961, 'a']", ("22961", "a")),
+            ("['', 'a']", ("a",)),
+            (r"['\d']", (r"\d",)),
+            ("['ü 🐦']", ("ü 🐦",)),
+        ],
+        *[
+            ("nan", None),
+            ("a b", None),
+            ("'a'", None),
+            ("['a'", None),
+            ("[True]", None),
+            ("[['a']]", None),
+        ],
+        *[
+            ("[1.5]", None),
+            ("{'a': 1}", None),
+            ("[None]", None),
+            ("\0", None),
+            ("[" * 5000, None),
+            ("-" * 9000, None),
+        ],
         ("__import__('os').system('touch hacked')", None),
         ("['a'] + [print('ran')]", None),
         (str(["a" * 9] * 1000), None),  # over MAX_CELL
@@ -198,7 +265,13 @@ def test_secondary_labels_are_optional_and_may_be_missing_values():
             ("-a", "[]"),
             ("a\u00a0b", "[]"),
         ],
-        *[("a", "['great tit']"), ("a", "['@x']"), ("a", r"['\x00']"), ("a", r"['\ud800']"), ("a", "[' ']")],
+        *[
+            ("a", "['great tit']"),
+            ("a", "['@x']"),
+            ("a", r"['\x00']"),
+            ("a", r"['\ud800']"),
+            ("a", "[' ']"),
+        ],
     ],
 )
 def test_labels_that_cannot_be_joined_are_refused_with_their_row(primary, secondary):
@@ -211,7 +284,9 @@ def test_unusual_labels_pass_unchanged(label):
     assert add_labels(frame((label, "[]", "x/1.ogg")))[0]["labels"].tolist() == [label]
 
 
-@pytest.mark.parametrize("rows", [("amecro", "Amecro", "[]"), ("amecro", "b", "['AMECRO']"), ("é", "e\u0301", "[]")])
+@pytest.mark.parametrize(
+    "rows", [("amecro", "Amecro", "[]"), ("amecro", "b", "['AMECRO']"), ("é", "e\u0301", "[]")]
+)
 def test_labels_that_differ_only_in_case_are_refused(rows):
     first, second, secondary = rows
     with pytest.raises(UserError, match="only in case.*row 2 .*row 3 "):
@@ -229,12 +304,29 @@ def test_the_callers_table_is_not_changed():
 
 
 def test_formulas_get_an_apostrophe_and_numbers_do_not():
-    cells = pd.Series(["=1+1", "-15.9", "+3", "-1e-5", "-.5", "-x", "@me", "'=x", "it's", "", "a=b", "x\r\ny\rz"])
-    wanted = ["'=1+1", "-15.9", "+3", "-1e-5", "-.5", "'-x", "'@me", "''=x", "it's", "", "a=b", "x\ny\nz"]
+    cells = pd.Series(
+        ["=1+1", "-15.9", "+3", "-1e-5", "-.5", "-x", "@me", "'=x", "it's", "", "a=b", "x\r\ny\rz"]
+    )
+    wanted = [
+        "'=1+1",
+        "-15.9",
+        "+3",
+        "-1e-5",
+        "-.5",
+        "'-x",
+        "'@me",
+        "''=x",
+        "it's",
+        "",
+        "a=b",
+        "x\ny\nz",
+    ]
     assert spreadsheet_safe(cells).tolist() == wanted
 
 
 @given(st.lists(st.text(alphabet="'=+-@\t1.ea b", max_size=6), min_size=1, max_size=8))
 def test_taking_one_apostrophe_away_gives_the_text_back(cells):
     safe = spreadsheet_safe(pd.Series(cells, dtype=str)).tolist()
-    assert [cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in safe] == cells
+    assert [
+        cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in safe
+    ] == cells

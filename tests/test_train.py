@@ -12,12 +12,11 @@ from sklearn.metrics import average_precision_score
 
 import checkpoint as ckpt
 import dataset as data
-import folder
-import step
 import train
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from model import pick_amp_dtype, pick_device
+from training import folder, step
 
 CPU = torch.device("cpu")
 SPECIES = ["bird0", "bird1", "bird2"]
@@ -68,7 +67,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-# A step -------------------------------------------------------------------------------------------------
+# A step -------------------------------------------------------------------------------------------
 
 
 def test_one_batch_is_learnt_in_thirty_steps(df, config):
@@ -94,11 +93,15 @@ def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
     batch = next(iter(run.train_loader))
     loss = step.forward_loss(run, step.mix_batch(run, batch))
 
-    rng = np.random.default_rng((config.seed, 1, 0, 1))  # (seed, epoch, batch, 1), as forward_loss draws it
+    rng = np.random.default_rng(
+        (config.seed, 1, 0, 1)
+    )  # (seed, epoch, batch, 1), as forward_loss draws it
     rng.random(1 if kind == "mixup" else 2)
     mix = getattr(step, kind)
     alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
-    images, targets_a, targets_b, lam = mix(batch["image"].expand(-1, 3, -1, -1), batch["targets"], alpha, rng)
+    images, targets_a, targets_b, lam = mix(
+        batch["image"].expand(-1, 3, -1, -1), batch["targets"], alpha, rng
+    )
     output = run.model(images)
     criterion = BCEFocal2WayLoss()
     expected = lam * criterion(output, targets_a) + (1 - lam) * criterion(output, targets_b)
@@ -135,7 +138,9 @@ def test_accumulated_batches_step_like_one_large_batch(df, config):
         stepped = [train.train_step(run, batch) for batch in positioned(run, 1)]
         assert stepped == [False] * (groups - 1) + [True]
         found.append(run.model.head.weight.detach())
-    assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(found[0], found[2], atol=1e-7)
+    assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(
+        found[0], found[2], atol=1e-7
+    )
 
 
 def positioned(run, epoch):
@@ -150,11 +155,15 @@ def test_clipping_acts_on_unscaled_gradients(df, config):
     run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
     train.train_step(run, next(iter(positioned(run, 1))))
-    moved = [after.detach() - old for after, old in zip(run.model.parameters(), before, strict=True)]
-    assert math.sqrt(sum(float(part.square().sum()) for part in moved)) == pytest.approx(1e-4, rel=1e-3)
+    moved = [
+        after.detach() - old for after, old in zip(run.model.parameters(), before, strict=True)
+    ]
+    assert math.sqrt(sum(float(part.square().sum()) for part in moved)) == pytest.approx(
+        1e-4, rel=1e-3
+    )
 
 
-# Mixed precision ----------------------------------------------------------------------------------------
+# Mixed precision ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -215,7 +224,7 @@ def test_one_scaler_serves_the_whole_run(df, config, monkeypatch):
     assert ckpt.read_checkpoint(config.fold_dir(0) / "last.pth")["scaler"] == made[0].state_dict()
 
 
-# Numbers that break -------------------------------------------------------------------------------------
+# Numbers that break -------------------------------------------------------------------------------
 
 
 def test_a_bad_batch_is_skipped_named_and_leaves_no_trace(df, config, caplog):
@@ -252,7 +261,7 @@ def test_infinite_gradients_without_a_scaler_are_skipped_too(df, config):
     assert same(before, run.model.state_dict()) and run.skipped_steps == 1
 
 
-# Validation ---------------------------------------------------------------------------------------------
+# Validation ---------------------------------------------------------------------------------------
 
 
 def test_validation_loss_is_averaged_over_samples_on_hard_targets_and_scored_once(df, config):
@@ -268,7 +277,9 @@ def test_validation_loss_is_averaged_over_samples_on_hard_targets_and_scored_onc
     labels = (targets == 1.0).numpy()
     scores = output["clipwise_output"].detach().numpy()
     padded = (np.concatenate([labels, np.ones((5, 3))]), np.concatenate([scores, np.ones((5, 3))]))
-    assert meter.compute()["cmap_pad_5"] == pytest.approx(average_precision_score(*padded, average="macro"), abs=1e-12)
+    assert meter.compute()["cmap_pad_5"] == pytest.approx(
+        average_precision_score(*padded, average="macro"), abs=1e-12
+    )
     assert run.model.training is False
 
 
@@ -283,7 +294,7 @@ def test_the_averaged_weights_are_what_is_scored(df, config):
     assert train.validate(run)[0] != loss
 
 
-# What a run leaves --------------------------------------------------------------------------------------
+# What a run leaves --------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_what_the_contract_says(df, config):
@@ -297,7 +308,9 @@ def test_a_run_leaves_what_the_contract_says(df, config):
     wanted |= {f"cmap_pad_{n}{floor}" for n in (1, 3, 5) for floor in ("", "_floor")}
     assert wanted <= set(history.columns) and history.notna().all(axis=None)
     best = history.loc[history["valid_loss"].idxmin()]
-    name = ckpt.checkpoint_name(exp_id=47, fold=0, epoch=int(best.epoch), loss=best.valid_loss, cmap=best.cmap_pad_5)
+    name = ckpt.checkpoint_name(
+        exp_id=47, fold=0, epoch=int(best.epoch), loss=best.valid_loss, cmap=best.cmap_pad_5
+    )
     state = torch.load(fold_dir / name, weights_only=True)
     assert state["class_names"] == SPECIES == json.loads((fold_dir / "classes.json").read_text())
     assert ckpt.read_checkpoint(fold_dir / "last.pth")["epoch"] == 2
@@ -309,7 +322,10 @@ def test_a_run_leaves_what_the_contract_says(df, config):
     assert summary == json.loads((config.exp_dir / "summary.json").read_text())
     assert summary["folds"]["0"]["valid_loss"] == best.valid_loss
     assert "fold 0 epoch   2" in (fold_dir / "train.log").read_text()
-    assert Config(**folder.yaml.safe_load((fold_dir / "config.yaml").read_text())["config"]).n_mels == 32
+    assert (
+        Config(**folder.yaml.safe_load((fold_dir / "config.yaml").read_text())["config"]).n_mels
+        == 32
+    )
 
 
 def test_the_history_is_there_after_each_epoch_not_after_all_folds(df, config, monkeypatch):
@@ -388,19 +404,23 @@ def test_each_schedule_is_stepped_when_it_should_be(df, config, name):
     assert (rates[0] == rates[1]) == (name == "none")
 
 
-# People's mistakes --------------------------------------------------------------------------------------
+# People's mistakes --------------------------------------------------------------------------------
 
 
 def test_a_fold_that_does_not_exist(df, config):
     config.folds = [7]
-    with pytest.raises(UserError, match=r"there is no fold 7 in .*train.csv; it has \[0, 1, 2, 3\]"):
+    with pytest.raises(
+        UserError, match=r"there is no fold 7 in .*train.csv; it has \[0, 1, 2, 3\]"
+    ):
         train.run(df, config)
 
 
 def test_a_folder_trained_with_other_classes(df, config):
     config.epochs = 1
     train.run(df, config)
-    renamed = df.assign(primary_label=df["primary_label"].str.upper(), labels=df["labels"].str.upper())
+    renamed = df.assign(
+        primary_label=df["primary_label"].str.upper(), labels=df["labels"].str.upper()
+    )
     with pytest.raises(UserError, match="last.pth was trained with other classes .*--exp-id"):
         train.run(renamed, config)
 
@@ -411,7 +431,10 @@ def test_a_device_that_is_not_there(config):
 
 
 def test_two_runs_in_one_folder(df, config):
-    with folder.lock_folder(config.fold_dir(0)), pytest.raises(UserError, match="another run is training"):
+    with (
+        folder.lock_folder(config.fold_dir(0)),
+        pytest.raises(UserError, match="another run is training"),
+    ):
         train.run(df, config)
 
 

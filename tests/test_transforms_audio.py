@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_signal import octave_slope_db, slow_crop_or_pad
 
 import transforms
 from configs import Config
+from tests.reference_signal import octave_slope_db, slow_crop_or_pad
 from transforms import (
     Compose,
     CosineVolume,
@@ -28,7 +28,9 @@ RATE = 32_000
 
 
 def tone(hz: float, seconds: float = 1.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(
+        np.float32
+    )
 
 
 def peak_hz(waveform: np.ndarray) -> float:
@@ -63,7 +65,9 @@ def test_crop_matches_the_loop(n, n_samples, seed):
     assert any(clip.tolist() == slow_crop_or_pad(waveform, n_samples, start) for start in starts)
 
 
-@pytest.mark.parametrize(("n", "n_zeros"), [(1, 0), (99, 1), (100, 0), (101, 0), (1000, 0), (40, 20), (51, 49)])
+@pytest.mark.parametrize(
+    ("n", "n_zeros"), [(1, 0), (99, 1), (100, 0), (101, 0), (1000, 0), (40, 20), (51, 49)]
+)
 def test_crop_has_the_length_asked_for(n, n_zeros, rng):
     clip = crop_or_pad(np.ones(n, np.float32), 100, rng)
     assert clip.shape == (100,) and clip.dtype == np.float32
@@ -100,7 +104,8 @@ def test_crop_of_a_memory_map_reads_the_crop_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "waveform", [np.zeros(0, np.float32), np.zeros((2, 5), np.float32), np.float32(1), np.zeros(5, np.int32)]
+    "waveform",
+    [np.zeros(0, np.float32), np.zeros((2, 5), np.float32), np.float32(1), np.zeros(5, np.int32)],
 )
 def test_crop_refuses_what_is_no_waveform(waveform):
     with pytest.raises(ValueError, match="expected a float or int16 waveform"):
@@ -157,8 +162,12 @@ def test_p_is_the_share_of_waveforms_that_change(rng):
 
 
 def test_normalize_brings_the_peak_to_one():
-    np.testing.assert_array_equal(normalize_peak(np.array([0.25, -0.5, 0.0])), np.float32([0.5, -1.0, 0.0]))
-    np.testing.assert_array_equal(Normalize()(np.zeros(5), np.random.default_rng(0)), np.zeros(5, np.float32))
+    np.testing.assert_array_equal(
+        normalize_peak(np.array([0.25, -0.5, 0.0])), np.float32([0.5, -1.0, 0.0])
+    )
+    np.testing.assert_array_equal(
+        Normalize()(np.zeros(5), np.random.default_rng(0)), np.zeros(5, np.float32)
+    )
     assert np.abs(normalize_peak(np.float32([1e-40, -3e-40]))).max() == 1
 
 
@@ -181,7 +190,9 @@ def test_snr_is_drawn_from_its_range(rng):
 
 
 def test_noise_has_no_signal_to_compare_with_in_silence(rng):
-    assert not GaussianNoise()(np.zeros(100), rng).any() and not PinkNoise()(np.zeros(100), rng).any()
+    assert (
+        not GaussianNoise()(np.zeros(100), rng).any() and not PinkNoise()(np.zeros(100), rng).any()
+    )
 
 
 @pytest.mark.parametrize(("kind", "slope_db"), [(GaussianNoise, 0.0), (PinkNoise, -3.0103)])
@@ -192,7 +203,9 @@ def test_noise_falls_by_that_many_db_an_octave(kind, slope_db, rng):
     frequencies = np.fft.rfftfreq(len(noise), 1 / RATE)
     octaves = [50 * 2.0**i for i in range(9)]
     in_octave = [power[(frequencies >= hz) & (frequencies < 2 * hz)].mean() for hz in octaves[:-1]]
-    assert octave_slope_db(np.array(in_octave), np.array(octaves[:-1])) == pytest.approx(slope_db, abs=0.25)
+    assert octave_slope_db(np.array(in_octave), np.array(octaves[:-1])) == pytest.approx(
+        slope_db, abs=0.25
+    )
 
 
 def test_noise_injection_has_an_amplitude_up_to_its_maximum(rng):
@@ -200,7 +213,9 @@ def test_noise_injection_has_an_amplitude_up_to_its_maximum(rng):
     assert 0 <= min(deviations) < 0.002 and 0.037 < max(deviations) < 0.042
 
 
-@pytest.mark.parametrize(("semitones", "ratio"), [(12.0, 2.0), (-12.0, 0.5), (0.0, 1.0), (7.0, 2 ** (7 / 12))])
+@pytest.mark.parametrize(
+    ("semitones", "ratio"), [(12.0, 2.0), (-12.0, 0.5), (0.0, 1.0), (7.0, 2 ** (7 / 12))]
+)
 def test_pitch_shift_moves_the_peak(semitones, ratio, rng):
     shifted = PitchShift(RATE, (semitones, semitones))(tone(1000), rng)
     assert len(shifted) == RATE
@@ -212,7 +227,9 @@ def test_stretch_changes_the_length_and_keeps_the_pitch(rate, rng):
     stretched = TimeStretch((rate, rate))(tone(1000), rng)
     assert len(stretched) == round(RATE / rate)
     middle = stretched[2048:-2048]
-    assert np.argmax(np.abs(np.fft.rfft(middle))) * RATE / len(middle) == pytest.approx(1000, rel=0.005)
+    assert np.argmax(np.abs(np.fft.rfft(middle))) * RATE / len(middle) == pytest.approx(
+        1000, rel=0.005
+    )
 
 
 def test_volume_of_minus_6_db():
@@ -239,15 +256,23 @@ def test_cosine_volume_swings_between_two_gains_within_the_range(rng):
 
 
 def test_compose_runs_in_order(rng):
-    np.testing.assert_allclose(Compose([RandomVolume((6.0, 6.0)), Normalize()])(np.full(3, 0.2), rng), 1.0)
-    np.testing.assert_allclose(Compose([Normalize(), RandomVolume((20.0, 20.0))])(np.full(3, 0.2), rng), 10.0)
+    np.testing.assert_allclose(
+        Compose([RandomVolume((6.0, 6.0)), Normalize()])(np.full(3, 0.2), rng), 1.0
+    )
+    np.testing.assert_allclose(
+        Compose([Normalize(), RandomVolume((20.0, 20.0))])(np.full(3, 0.2), rng), 10.0
+    )
 
 
 def test_one_of_picks_each_alike_and_one_only(rng):
-    pick = OneOf([RandomVolume((20.0, 20.0)), RandomVolume((40.0, 40.0)), RandomVolume((60.0, 60.0))])
+    pick = OneOf(
+        [RandomVolume((20.0, 20.0)), RandomVolume((40.0, 40.0)), RandomVolume((60.0, 60.0))]
+    )
     values = [round(float(pick(np.ones(1), rng)[0])) for _ in range(900)]
     assert set(values) == {10, 100, 1000}
-    assert min(values.count(value) for value in (10, 100, 1000)) > 240  # 300 expected, four deviations
+    assert (
+        min(values.count(value) for value in (10, 100, 1000)) > 240
+    )  # 300 expected, four deviations
 
 
 def test_config_chooses_the_transforms():
@@ -276,5 +301,7 @@ def test_only_what_has_a_chance_is_built():
 
 
 def test_the_module_keeps_no_generator():
-    kept = [name for name, value in vars(transforms).items() if isinstance(value, np.random.Generator)]
+    kept = [
+        name for name, value in vars(transforms).items() if isinstance(value, np.random.Generator)
+    ]
     assert kept == []

@@ -8,11 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transforms
-from transforms import draw_rectangles, min_max, mono_to_color, raise_to, random_power, shape_frequencies
+from transforms import (
+    draw_rectangles,
+    min_max,
+    mono_to_color,
+    raise_to,
+    random_power,
+    shape_frequencies,
+)
 
 STEPS = {
     "random_power": lambda image, rng: random_power(image, 2, 0.7, rng),
-    "shaping": lambda image, rng: shape_frequencies(image, int(rng.integers(4, 9)), rng.uniform(0, 0.5)),
+    "shaping": lambda image, rng: shape_frequencies(
+        image, int(rng.integers(4, 9)), rng.uniform(0, 0.5)
+    ),
 }
 
 
@@ -29,7 +38,11 @@ def test_input_stays_and_output_is_float32_and_repeatable(name):
     before = image.copy()
     first = STEPS[name](image, np.random.default_rng(1))
     np.testing.assert_array_equal(image, before)
-    assert first.dtype == np.float32 and first.shape == image.shape and not np.shares_memory(first, image)
+    assert (
+        first.dtype == np.float32
+        and first.shape == image.shape
+        and not np.shares_memory(first, image)
+    )
     np.testing.assert_array_equal(first, STEPS[name](image, np.random.default_rng(1)))
     assert not np.array_equal(first, STEPS[name](image, np.random.default_rng(2)))
 
@@ -58,7 +71,9 @@ def test_shaping_by_hand():
 
 
 def test_shaping_rescales_to_a_maximum_of_one():
-    assert all(shape_frequencies(an_image() * scale, 40, 0.3).max() == 1 for scale in (0.01, 1.0, 250.0))
+    assert all(
+        shape_frequencies(an_image() * scale, 40, 0.3).max() == 1 for scale in (0.01, 1.0, 250.0)
+    )
 
 
 def test_raising_by_hand():

@@ -788,7 +788,8 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path):
 
 
 KILLED = """
-import os, signal, predict, timeline, windows
+import os, signal, predict
+from inference import timeline, windows
 windows.KEPT_WINDOWS, add = 3, timeline.TimelineFile.add
 def add_or_die(self, frames):
     add(self, frames)

@@ -385,7 +385,7 @@ def test_a_file_without_permission_says_so(tmp_path, sound, monkeypatch):
 DEADLY = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[1])
-import decoder, decoder_pool
+from audio import decoder, decoder_pool
 sound = decoder.Decoder.__iter__
 def decode(self):
     if "crash" in self.path.name:

@@ -213,7 +213,7 @@ def test_a_decoder_that_cannot_start_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_decoder_process_loads_nothing_heavy():
-    code = "import sys, decoder; print([m for m in ('torch', 'pydantic', 'pandas', 'librosa') if m in sys.modules])"
+    code = "import sys, audio.decoder; print([m for m in ('torch', 'pydantic', 'pandas', 'librosa') if m in sys.modules])"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

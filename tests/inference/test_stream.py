@@ -248,7 +248,8 @@ def test_an_error_of_function_or_items_is_raised_and_ends_the_threads():
 DAY = """
 import re, sys
 from pathlib import Path
-import predict, scorers, detections
+import predict
+from inference import detections, scorers
 from configs import Config
 from tests.test_predict import save_model, tiny
 folder = Path(sys.argv[1])

@@ -137,7 +137,8 @@ def test_a_killed_process_is_restarted_and_the_run_goes_on(tmp_path, torchrun):
 
 # train.py, where the second process has memory for no clip
 ONE_IS_FULL = """
-import os, torch, step, train
+import os, torch, train
+from training import step
 from configs import run_main
 whole = step.forward_loss
 def forward_loss(run, mixed):

@@ -35,11 +35,11 @@ from tqdm import tqdm
 import checkpoint as ckpt
 import dataset as data
 from audio.recording import samples_crc32
+from catalog.sources import check_sources
 from metrics import AverageMeter, MetricMeter, describe_scores
 from model import find_backbone, pick_device
 from prepare_audios import read_report
 from scheduler import stepped_on
-from split_data import check_sources
 from training import folder, processes
 from training.fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
 from training.step import score_in_memory, train_step

@@ -1,9 +1,10 @@
-"""Dealing rows into folds at several sizes, against scikit-learn's stratified folds, which know no groups.
+"""Time of dealing rows into folds, against scikit-learn's stratified folds.
 
     python -m benchmarks.folds [--rows 1000000] [--classes 10000] [--repeats 1]
 
-Three stages of split_data.py: the labels of the metadata, the groups of copies of one recording,
-and the folds. Reading the audio files is left out: its time is the disk's.
+The stages are those of split_data.py: the labels of the metadata, the groups of copies of one
+recording, and the folds. Reading the audio files is left out: its time is the disk's. scikit-learn
+knows no groups.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,10 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks import timing
-from split_data import add_labels, assign_folds, check_metadata, group_rows, recording_ids
+from catalog.filenames import check_metadata
+from catalog.folds import assign_folds, group_rows
+from catalog.identity import recording_ids
+from catalog.labels import add_labels
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
 
 
 def make_metadata(n_rows: int, n_classes: int) -> pd.DataFrame:
-    """Make metadata with few common and many rare species; one recording in fifty is there twice."""
+    """Make metadata: few common and many rare species, one recording in fifty twice."""
     rng = np.random.default_rng(8)
     weights = 1 / np.arange(1, n_classes + 1)
     species = rng.choice(n_classes, n_rows, p=weights / weights.sum())
@@ -61,7 +65,10 @@ def deal(metadata: pd.DataFrame) -> Callable[[], None]:
 
 
 def stratify(metadata: pd.DataFrame) -> Callable[[], None]:
-    """Return a function that makes scikit-learn's folds of classes with at least five rows, which it needs."""
+    """Return a function that makes scikit-learn's folds, of the classes with five rows or more.
+
+    It refuses a class with fewer rows than folds.
+    """
     counts = metadata["primary_label"].value_counts()
     labels = metadata["primary_label"][metadata["primary_label"].map(counts) >= 5].to_numpy(str)
 

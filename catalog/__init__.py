@@ -1,4 +1,6 @@
-"""Which recordings there are and what they are called: tables, labels, annotations, identity, folds, the prepare report.
+"""Which recordings there are, what they are called, and which belong together.
+
+Reads tables, labels, annotations and the report of prepare_audios.py, and deals folds.
 
 May import `audio`, `images`, `transforms` and what lies below them.
 """

@@ -1,17 +1,11 @@
-"""Recordings dealt into folds: which of them belong together, and an even share of each class for every fold."""
+"""Dealing recordings into folds: groups stay together, classes are spread evenly."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
-
-def recording_ids(filenames: pd.Series) -> pd.Series:
-    """Name recordings by their file without folder and extension: `afpwag1/XC118441.ogg` is XC118441."""
-    return filenames.map(lambda name: os.path.splitext(name.rsplit("/", 1)[-1])[0])
 
 
 def group_rows(*keys: np.ndarray) -> np.ndarray:

@@ -29,9 +29,10 @@ import torch
 
 import checkpoint as ckpt
 import configs
-import split_data
 from audio import damage
+from catalog import filenames, labels, tables
 from configs import Config, UserError
+from files import FORMULA, NUMBER, csv_text, original_cell
 from metrics import AverageMeter
 from training import fold_run
 
@@ -164,8 +165,8 @@ def fuzz_metadata(data: bytes) -> None:
     path = scratch() / "metadata.csv"
     path.write_bytes(data)
     try:
-        read = split_data.read_metadata(path)
-        table, malformed = split_data.add_labels(split_data.check_metadata(read))
+        read = tables.read_metadata(path)
+        table, malformed = labels.add_labels(filenames.check_metadata(read))
     except UserError as error:
         assert len(str(error).splitlines()) == 1, error
         return
@@ -176,25 +177,26 @@ def fuzz_metadata(data: bytes) -> None:
         and set(malformed.index) <= set(table.index)
     )
     folder = scratch() / "audio"
-    for primary, filename, labels in table[["primary_label", "filename", "labels"]].itertuples(
+    for primary, filename, cell in table[["primary_label", "filename", "labels"]].itertuples(
         index=False
     ):
         assert (folder / filename).resolve().is_relative_to(folder.resolve()) and (
             folder / filename
         ) != folder
-        assert labels.split()[0] == primary and len(set(labels.split())) == len(labels.split())
+        assert cell.split()[0] == primary and len(set(cell.split())) == len(cell.split())
     check_written(table)
 
 
 def check_written(table: Any) -> None:
     """No cell of what is written from a table is a formula, and all of it is read back."""
-    cells = table.select_dtypes(exclude="number").apply(split_data.spreadsheet_safe)
-    written = cells.to_csv(index=False, lineterminator="\n")
-    rows = list(csv.reader(io.StringIO(written), strict=True))
-    assert rows[1:] == cells.to_numpy().tolist()
-    for row in rows[1:]:
+    cells = table.select_dtypes(exclude="number").to_numpy().tolist()
+    rows = list(csv.reader(io.StringIO(csv_text(cells)), strict=True))
+    assert [[original_cell(cell) for cell in row] for row in rows] == [
+        [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in row] for row in cells
+    ]
+    for row in rows:
         for cell in row:
-            assert not re.match(r"[=+\-@\t\r]", cell) or split_data.NUMBER.fullmatch(cell), cell
+            assert not FORMULA.match(cell) or cell[0] == "'" or NUMBER.fullmatch(cell), cell
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -330,7 +332,7 @@ TARGETS: dict[
     "ogg": (fuzz_ogg, (damage,)),
     "mp3": (fuzz_mp3, (damage,)),
     "wav": (fuzz_wav, (damage,)),
-    "metadata": (fuzz_metadata, (split_data,)),
+    "metadata": (fuzz_metadata, (tables, filenames, labels)),
     "config": (fuzz_config, (configs,)),
     "flags": (fuzz_flags, (configs,)),
     "checkpoint": (fuzz_checkpoint, (ckpt, fold_run)),

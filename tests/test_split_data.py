@@ -1,183 +1,16 @@
-"""Folds, copies and the files that split_data writes."""
+"""From metadata and prepared recordings to train.csv."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import split_data
-import train
-from catalog.folds import assign_folds, group_rows
-from configs import Config, UserError
-from split_data import content_ids, fold_report, format_report, list_files, read_metadata
-
-SCRIPT = Path(split_data.__file__)
-
-
-def make_archive(root: Path, recordings: dict[str, int], author: str = "Ann") -> Config:
-    """Write a metadata table and a prepared recording of its own content for each row."""
-    rows = [
-        (label, "[]", author, f"{label}/XC{label}{i}.ogg")
-        for label, n in recordings.items()
-        for i in range(n)
-    ]
-    config = Config(root=root)
-    config.metadata_path.parent.mkdir(parents=True)
-    table = pd.DataFrame(rows, columns=["primary_label", "secondary_labels", "author", "filename"])
-    table.to_csv(config.metadata_path, index=False)
-    for number, name in enumerate(table["filename"]):
-        save(config, name, np.full(100, number, dtype=np.float32))
-    return config
-
-
-def save(config: Config, name: str, samples: np.ndarray) -> None:
-    path = config.train_np_dir / f"{name}.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, samples)
-
-
-def split(config: Config):
-    return split_data.split(read_metadata(config.metadata_path), config)
-
-
-def run_script(config: Config, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--root",
-        str(config.metadata_path.parent.parent),
-        *flags,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-# Dealing into folds
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 11), min_size=2, max_size=80), st.integers(2, 6), st.integers(0, 5))
-def test_single_recordings_are_dealt_evenly(classes, n_folds, seed):
-    folds = assign_folds(
-        [f"bird{c}" for c in classes], np.arange(len(classes)), n_folds=n_folds, seed=seed
-    )
-    for name in set(classes):
-        counts = np.bincount(folds[np.array(classes) == name], minlength=n_folds)
-        assert counts.max() - counts.min() <= 1
-    sizes = np.bincount(folds, minlength=n_folds)
-    assert sizes.max() - sizes.min() <= 1
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=6, max_size=80),
-    st.integers(2, 6),
-)
-def test_groups_stay_together_and_no_fold_is_empty(rows, n_folds):
-    labels = [f"bird{label}" for label, _ in rows]
-    groups = np.unique([group for _, group in rows], return_inverse=True)[1]
-    folds = assign_folds(labels, groups, n_folds=n_folds, seed=8)
-    assert ((folds >= 0) & (folds < n_folds)).all()
-    assert all(len(set(folds[groups == group])) == 1 for group in groups)
-    if groups.max() + 1 >= n_folds:
-        assert set(folds) == set(range(n_folds))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.integers(0, 30), st.integers(0, 9))
-def test_single_rows_level_what_groups_left_uneven(group_sizes, n_single, seed):
-    sizes = np.array(group_sizes + [1] * n_single)
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    folds = assign_folds(["bird"] * len(groups), groups, n_folds=3, seed=seed)
-    in_groups = np.bincount(folds[sizes[groups] > 1], minlength=3)
-    final = np.bincount(folds, minlength=3)
-    assert final.max() - final.min() <= max(1, in_groups.max() - in_groups.min())
-    if n_single >= 3 * in_groups.max():  # enough to fill every fold up to the fullest
-        assert final.max() - final.min() <= 1
-
-
-def test_folds_worked_by_hand():
-    # Two authors of 2 rows each take a fold each; of the 4 single rows the empty fold gets 3 (level
-    # 2, one odd row).
-    folds = assign_folds(["a"] * 8, np.array([0, 0, 1, 1, 2, 3, 4, 5]), n_folds=3, seed=1)
-    assert folds[0] == folds[1] != folds[2] == folds[3]
-    assert sorted(np.bincount(folds, minlength=3)) == [2, 3, 3]
-
-
-def test_singletons_of_many_species_spread_over_the_folds():
-    folds = assign_folds([f"bird{i:02}" for i in range(70)], np.arange(70), n_folds=5, seed=8)
-    assert np.bincount(folds).tolist() == [14] * 5
-    assert folds.tolist() != sorted(folds.tolist())
-
-
-def test_the_seed_alone_decides():
-    labels = ["a", "b", "c"] * 30
-    first, again, other = (
-        assign_folds(labels, np.arange(90), n_folds=5, seed=seed) for seed in (8, 8, 9)
-    )
-    assert first.tolist() == again.tolist()
-    assert first.tolist() != other.tolist()
-
-
-def test_large_groups_are_spread_by_class():
-    # 20 groups of 5 rows in 2 classes: 2 groups of each class a fold, 20 rows.
-    labels = np.repeat(["a", "b"], 50)
-    folds = assign_folds(labels, np.repeat(np.arange(20), 5), n_folds=5, seed=3)
-    assert np.bincount(folds[:50]).tolist() == np.bincount(folds[50:]).tolist() == [10] * 5
-
-
-# Groups of copies
-
-
-def test_groups_follow_chains():
-    ids = np.array([0, 0, 1, 2, 3, 4])
-    contents = np.array([0, 1, 1, 2, 3, 4])
-    authors = np.array([-1, -1, -1, 7, 7, -1])
-    groups = group_rows(ids, contents, authors)
-    assert groups[0] == groups[1] == groups[2]
-    assert groups[3] == groups[4]
-    assert len(set(groups)) == 3
-
-
-@given(st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 6)), min_size=1, max_size=25))
-def test_groups_equal_a_search_by_hand(rows):
-    groups = group_rows(np.array([a for a, _ in rows]), np.array([b for _, b in rows]))
-    tied = [
-        {i} | {j for j, b in enumerate(rows) if any(x == y >= 0 for x, y in zip(a, b, strict=True))}
-        for i, a in enumerate(rows)
-    ]
-    for start in range(len(rows)):
-        reached, pending = set(), [start]
-        while pending:
-            if (i := pending.pop()) not in reached:
-                reached.add(i)
-                pending += tied[i]
-        assert reached == set(np.flatnonzero(groups == groups[start]))
-    assert set(groups) == set(range(max(groups) + 1))
-
-
-def test_files_are_one_content_only_where_every_byte_is(tmp_path):
-    plain = bytes(range(256)) * 100
-    start, end = b"\1" + plain[1:], plain[:-1] + b"\1"  # differ from plain outside the middle block
-    middle = plain[:13_000] + b"\1" + plain[13_001:]
-    contents = [plain, start, end, middle, plain[:-1], plain, b"", b"", start]
-    paths = []
-    for number, data in enumerate(contents):
-        paths.append(tmp_path / str(number))
-        paths[-1].write_bytes(data)
-    assert content_ids(paths).tolist() == [0, 1, 2, 3, 4, 0, 5, 5, 1]
-    assert content_ids([]).tolist() == []
-
-
-def test_a_prepared_file_that_vanishes_is_a_clear_line(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.npy: cannot be read: No such file"):
-        content_ids([tmp_path / "gone.npy", tmp_path / "gone.npy"])
+from catalog.fold_report import format_report
+from catalog.tables import read_metadata
+from configs import UserError
+from tests.archive import make_archive, run_script, save, split
 
 
 def test_copies_under_two_ids_or_two_labels_share_a_fold(tmp_path):
@@ -271,49 +104,6 @@ def test_leftovers_in_both_directions_with_the_reason(tmp_path):
     assert report["npy_without_row"] == ["z/stray.ogg.npy"]
 
 
-def test_fold_report_worked_by_hand():
-    table = pd.DataFrame(
-        {
-            "primary_label": ["a", "a", "b", "c", "c", "c", "c"],
-            "filename": [
-                "a/1.ogg",
-                "a/2.ogg",
-                "b/3.ogg",
-                "c/1.mp3",
-                "c/5.ogg",
-                "c/6.ogg",
-                "c/7.ogg",
-            ],
-            "author": ["x", "y", "x", "", "z", "y", "z"],
-            "kfold": [0, 1, 0, 1, 1, 1, 0],
-        }
-    )
-    report = fold_report(table, np.array([0, 1, 2, 3, 2, 4, 5]))
-    assert report["folds"] == [
-        {
-            "fold": 0,
-            "recordings": 3,
-            "classes": 3,
-            "classes_without_training_data": ["b"],
-            "classes_without_validation_data": [],
-        },
-        {
-            "fold": 1,
-            "recordings": 4,
-            "classes": 2,
-            "classes_without_training_data": [],
-            "classes_without_validation_data": ["b"],
-        },
-    ]
-    assert report["leakage"] == {
-        "id": {"distinct": 6, "in_several_folds": ["1"]},
-        "content": {"distinct": 6, "in_several_folds": ["b/3.ogg"]},
-        "author": {"distinct": 3, "in_several_folds": ["z"]},
-    }
-    assert report["copies"] == [["a/1.ogg", "c/1.mp3"], ["b/3.ogg", "c/5.ogg"]]
-    assert report["uneven_classes"] == ["c"]
-
-
 def test_report_for_people_is_aligned_and_names_rows(tmp_path):
     config = make_archive(tmp_path, {"a": 10, "b": 1})
     with config.metadata_path.open("a") as file:
@@ -339,26 +129,6 @@ def test_nothing_prepared_says_where_it_looked(tmp_path):
 
 
 # Links
-
-
-def test_links_are_listed_where_they_lead_out(tmp_path):
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    (inside / "a").mkdir(parents=True)
-    outside.mkdir()
-    (outside / "x.npy").write_bytes(b"x")
-    (inside / "a/1.npy").write_bytes(b"1")
-    (inside / "a/2.npy").symlink_to("1.npy")
-    (inside / "a/out.npy").symlink_to(outside / "x.npy")
-    (inside / "folder").symlink_to(outside)
-    (inside / "loop.npy").symlink_to("loop.npy")
-    (inside / "dir.npy").mkdir()
-    os.mkfifo(inside / "pipe.npy")
-    files, links = list_files(inside, ".npy")
-    assert files == ["a/1.npy", "a/2.npy", "a/out.npy"]
-    assert links == ["a/out.npy", "folder"]
-    (tmp_path / "alias").symlink_to(inside)
-    assert list_files(tmp_path / "alias", ".npy") == (files, links)
-    assert list_files(tmp_path / "nowhere") == ([], [])
 
 
 @pytest.mark.parametrize("which", ["train_np_dir", "train_audio_dir"])
@@ -424,50 +194,6 @@ def test_written_table_is_safe_in_a_spreadsheet_and_whole(tmp_path):
     assert b"\r" not in config.train_dataframe_path.read_bytes()
 
 
-def test_training_refuses_a_table_whose_metadata_have_changed(tmp_path):
-    config = make_archive(tmp_path / "old", {"a": 6})
-    config.metadata_path.rename(table := tmp_path / "old" / "my table.csv")
-    assert run_script(config, "--metadata-path", str(table), "--n-folds", "3").returncode == 0
-    split_data.check_sources(
-        config
-    )  # where the metadata were is noted, whatever metadata_path says now
-    (tmp_path / "old").rename(tmp_path / "new")
-    config, table = Config(root=tmp_path / "new"), tmp_path / "new" / "my table.csv"
-    split_data.check_sources(config)
-    table.write_bytes(table.read_bytes().replace(b"Ann", b"Bob", 1))
-    with pytest.raises(UserError) as refused:
-        train.run(pd.read_csv(config.train_dataframe_path), config)
-    assert f"{table} has changed since {config.train_dataframe_path}" in str(refused.value)
-    assert (
-        f"run python split_data.py --root {tmp_path}/old --metadata-path '{tmp_path}/old/my table.csv' --n-folds 3"
-        in (str(refused.value))
-    )
-    table.unlink()  # a machine that has only what training needs
-    split_data.check_sources(config)
-
-
-@pytest.mark.parametrize(
-    "report", [None, "{}", '{"made_from": {}}', '{"made_from": 5}', "[]", "half a rep", "\xff"]
-)
-def test_a_table_without_a_report_that_says_what_it_was_made_from_is_taken(tmp_path, report):
-    config = make_archive(tmp_path, {"a": 6})
-    config.train_dataframe_path.write_text("from elsewhere")
-    if report is not None:
-        config.fold_report_path.write_text(report, encoding="latin-1")
-    split_data.check_sources(config)
-
-
-def test_a_table_that_was_changed_by_hand_is_taken(tmp_path):
-    config = make_archive(tmp_path, {"a": 6})
-    assert run_script(config).returncode == 0
-    config.metadata_path.write_text("other")
-    with pytest.raises(UserError, match="delete .*train_folds.json"):
-        split_data.check_sources(config)
-    rows = config.train_dataframe_path.read_text().splitlines()
-    config.train_dataframe_path.write_text("\n".join(rows[:-1]) + "\n")
-    split_data.check_sources(config)
-
-
 def test_script_does_not_overwrite_the_metadata(tmp_path):
     config = make_archive(tmp_path, {"a": 6})
     before = config.metadata_path.read_bytes()
@@ -476,12 +202,3 @@ def test_script_does_not_overwrite_the_metadata(tmp_path):
     assert answer.stderr.count("\n") == 1
     assert "is the metadata itself" in answer.stderr
     assert config.metadata_path.read_bytes() == before
-
-
-def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    target = tmp_path / "train.csv"
-    target.write_text("old")
-    (tmp_path / "train.csv.part").mkdir()
-    with pytest.raises(UserError, match=r"train\.csv: cannot be written: Is a directory"):
-        split_data._write(target, "new")
-    assert target.read_text() == "old"

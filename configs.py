@@ -60,6 +60,10 @@ SCHEDULER_PARAMS: dict[str, dict[str, SchedulerValue]] = {
     "none": {},
 }
 
+# The highest score: the largest float32 below 1. Rounding can take a weighted sum of sigmoids to 1
+# and above, where it would tie with the metric's padding rows or be refused by the metric.
+BELOW_ONE = 1 - 2**-24
+
 SHOWN_MISTAKES = 5  # in one message
 HOW_SETTINGS_ARE_GIVEN = (
     "Settings come from configs.py, then from --config FILE.yaml, then from these flags."
@@ -469,10 +473,12 @@ def _unbox(text: str) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's main: a UserError becomes one line on stderr and exit status 2."""
+    """Run a script's main: a mistake or a full disk becomes one line on stderr and exit status 2."""
     try:
         sys.exit(main())
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and not getattr(error, "is_for_users", False):
+            raise  # not one of files.py's, which name the file and the reason
         logging.getLogger("birdclef").debug("where it happened", exc_info=True)
         message = str(error)
     except KeyboardInterrupt:

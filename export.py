@@ -95,10 +95,10 @@ import torch  # noqa: E402
 
 import checkpoint as ckpt  # noqa: E402
 import dataset as data  # noqa: E402
+from files import write_file  # noqa: E402
 from inference.scorers import EXPORT_FORMAT, Session, TorchModels, find_checkpoints, open_exported  # noqa: E402
 from inference.waveform_model import WaveformModel  # noqa: E402
 from metrics import describe_scores, padded_cmap, padded_cmap_floor  # noqa: E402
-from training.folder import write_atomically  # noqa: E402
 from transforms import crop_or_pad  # noqa: E402
 
 logger = logging.getLogger("birdclef.export")
@@ -500,10 +500,10 @@ def run(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
         result = compare(open_exported(path)[0], models, clips)
         judge(result, flags.precision, flags.limit)
         if flags.to == "openvino":
-            write_atomically(output.with_suffix(".bin"), path.with_suffix(".bin").read_bytes())
-        write_atomically(output, path.read_bytes())
+            write_file(output.with_suffix(".bin"), path.with_suffix(".bin").read_bytes())
+        write_file(output, path.read_bytes())
     card = model_card(output, about, pd.concat([train_part, valid_part]), result)
-    write_atomically(output.with_name(f"{output.name}.md"), card.encode())
+    write_file(output.with_name(f"{output.name}.md"), card)
     return output, result
 
 

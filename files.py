@@ -31,10 +31,16 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class CannotWriteError(OSError):
     """A file that cannot be written; its message names the file and the reason."""
 
+    is_for_users = True  # configs.run_main prints the message in place of a traceback
+
     def __init__(self, path: Path, error: OSError, consequence: str = "") -> None:
         ending = f"; {consequence}" if consequence else ""
         super().__init__(f"{path}: cannot be written: {error.strerror or error}{ending}")
         self.filename, self.strerror = str(path), error.strerror
+
+    def __str__(self) -> str:
+        """Say it in one line; an OSError with a file name would say it in its own words."""
+        return str(self.args[0])
 
 
 class LockedError(OSError):

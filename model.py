@@ -12,13 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchlibrosa.augmentation import SpecAugmentation
 
-from configs import Config, UserError
+from configs import BELOW_ONE, Config, UserError
 
 HUB_TIMEOUT_S = 10.0  # for one answer of the server that holds timm's weights
 PROBE_FRAMES = 101  # wide enough for every stem; odd, as 313 is: a backbone must take any length
-# The largest float32 below 1. Rounding can take a weighted sum of sigmoids to 1 and above, where it
-# would tie with the padding rows of the metric or be refused by it.
-BELOW_ONE = 1 - 2**-24
 HEAD_PREFIXES = ("fc1.", "att_blocks.")  # what depends on the classes, or was trained for them
 
 

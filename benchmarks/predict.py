@@ -37,8 +37,8 @@ import predict
 from audio.decoder_pool import DecoderPool
 from benchmarks import timing
 from configs import Config
-from inference import stream as audio
-from inference.detections import PartialResults
+from inference import pipeline, stream
+from inference.partial import PartialResults
 from inference.scorers import TorchModels, open_models
 from inference.waveform_model import WaveformModel
 from inference.windows import Models, Plan
@@ -178,7 +178,7 @@ def make_candidates(
     at_once = open_models(
         path, replace(config, num_workers=1)
     )  # one batch after another, each on all cores
-    recordings = audio.find_recordings(folder / "sounds")
+    recordings = stream.find_recordings(folder / "sounds")
     clips = decode(recordings, models.config)
     ready = [models.prepare(clip) for clip in clips]
     candidates: dict[str, Callable[[], Any]] = {
@@ -215,18 +215,18 @@ class EndToEnd:
     def __call__(self) -> Callable[[], None]:
         """Score all; return what makes the next run ready."""
         partial = PartialResults(self.folder / "partial", {})
-        predict.run(self.models, self.recordings, Plan(), partial, self.decoders)
+        predict.score_recordings(self.models, self.recordings, Plan(), partial, self.decoders)
         partial.close(delete=True)
         return self.make_ready
 
 
 def decode(recordings: dict[str, Path], config: Config) -> list[np.ndarray]:
     """Decode all recordings and cut them into clips, in one thread of this process."""
-    streams = [audio.Stream(path, config.sample_rate) for path in recordings.values()]
+    streams = [stream.Stream(path, config.sample_rate) for path in recordings.values()]
     return [
         clip.samples
         for one in streams
-        for clip in audio.cut(one, config.n_samples, config.n_samples)
+        for clip in stream.cut(one, config.n_samples, config.n_samples)
     ]
 
 
@@ -240,7 +240,7 @@ def prepare(models: Models, clips: list[np.ndarray]) -> None:
 def bare(models: Models, ready: list[np.ndarray], batch_size: int) -> None:
     """Score inputs that are ready, with nothing around the network."""
     starts = range(0, len(ready), batch_size)
-    scored = audio.apply_in_order(
+    scored = pipeline.apply_in_order(
         lambda start: models.score(ready[start : start + batch_size], frames=False),
         starts,
         models.n_threads,

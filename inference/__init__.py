@@ -1,4 +1,6 @@
-"""From a trained fold and a recording to scores and files: models, windows, streams, detections, formats, the report.
+"""From trained folds and recordings to scores and files.
+
+Streams of samples, windows, models that score them, detections, file formats and the report page.
 
 May import everything but `training` and the scripts.
 """

@@ -1,7 +1,7 @@
-"""A page to look at and listen to what predict.py found: who is heard when, with pictures and clips to play.
+"""A page that shows and plays what predict.py found: species over time, spectrograms, clips.
 
-One HTML file that loads nothing: report.html.in is its frame, report.js draws it, and the data
-stand in it as JSON. Pictures and clips are made for the best detections only, so that it stays
+It is one HTML file that loads nothing else: report.html.in is the frame, report.js draws the page,
+and the data are in it as JSON. Only the best detections get a picture and a clip, so the page stays
 small for any number of recordings.
 """
 
@@ -27,8 +27,9 @@ import soxr
 
 from audio.decoder_pool import DECODER_DIED
 from configs import Config
+from files import write_file
 from inference.detections import Event, Recording
-from inference.formats import Selection, replacing
+from inference.selection import Selection
 
 logger = logging.getLogger("birdclef.report")
 
@@ -94,8 +95,7 @@ def write_report(
         "recordings": recordings,
         "media": media,
     }
-    with replacing(path) as file:
-        file.write(fill_page(data))
+    write_file(path, fill_page(data))
     return len(chosen)
 
 

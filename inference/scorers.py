@@ -1,7 +1,6 @@
-"""What scores clips: the checkpoints of one or more folds, found, checked against each other, and run.
+"""Models that score clips: checkpoints of one or more folds, or a file of export.py.
 
-Torch is imported by what needs it and not before, so that a model in another form can be run
-without it.
+Torch is imported only where it is needed, so that an exported file runs without it.
 """
 
 import json
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from audio.recording import as_stored
 from configs import Config, UserError, available_cpus
-from inference.detections import identity
+from inference.partial import identity
 from transforms import crop_or_pad, mono_to_color
 
 logger = logging.getLogger("birdclef.scorers")

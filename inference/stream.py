@@ -1,12 +1,8 @@
-"""Recordings as streams: decoded block by block, cut into clips, and made ready in threads ahead of who needs them."""
+"""Recordings as streams: found, decoded block by block as far as needed, cut into clips."""
 
-import queue
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +14,12 @@ SUFFIXES = (
     *(".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
 )
 
-S = TypeVar("S")
-T = TypeVar("T")
-
 
 def find_recordings(path: Path) -> dict[str, Path]:
-    """Find a recording, or those in a folder and its subfolders: paths by name (below the folder), in order.
+    """Find a recording, or those in a folder and its subfolders.
+
+    Returns:
+        Paths by name, in order. A name is the path below the folder, with slashes.
 
     Raises:
         UserError: there is none; the message says where it looked.
@@ -48,7 +44,7 @@ def find_recordings(path: Path) -> dict[str, Path]:
 
 
 class Stream:
-    """The samples of a recording, mono float32 at `sample_rate`, decoded as far as they are asked for.
+    """The samples of a recording, mono float32, decoded as far as they are asked for.
 
     Args:
         path: the recording.
@@ -92,7 +88,10 @@ class Stream:
 
 
 class Clip(NamedTuple):
-    """Samples (n,) from `begin` on, for the window that starts at `start`; of several the first has begin == start."""
+    """Samples (n,) from `begin` on, for the window that starts at `start`.
+
+    The first clip of a window has begin == start; shifted clips follow it.
+    """
 
     start: int
     begin: int
@@ -115,82 +114,3 @@ def cut(stream: Stream, n_samples: int, stride: int, shifts: Sequence[int] = ())
             yield Clip(start, begin, stream.take(begin, n_samples))
         reached, start = start + n_samples, start + stride
         stream.drop(start + min(0, *shifts, 0))
-
-
-# Ahead of the one who asks ------------------------------------------------------------------------
-
-
-class _Stopped(Exception):
-    """The one who asked for items is gone."""
-
-
-def in_order(
-    sources: Iterable[Callable[[], Iterable[T]]],
-    n_threads: int,
-    depth: int,
-    enter_thread: Callable[[], None],
-) -> Generator[T, None, None]:
-    """Go through sources in threads, a thread each and ahead by at most `depth` items, and give the items in order.
-
-    What a source raises is raised here, in its place.
-    """
-    stop, boxes, remaining = threading.Event(), deque[queue.Queue[Any]](), iter(sources)
-
-    def put(box: queue.Queue[Any], item: Any) -> None:
-        while not stop.is_set():
-            try:
-                return box.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-        raise _Stopped
-
-    def fill(source: Callable[[], Iterable[T]], box: queue.Queue[Any]) -> None:
-        try:
-            for item in source():
-                put(box, item)
-            put(box, None)
-        except _Stopped:
-            return
-        except BaseException as error:
-            put(box, error)
-
-    def begin() -> None:
-        if (source := next(remaining, None)) is not None:
-            boxes.append(queue.Queue(depth))
-            pool.submit(fill, source, boxes[-1])
-
-    with ThreadPoolExecutor(n_threads, initializer=enter_thread) as pool:
-        try:
-            for _ in range(n_threads):
-                begin()
-            while boxes:
-                item = boxes[0].get()
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    boxes.popleft()
-                    begin()
-                else:
-                    yield item
-        finally:
-            stop.set()
-
-
-def apply_in_order(
-    function: Callable[[S], T], items: Iterable[S], n_threads: int, enter_thread: Callable[[], None]
-) -> Generator[T, None, None]:
-    """Apply a function to items in threads, ahead by at most two items a thread, and give the results in order.
-
-    What the function or the items raise is raised here.
-    """
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(n_threads, initializer=enter_thread) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * n_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,25 +1,29 @@
-"""Scores of frames: their mean over overlapping clips, the file they are kept in, and the events found in them.
+"""Scores of frames: their mean over overlapping clips, their file, and the events in them.
 
-All three take a recording in pieces and go on from their `state`, whose size does not grow with the
-recording.
+All three take a recording in pieces and can go on from their `state`, whose size does not grow with
+the recording.
 """
 
-import os
 import shutil
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from inference.detections import Event, writing
+from files import replacing
+from inference.detections import Event
+from inference.growing_file import GrowingFile
 
 
 class Timeline:
-    """The mean over overlapping clips, frame by frame, in memory only as far as clips may still come."""
+    """The mean over overlapping clips, frame by frame.
+
+    Only the frames that later clips may still reach are in memory.
+    """
 
     def __init__(self, n_classes: int) -> None:
         self._first = 0  # the frame that the arrays begin with
@@ -27,7 +31,7 @@ class Timeline:
         self._count = np.zeros((0, 1))
 
     def add(self, first: int, frames: np.ndarray) -> None:
-        """Add a clip's frames (n, C), of which the first lies at `first`; none before what `take` gave."""
+        """Add a clip's frames (n, C) from frame `first` on, which `take` has not given out yet."""
         begin, end = first - self._first, first - self._first + len(frames)
         if (more := end - len(self._total)) > 0:
             self._total = np.pad(self._total, ((0, more), (0, 0)))
@@ -47,7 +51,7 @@ class Timeline:
         return mean
 
     def state(self) -> dict[str, Any]:
-        """Copy what `restore` needs: the first frame not given out, sums (n, C) and counts (n, 1) from there on."""
+        """Copy what `restore` needs: the next frame to give out, sums (n, C) and counts (n, 1)."""
         return {"first": self._first, "total": self._total.copy(), "count": self._count.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -60,17 +64,21 @@ class Timeline:
 
 
 class TimelineFile:
-    """A timeline written piece by piece to an `.npz`: frames (n, C) float32, species (C,) and hop_s.
+    """A timeline written piece by piece to an `.npz`.
 
-    Frame i lies at i * hop_s seconds. Until `close` the frames are collected in a file of their
-    own, from which a later run goes on; the caller deletes it.
+    It holds frames (n, C) float32, species (C,) and hop_s; frame i lies at i * hop_s seconds. Until
+    `close` the frames are collected in a file of their own, from which a later run goes on; the
+    caller deletes it.
 
     Args:
         path: of the `.npz`.
-        pieces: the file that frames are collected in; what it holds beyond `state` is dropped.
+        pieces: the file that collects frames; what it holds beyond `state` is dropped.
         class_names: C species.
         hop_s: seconds from frame to frame.
-        state: of an interrupted run, with which the file has been compared; None begins anew.
+        state: of an interrupted run, compared with the file before; None begins anew.
+
+    Raises:
+        CannotWriteError: the disk refuses.
     """
 
     def __init__(
@@ -83,19 +91,13 @@ class TimelineFile:
     ) -> None:
         self.path, self.class_names, self.hop_s = path, list(class_names), hop_s
         self._state = {"n_frames": 0, "n_bytes": 0, "crc32": 0} if state is None else state.copy()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(pieces):
-            pieces.parent.mkdir(parents=True, exist_ok=True)
-            self._pieces = open(pieces, "a+b")  # noqa: SIM115 - closed by discard
-            self._pieces.truncate(self._state["n_bytes"])
+        self._pieces = GrowingFile(pieces)
+        self._pieces.truncate(self._state["n_bytes"])
 
     def add(self, frames: np.ndarray) -> None:
         """Append (n, C) frames."""
         piece = np.ascontiguousarray(frames, "<f4").tobytes()
-        with writing(Path(self._pieces.name)):
-            self._pieces.write(piece)
-            self._pieces.flush()  # a part that counts it may be written next
+        self._pieces.append(piece)  # a part that counts them may be written next
         self._state["n_frames"] += len(frames)
         self._state["n_bytes"] += len(piece)
         self._state["crc32"] = zlib.crc32(piece, self._state["crc32"])
@@ -110,26 +112,29 @@ class TimelineFile:
 
     def close(self) -> None:
         """Put the `.npz` together and give it its name."""
-        part = self.path.with_name(self.path.name + ".part")
-        shape = (self._state["n_frames"], len(self.class_names))
-        with writing(self.path), self._pieces, zipfile.ZipFile(part, "w") as archive:
+        facts = {"species": np.array(self.class_names), "hop_s": np.float64(self.hop_s)}
+        with replacing(self.path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("frames.npy", "w", force_zip64=True) as entry:
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(entry, header)
-                self._pieces.seek(0)
-                shutil.copyfileobj(self._pieces, entry, 2**20)
-            for name, array in {
-                "species": np.array(self.class_names),
-                "hop_s": np.float64(self.hop_s),
-            }.items():
+                self._copy_frames(entry)
+            for name, array in facts.items():
                 with archive.open(f"{name}.npy", "w") as entry:
                     np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-        os.replace(part, self.path)
+        self._pieces.close()
+
+    def _copy_frames(self, entry: IO[bytes]) -> None:
+        shape = (self._state["n_frames"], len(self.class_names))
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(entry, header)
+        self._pieces.file.seek(0)
+        shutil.copyfileobj(self._pieces.file, entry, 2**20)
 
 
 @dataclass(frozen=True)
 class EventRule:
-    """An event lasts while the frames are at `low` or above, reaches `high`, and takes `min_s` seconds or more."""
+    """What an event is.
+
+    Its frames all score `low` or more, one of them `high` or more, for at least `min_s` seconds.
+    """
 
     high: float
     low: float
@@ -185,7 +190,10 @@ class EventFinder:
         )
 
     def state(self) -> dict[str, Any]:
-        """Copy what `restore` needs: frames so far; whether a species is heard, since when, and its peak, (C,) each."""
+        """Copy what `restore` needs.
+
+        The frames so far; by species, (C,) each: whether it is heard, since when, and its peak.
+        """
         arrays = {"is_open": self._is_open, "began": self._began, "peak": self._peak}
         return {"n_frames": self.n_frames} | {name: array.copy() for name, array in arrays.items()}
 

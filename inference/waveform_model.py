@@ -1,4 +1,4 @@
-"""The network with its log-mel in front, as one graph of plain operations: what export.py writes."""
+"""The network with its log-mel in front, as one graph of plain operations, for export.py."""
 
 import copy
 import math
@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configs import Config
-from model import BELOW_ONE
+from configs import BELOW_ONE, Config
 from transforms import mel_bank
 
 

@@ -22,7 +22,10 @@ import train
 from audio import decoder_pool
 from audio.recording import prepare_recording
 from configs import Config, UserError
-from inference import detections, scorers, timeline, windows
+from inference import detections, scorers, stream, timeline, windows
+from inference.partial import PartialResults, identity
+from inference.results import Results
+from inference.tally import Tally
 from model import build_model
 from tests.audio.test_decoder_pool import DEADLY_COMMAND
 
@@ -95,13 +98,13 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = RATE, **how) -> Path:
 
 
 def score(
-    models, recordings: dict[str, Path], plan: predict.Plan, folder: Path
+    models, recordings: dict[str, Path], plan: windows.Plan, folder: Path
 ) -> dict[str, detections.Recording]:
     """All recordings, with scores averaged over models."""
     folder.mkdir(exist_ok=True)
-    partial = detections.PartialResults(folder / "partial", {})
-    predict.run(models, recordings, plan, partial)
-    results = {one.name: one for one in detections.Results(partial, list(recordings), plan.average)}
+    partial = PartialResults(folder / "partial", {})
+    predict.score_recordings(models, recordings, plan, partial)
+    results = {one.name: one for one in Results(partial, list(recordings), plan.average)}
     partial.close(delete=True)
     return results
 
@@ -154,7 +157,7 @@ def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audi
     found = score(
         scorers.TorchModels([checkpoint], tiny(valid_bs=5)),
         recordings,
-        predict.Plan(),
+        windows.Plan(),
         tmp_path / "out",
     )
     first = np.stack([found[name].scores[0] for name in recordings])
@@ -170,7 +173,7 @@ def test_later_windows_and_the_last_shorter_one_are_clips_of_their_own(models, t
         str(n): write_wav(tmp_path / f"{n}.wav", samples[n * RATE // 2 : n * RATE // 2 + RATE])
         for n in range(6)
     }
-    found = score(models, whole, predict.Plan(stride_s=0.5), tmp_path / "a")["w"]
+    found = score(models, whole, windows.Plan(stride_s=0.5), tmp_path / "a")["w"]
     assert found.starts_s.tolist() == [
         0,
         0.5,
@@ -181,18 +184,18 @@ def test_later_windows_and_the_last_shorter_one_are_clips_of_their_own(models, t
     ]  # the one at 2.5 s is the first to reach the end
     assert found.seconds == pytest.approx(3.4)
     wanted = np.concatenate(
-        [one.scores for one in score(models, parts, predict.Plan(), tmp_path / "b").values()]
+        [one.scores for one in score(models, parts, windows.Plan(), tmp_path / "b").values()]
     )
     np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
 
 
 def test_scores_do_not_depend_on_batches_or_threads(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = predict.stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds)
     results = []
     for batch_size, n_threads in ((1, 1), (4, 2), (32, 3)):
         models = scorers.TorchModels([path], tiny(valid_bs=batch_size, num_workers=n_threads))
-        found = score(models, recordings, predict.Plan(), tmp_path / f"b{batch_size}")
+        found = score(models, recordings, windows.Plan(), tmp_path / f"b{batch_size}")
         assert list(found) == ["s0.wav", "s1.wav", "s2.wav"]
         assert [len(one.scores) for one in found.values()] == [3, 1, 3]
         results.append(np.concatenate([one.scores for one in found.values()]))
@@ -204,7 +207,7 @@ def test_silence_has_scores(models, tmp_path):
     found = score(
         models,
         {"s": write_wav(tmp_path / "s.wav", np.zeros(2 * RATE, "f4"))},
-        predict.Plan(),
+        windows.Plan(),
         tmp_path / "o",
     )
     assert found["s"].scores.shape == (2, 3) and np.array_equal(
@@ -231,15 +234,15 @@ def test_clip_scores_by_choice(models, tmp_path):
         "framewise_max": highest,
         "mix": 0.75 * clipwise + 0.25 * highest,
     }
-    for kind in predict.SCORES:
-        found = score(models, recordings, predict.Plan(score=kind), tmp_path / kind)
+    for kind in windows.SCORES:
+        found = score(models, recordings, windows.Plan(score=kind), tmp_path / kind)
         np.testing.assert_allclose(found["s"].scores[0], wanted[kind], atol=1e-6)
 
 
 def test_shifted_clips_stay_inside_the_recording_and_are_averaged(models, tmp_path):
     samples = song(3.0)
     recordings = {"s": write_wav(tmp_path / "s.wav", samples)}
-    found = score(models, recordings, predict.Plan(shifts_s=(0.25, -0.25)), tmp_path / "o")["s"]
+    found = score(models, recordings, windows.Plan(shifts_s=(0.25, -0.25)), tmp_path / "o")["s"]
     wanted = []
     for starts in ((0, 2000, 0), (8000, 10000, 6000), (16000, 16000, 14000)):
         wanted.append(
@@ -253,14 +256,14 @@ def test_shifted_clips_stay_inside_the_recording_and_are_averaged(models, tmp_pa
 @pytest.mark.parametrize("average", detections.AVERAGES)
 def test_folds_are_averaged(tmp_path, sounds, average):
     paths = [save_model(tmp_path / f"{seed}.pth", tiny(), seed=seed) for seed in (1, 2)]
-    recordings = predict.stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds)
     alone = []
     for number, path in enumerate(paths):
         found = score(
-            scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / str(number)
+            scorers.TorchModels([path], tiny()), recordings, windows.Plan(), tmp_path / str(number)
         )
         alone.append(np.concatenate([one.scores for one in found.values()]))
-    plan = predict.Plan(average=average)
+    plan = windows.Plan(average=average)
     both = score(scorers.TorchModels(paths, tiny()), recordings, plan, tmp_path / "both")
     both = np.concatenate([one.scores for one in both.values()])
     if average == "rank":
@@ -288,7 +291,7 @@ def test_folds_are_averaged(tmp_path, sounds, average):
 def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path):
     samples = song(2.3)
     recordings = {"sub/s": write_wav(tmp_path / "s.wav", samples)}
-    plan = predict.Plan(
+    plan = windows.Plan(
         stride_s=0.32,
         frames_dir=tmp_path / "frames",
         frame_species=(2, 0),
@@ -327,8 +330,8 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
     write_wav(folder / "e_nan.wav", np.concatenate([song(1.5), np.full(RATE, np.nan, "f4")]))
     whole = write_wav(folder / "f_cut.flac", song(20.0), subtype="PCM_16").read_bytes()
     (folder / "f_cut.flac").write_bytes(whole[: len(whole) // 2])
-    plan = predict.Plan(frames_dir=tmp_path / "frames")
-    found = score(models, predict.stream.find_recordings(folder), plan, tmp_path / "o")
+    plan = windows.Plan(frames_dir=tmp_path / "frames")
+    found = score(models, stream.find_recordings(folder), plan, tmp_path / "o")
     assert {one.name[:5] for one in (tmp_path / "frames").iterdir()} == {"b_goo", "e_nan", "f_cut"}
     assert {name: one.status for name, one in found.items()} == {
         "a_text.ogg": "unreadable", "b_good.wav": "ok", "c_empty.wav": "empty", "d_no_samples.wav": "empty",
@@ -350,7 +353,7 @@ def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monk
             folder / f"{name}.wav", song(10.0, seed=number)
         )  # of which the first block holds 4 s
     models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny(file_timeout_s=1.0))
-    found = score(models, predict.stream.find_recordings(folder), predict.Plan(), tmp_path / "o")
+    found = score(models, stream.find_recordings(folder), windows.Plan(), tmp_path / "o")
     assert {name[0]: (one.status, one.reason, len(one.scores)) for name, one in found.items()} == {
         "a": ("ok", "", 10), "b": ("truncated", "its decoder crashed (SIGSEGV)", 5), "c": ("ok", "", 10),
         "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 5),
@@ -377,22 +380,22 @@ class Breaking(scorers.TorchModels):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = predict.stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds)
     unbroken = score(
-        scorers.TorchModels([path], tiny()), recordings, predict.Plan(), tmp_path / "whole"
+        scorers.TorchModels([path], tiny()), recordings, windows.Plan(), tmp_path / "whole"
     )
     models = Breaking([path], tiny())
     models.batches_left = 1  # four clips: all of s0 and of s1, whose end comes with the next batch
     for wanted_images in (4, 4):
-        partial = detections.PartialResults(tmp_path / "partial", {"a": 1})
+        partial = PartialResults(tmp_path / "partial", {"a": 1})
         try:
             models.n_images = 0
-            predict.run(models, recordings, predict.Plan(), partial)
+            predict.score_recordings(models, recordings, windows.Plan(), partial)
         except KeyboardInterrupt:
             partial.close()
         assert models.n_images == wanted_images
         models.batches_left = 10
-    for one in detections.Results(partial, list(recordings), "probability"):
+    for one in Results(partial, list(recordings), "probability"):
         np.testing.assert_allclose(one.scores, unbroken[one.name].scores, atol=1e-6)
     partial.close()
 
@@ -403,7 +406,7 @@ def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatc
         {"s": write_wav(tmp_path / "s.wav", song(9.5))},
     )
     monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
-    plan = predict.Plan(stride_s=0.5, shifts_s=(0.125,))  # 18 windows of two clips
+    plan = windows.Plan(stride_s=0.5, shifts_s=(0.125,))  # 18 windows of two clips
     unbroken = score(scorers.TorchModels([path], tiny()), recordings, plan, tmp_path / "whole")["s"]
     models = Breaking([path], tiny(num_workers=1))
     for batches_left, wanted_images in (
@@ -411,14 +414,14 @@ def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatc
         (0, 0),
         (10, 24),
     ):  # after 16 clips, 6 windows are kept
-        partial = detections.PartialResults(tmp_path / "partial", {})
+        partial = PartialResults(tmp_path / "partial", {})
         models.batches_left, models.n_images = batches_left, 0
         with contextlib.suppress(KeyboardInterrupt):
-            predict.run(models, recordings, plan, partial)
+            predict.score_recordings(models, recordings, plan, partial)
         assert models.n_images == wanted_images
         if batches_left < 10:
             partial.close()
-    (found,) = detections.Results(partial, ["s"], "probability")
+    (found,) = Results(partial, ["s"], "probability")
     assert found.starts_s.tolist() == unbroken.starts_s.tolist() and len(found.starts_s) == 18
     np.testing.assert_allclose(found.scores, unbroken.scores, atol=1e-6)
     partial.close()
@@ -435,10 +438,12 @@ TIMELINES = {  # with clips in a window
 
 def run_once(models, wav: Path, plan: windows.Plan, folder: Path) -> tuple | None:
     """Go on with what is in the folder: events, scores and the bytes of the frames, or None if the run is stopped."""
-    partial = detections.PartialResults(folder / "partial", {})
+    partial = PartialResults(folder / "partial", {})
     try:
         models.n_images = 0
-        predict.run(models, {"sub/s": wav}, replace(plan, frames_dir=folder / "frames"), partial)
+        predict.score_recordings(
+            models, {"sub/s": wav}, replace(plan, frames_dir=folder / "frames"), partial
+        )
     except KeyboardInterrupt:
         partial.close()
         return None
@@ -484,25 +489,24 @@ def test_a_run_killed_as_it_writes_goes_on(tmp_path, small_parts, monkeypatch):
     models, wav = small_parts
     plan, _ = TIMELINES["overlapping"]
     whole = run_once(models, wav, plan, tmp_path / "whole")
-    write, n_lines = detections.PartialResults._write, 0
+    write, n_lines = PartialResults._write, 0
 
     def torn(self, row):
         nonlocal n_lines
         n_lines += 1
         if n_lines == lines_left:
-            self._file.write(json.dumps({"name": row.get("name"), "first": 0}).encode()[:-9])
-            self._file.flush()
+            self._file.append(json.dumps({"name": row.get("name"), "first": 0}).encode()[:-9])
             raise KeyboardInterrupt
         write(self, row)
 
     for lines_left in range(2, 6):  # that of the settings is the first
-        monkeypatch.setattr(detections.PartialResults, "_write", torn)
+        monkeypatch.setattr(PartialResults, "_write", torn)
         n_lines = 0
         assert run_once(models, wav, plan, tmp_path / str(lines_left)) is None
-        monkeypatch.setattr(detections.PartialResults, "_write", write)
+        monkeypatch.setattr(PartialResults, "_write", write)
         assert run_once(models, wav, plan, tmp_path / str(lines_left)) == whole
     n_lines, lines_left = 0, 6
-    monkeypatch.setattr(detections.PartialResults, "_write", torn)
+    monkeypatch.setattr(PartialResults, "_write", torn)
     assert (
         run_once(models, wav, plan, tmp_path / "5") == whole and n_lines == 5
     )  # or the last was not among them
@@ -545,13 +549,13 @@ def test_a_recording_that_decodes_less_far_than_before_ends_with_what_is_kept(
     plan = replace(TIMELINES["side by side"][0], frames_dir=tmp_path / "frames")
     with (
         contextlib.suppress(KeyboardInterrupt),
-        detections.PartialResults(tmp_path / "p", {}) as partial,
+        PartialResults(tmp_path / "p", {}) as partial,
     ):
-        predict.run(models, {"s": wav}, plan, partial)
-    source = predict.stream.Stream(wav, RATE)
+        predict.score_recordings(models, {"s": wav}, plan, partial)
+    source = stream.Stream(wav, RATE)
     source.fault = ("unreadable", "its decoder was stuck")
-    with detections.PartialResults(tmp_path / "p", {}) as partial:
-        tally = windows.Tally("s", models, plan, partial, detections.identity(wav))
+    with PartialResults(tmp_path / "p", {}) as partial:
+        tally = Tally("s", models, plan, partial, identity(wav))
         assert tally.finish(source) == 3.0
         found = partial["s"]
     assert (found.status, found.seconds, found.scores.shape[1]) == ("truncated", 3.0, 3)
@@ -575,12 +579,16 @@ def test_a_batch_ends_where_a_run_may_go_on(small_parts):
 
 
 def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
-    recordings = predict.stream.find_recordings(sounds)
-    partial = detections.PartialResults(tmp_path / "partial", {})
-    assert predict.run(models, recordings, predict.Plan(), partial) == pytest.approx(5.7)
-    assert predict.run(models, recordings, predict.Plan(), partial) == 0
+    recordings = stream.find_recordings(sounds)
+    partial = PartialResults(tmp_path / "partial", {})
+    assert predict.score_recordings(models, recordings, windows.Plan(), partial) == pytest.approx(
+        5.7
+    )
+    assert predict.score_recordings(models, recordings, windows.Plan(), partial) == 0
     write_wav(sounds / "s1.wav", song(1.5))
-    assert predict.run(models, recordings, predict.Plan(), partial) == pytest.approx(1.5)
+    assert predict.score_recordings(models, recordings, windows.Plan(), partial) == pytest.approx(
+        1.5
+    )
     assert partial["s1.wav"].scores.shape == (1, 2, 3)
     partial.close()
 
@@ -828,10 +836,10 @@ def test_a_killed_run_goes_on_inside_a_timeline(monkeypatch, tmp_path):
         for found in (tmp_path / "killed").rglob("*")
     ]
     assert sorted(left) == [
-        "frames",
         "o.csv.partial",
         "o.csv.partial.frames",
         "o.csv.partial.frames/long.wav",
+        "o.csv.partial.lock",
     ]
     monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
     models = Breaking([path], tiny())

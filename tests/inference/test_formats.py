@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from configs import UserError
-from inference import formats
+from files import CannotWriteError
+from inference import formats, submissions
+from inference import selection as selection_module
 from inference.detections import Event, Recording
-from inference.formats import FORMATS, Sample, Selection, write
+from inference.formats import FORMATS, write
+from inference.selection import Sample, Selection
+from inference.text_files import TEXT
 
 CLASSES = ["bird0", "NA", "22961"]
 SCORES = np.array([[0.9, 0.1, 0.3], [0.2, 0.6, 0.7], [0.1, 0.2, 0.3]], np.float32)
@@ -39,7 +43,7 @@ def selection(**settings) -> Selection:
 
 def sample_file(path: Path, text: str) -> Sample:
     path.write_text(text)
-    return formats.read_sample(path)
+    return submissions.read_sample(path)
 
 
 def read_tsv(path: Path) -> list[list[str]]:
@@ -133,8 +137,8 @@ def test_sample_columns_that_are_no_classes_are_refused_or_zero(tmp_path, caplog
         UserError,
         match=r"2 of its 3 species are no classes of the model \(xxx, yyy\); --fill-missing",
     ):
-        formats.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=False)
-    formats.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=True)
+        submissions.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=False)
+    submissions.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=True)
     assert "they score 0" in caplog.text
     write(tmp_path / "s.csv", "submission-2023", [one()], selection(sample=sample))
     table = pd.read_csv(tmp_path / "s.csv")
@@ -155,23 +159,23 @@ def test_what_is_no_sample_submission_is_refused(tmp_path, text, message):
 def test_a_sample_of_another_year_is_refused(tmp_path):
     sample = sample_file(tmp_path / "sample.csv", "row_id,birds\n")
     with pytest.raises(UserError, match="form of submission-2021, not of submission-2024"):
-        formats.check_sample(sample, CLASSES, ["submission-2024"], fill_missing=False)
-    formats.check_sample(sample, CLASSES, ["submission-2021", "long"], fill_missing=False)
+        submissions.check_sample(sample, CLASSES, ["submission-2024"], fill_missing=False)
+    submissions.check_sample(sample, CLASSES, ["submission-2021", "long"], fill_missing=False)
 
 
 def test_recordings_that_share_a_row_id_are_refused():
     with pytest.raises(UserError, match=r"a/x\.ogg and b/x\.wav"):
-        formats.check_row_ids("submission-2023", ["a/x.ogg", "b/x.wav"])
-    formats.check_row_ids("long", ["a/x.ogg", "b/x.wav"])
+        submissions.check_row_ids("submission-2023", ["a/x.ogg", "b/x.wav"])
+    submissions.check_row_ids("long", ["a/x.ogg", "b/x.wav"])
     with pytest.raises(UserError, match="same row_id"):
-        formats.check_row_ids("submission-2021", ["1_COR_20190904.ogg", "1_COR_20190905.ogg"])
+        submissions.check_row_ids("submission-2021", ["1_COR_20190904.ogg", "1_COR_20190905.ogg"])
 
 
 @pytest.mark.parametrize(
     ("second", "text"), [(5.0, "5"), (2.5, "2.5"), (86400.0, "86400"), (1e6 + 5, "1000005")]
 )
 def test_seconds_of_a_row_id_are_written_in_full(second, text):
-    assert formats.row_id("submission-2023", "a/b_c.ogg", second) == f"b_c_{text}"
+    assert submissions.row_id("submission-2023", "a/b_c.ogg", second) == f"b_c_{text}"
 
 
 # Detections ---------------------------------------------------------------------------------------
@@ -304,14 +308,14 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, form):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(CannotWriteError, match="cannot be written"):
         write(tmp_path / "file" / "out.csv", "long", [one()], selection())
 
 
 def test_file_names_of_any_bytes_pass(tmp_path):
     name = b'caf\xe9, "1".ogg'.decode(errors="surrogateescape")
     write(tmp_path / "l.csv", "long", [one(name)], selection())
-    with open(tmp_path / "l.csv", **formats.TEXT) as file:
+    with open(tmp_path / "l.csv", **TEXT) as file:
         assert {row["file"] for row in csv.DictReader(file)} == {name}
 
 
@@ -332,7 +336,7 @@ def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
     (tmp_path / "t.csv").write_text(
         f"{header}\n1,species,bird0,Turdus merula,Common Blackbird\n", "utf-8-sig"
     )
-    assert formats.read_taxonomy(tmp_path / "t.csv") == {
+    assert selection_module.read_taxonomy(tmp_path / "t.csv") == {
         "bird0": ("Turdus merula", "Common Blackbird")
     }
 
@@ -340,17 +344,17 @@ def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
 def test_what_is_no_taxonomy_is_refused_with_its_columns(tmp_path):
     (tmp_path / "t.csv").write_text("code,name\n")
     with pytest.raises(UserError, match="columns code, name, not species_code"):
-        formats.read_taxonomy(tmp_path / "t.csv")
+        selection_module.read_taxonomy(tmp_path / "t.csv")
 
 
 def test_a_species_list_takes_labels_names_and_birdnets_lines(tmp_path, caplog):
     path = tmp_path / "list.txt"
     for line in ("bird0", "Turdus merula", "Common Blackbird", "Turdus merula_Common Blackbird"):
         path.write_text(f"# those of the site\n\n{line}\nDodo\n")
-        assert formats.read_species(path, CLASSES, NAMES).tolist() == [True, False, False]
+        assert selection_module.read_species(path, CLASSES, NAMES).tolist() == [True, False, False]
     assert "1 species are no classes of the model (Dodo)" in caplog.text
     path.write_text("Turdus merula\n")
     with pytest.raises(
         UserError, match="none of its 1 lines is a class of the model; give a --taxonomy"
     ):
-        formats.read_species(path, CLASSES, {})
+        selection_module.read_species(path, CLASSES, {})

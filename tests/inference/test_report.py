@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audio.decoder_pool import DECODER_DIED
-from configs import Config, UserError
+from configs import Config
+from files import CannotWriteError
 from inference import report
 from inference.detections import Event, Recording
-from inference.formats import Selection
 from inference.report import write_report
+from inference.selection import Selection
 
 RATE = 32000
 CONFIG = Config()
@@ -400,6 +401,6 @@ def test_five_hundred_recordings_make_a_page_that_can_be_sent(tmp_path, rng, mon
 
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"r\.html"):
+    with pytest.raises(CannotWriteError, match=r"r\.html"):
         write_report(tmp_path / "file" / "r.html", [], selection(tmp_path), CONFIG, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -17,8 +17,8 @@ import soundfile
 from configs import Config
 from inference import report
 from inference.detections import Recording
-from inference.formats import Selection
 from inference.report import write_report
+from inference.selection import Selection
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from audio.decoder import Block
 from audio.recording import prepare_recording
 from configs import UserError
-from inference import stream
+from inference import pipeline, stream
 
 ROOT = Path(stream.__file__).parent.parent
 
@@ -164,7 +164,7 @@ def test_where_there_is_none_it_says_where_it_looked(tmp_path):
 
 
 def run_in_order(sources, n_threads: int = 2, depth: int = 3):
-    return stream.in_order(sources, n_threads=n_threads, depth=depth, enter_thread=lambda: None)
+    return pipeline.in_order(sources, n_threads=n_threads, depth=depth, enter_thread=lambda: None)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -221,7 +221,7 @@ def test_results_come_in_order_and_not_far_ahead():
         time.sleep(0.05 if number == 0 else 0)
         return -number
 
-    results = stream.apply_in_order(slow_first, items(), 2, lambda: None)
+    results = pipeline.apply_in_order(slow_first, items(), 2, lambda: None)
     assert next(results) == 0 and len(taken) == 5
     assert list(results) == [-number for number in range(1, 100)]
     assert set(threading.enumerate()) <= before
@@ -234,12 +234,12 @@ def test_an_error_of_function_or_items_is_raised_and_ends_the_threads():
         yield from range(5)
         raise ValueError("no more")
 
-    results = stream.apply_in_order(lambda number: 1 / (number - 2), items(), 1, lambda: None)
+    results = pipeline.apply_in_order(lambda number: 1 / (number - 2), items(), 1, lambda: None)
     assert [next(results), next(results)] == [-0.5, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
     with pytest.raises(ValueError, match="no more"):
-        list(stream.apply_in_order(abs, items(), 3, lambda: None))
+        list(pipeline.apply_in_order(abs, items(), 3, lambda: None))
     assert set(threading.enumerate()) <= before
 
 
@@ -249,17 +249,19 @@ DAY = """
 import re, sys
 from pathlib import Path
 import predict
-from inference import detections, scorers
+from inference import scorers
+from inference.partial import PartialResults
+from inference.windows import Plan
 from configs import Config
 from tests.test_predict import save_model, tiny
 folder = Path(sys.argv[1])
 config = tiny(sample_rate=1000, fmax=500.0, period=200.0, n_fft=256, hop_length=4000, n_mels=16)
 path = save_model(folder / "m.pth", config, class_names=[str(number) for number in range(900)])
 models = scorers.TorchModels([path], Config(valid_bs=8, num_workers=2, device="cpu"))
-frames = predict.Plan(frames_dir=folder / "frames")
-for name, plan in (("minutes.wav", frames), ("day.wav", frames), ("day.wav", predict.Plan())):
-    with detections.PartialResults(folder / f"{name}{plan.needs_frames}.partial", {}) as partial:
-        predict.run(models, {name: folder / name}, plan, partial)
+frames = Plan(frames_dir=folder / "frames")
+for name, plan in (("minutes.wav", frames), ("day.wav", frames), ("day.wav", Plan())):
+    with PartialResults(folder / f"{name}{plan.needs_frames}.partial", {}) as partial:
+        predict.score_recordings(models, {name: folder / name}, plan, partial)
         # ru_maxrss would count what pytest held when it forked; the peak of /proc begins anew with the program.
         peak_kb = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
         print(partial[name].scores.shape[1], peak_kb // 1024)

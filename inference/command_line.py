@@ -1,0 +1,238 @@
+"""The flags of predict.py, grouped by what a person is doing."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs import Config, UserError, load_config
+from inference import formats
+from inference.detections import AVERAGES
+from inference.scorers import CPU_BATCH, RUN_SETTINGS
+from inference.windows import SCORES
+
+DESCRIPTION = "Score recordings of any length with trained models and write what was found in them."
+EXAMPLE = """examples:
+  python predict.py models/Exp_47 data/test_soundscapes --output submission.csv
+  python predict.py models/Exp_47/fold_0 my/recordings --output found.csv \\
+      --format long raven --threshold 0.5 --stride 2.5
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Namespace, Config]:
+    """Read predict.py's own flags, and the settings that say where and how it runs.
+
+    Raises:
+        UserError: a flag that does not exist, or a value that is not allowed.
+        SystemExit: status 0, after `--help`.
+    """
+    parser = _Parser(
+        prog="predict.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for add_group in (
+        _add_paths,
+        _add_species,
+        _add_windows,
+        _add_detections,
+        _add_events,
+        _add_run,
+    ):
+        add_group(parser)
+    flags, rest = parser.parse_known_args(args)
+    return flags, load_config(rest + _settings(flags))
+
+
+def _settings(flags: argparse.Namespace) -> list[str]:
+    """Hand the flags that are settings of configs.py on to `load_config`."""
+    args: list[str] = []
+    for name in (*RUN_SETTINGS, "amp_dtype", "config"):
+        if (value := getattr(flags, name)) is not None:
+            args += ["--" + name.replace("_", "-"), value]
+    if flags.amp is not None:
+        args.append("--amp" if flags.amp else "--no-amp")
+    return args
+
+
+def _number(low: float, high: float = float("inf"), kind: Any = float) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
+        return value
+
+    return number
+
+
+# The groups ---------------------------------------------------------------------------------------
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to read and what to write").add_argument
+    add(
+        "model",
+        type=Path,
+        help="a checkpoint, a fold's folder, an experiment's folder (its folds are averaged), or "
+        "a file of export.py",
+    )
+    add("recordings", type=Path, help="a recording, or a folder of recordings")
+    add("--output", type=Path, required=True, help="file to write; for audacity, a folder")
+    add(
+        "--format",
+        nargs="+",
+        choices=formats.FORMATS,
+        metavar="FORMAT",
+        help=f"one or more of {', '.join(formats.FORMATS)} (default: the sample submission's, "
+        "parquet for a .parquet, else submission-2023). With several, each file's name holds its "
+        "format",
+    )
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="also write a page to look at and listen to, FILE.html",
+    )
+    add(
+        "--frames",
+        type=Path,
+        metavar="DIR",
+        help="also save each recording's framewise scores, as DIR/<name>.npz",
+    )
+
+
+def _add_species(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("species").add_argument
+    add(
+        "--sample-submission",
+        type=Path,
+        metavar="FILE",
+        help="sample_submission.csv, whose columns and order a submission follows",
+    )
+    add(
+        "--fill-missing",
+        action="store_true",
+        help="score 0 for species of the sample that the model does not know",
+    )
+    add(
+        "--species",
+        type=Path,
+        metavar="FILE",
+        help="list of species, one a line; other species are left out, or score 0 in submissions",
+    )
+    add(
+        "--taxonomy",
+        type=Path,
+        metavar="FILE",
+        help="CSV of eBird or BirdCLEF with scientific and common names for the labels",
+    )
+
+
+def _add_windows(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("windows and their scores").add_argument
+    add(
+        "--stride",
+        type=_number(0.001),
+        metavar="SECONDS",
+        help="from one window to the next (default: a window's length)",
+    )
+    add(
+        "--shifts",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="SECONDS",
+        help="also score each window shifted by these times, and take the mean",
+    )
+    add(
+        "--score",
+        choices=SCORES,
+        default=SCORES[0],
+        help="which output of the model to take (default: clipwise); mix is 0.75 clipwise + "
+        "0.25 framewise_max",
+    )
+    add(
+        "--smooth",
+        type=_number(0, 1),
+        default=0.0,
+        metavar="WEIGHT",
+        help="average each window with its neighbours, which have this weight (default: 0)",
+    )
+    add(
+        "--average",
+        choices=AVERAGES,
+        default=AVERAGES[0],
+        help="how to average folds (default: probability)",
+    )
+
+
+def _add_detections(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("which windows are detections").add_argument
+    add(
+        "--threshold",
+        type=_number(0, 1),
+        metavar="SCORE",
+        help="lowest score of a detection (default: 0 in long and parquet, else 0.5)",
+    )
+    add(
+        "--top-k",
+        type=_number(1, kind=int),
+        metavar="N",
+        help="keep the N best detections of a window (default: all)",
+    )
+
+
+def _add_events(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("events: detections with their own start and end").add_argument
+    add(
+        "--events",
+        action="store_true",
+        help="list events instead of windows",
+    )
+    add(
+        "--event-low",
+        type=_number(0, 1),
+        metavar="SCORE",
+        help="an event ends where frames score less than this (default: half the threshold)",
+    )
+    add(
+        "--event-min",
+        type=_number(0),
+        default=0.0,
+        metavar="SECONDS",
+        help="shortest event to keep (default: 0)",
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("run").add_argument
+    add("--device", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add(
+        "--valid-bs",
+        metavar="N",
+        help=f"clips in a batch (default: 32; at most {CPU_BATCH} on a CPU)",
+    )
+    add(
+        "--num-workers",
+        metavar="N",
+        help="threads that decode recordings; on a CPU, also threads that score clips",
+    )
+    add(
+        "--file-timeout-s",
+        metavar="SECONDS",
+        help="give up a recording whose decoder is silent for this long (default: 120)",
+    )
+    add(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        help="score in mixed precision (default: as in validation)",
+    )
+    add("--amp-dtype", metavar="TYPE", help="float16 or bfloat16 (default: as in validation)")
+    add("--config", metavar="FILE", help="YAML file with these settings")

@@ -1,0 +1,190 @@
+"""What a run writes: settled and checked before anything is scored, written at the end."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs import UserError
+from inference import formats, selection, submissions
+from inference.detections import average_models
+from inference.results import Results
+from inference.selection import Selection
+from inference.timeline import EventRule
+from inference.windows import Models, Plan
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of a run, and what goes into them.
+
+    Attributes:
+        paths: file of each format.
+        bad_path: the list of recordings that are not ok.
+        partial_path: what the run has scored so far.
+        selection: what of the results is written.
+    """
+
+    paths: dict[str, Path]
+    bad_path: Path
+    partial_path: Path
+    selection: Selection
+
+
+def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]) -> Outputs:
+    """Read the files that say what is written, and refuse what could not be written in the end.
+
+    Args:
+        flags: of the command line.
+        models: what scores.
+        names: of the recordings.
+
+    Raises:
+        UserError: files or flags that do not fit the model or each other.
+    """
+    sample = None
+    if flags.sample_submission is not None:
+        sample = submissions.read_sample(flags.sample_submission)
+    forms = flags.format or [_default_format(flags.output, sample)]
+
+    if sample is not None:
+        fill_missing = flags.fill_missing
+        submissions.check_sample(sample, models.class_names, forms, fill_missing=fill_missing)
+    if "parquet" in forms:
+        formats.check_parquet()
+    for form in forms:
+        submissions.check_row_ids(form, names)
+
+    output: Path = flags.output
+    return Outputs(
+        paths=place_outputs(output, forms),
+        bad_path=output.with_name(f"{output.stem}.bad_files.csv"),
+        partial_path=output.with_name(f"{output.name}.partial"),
+        selection=read_selection(flags, models, sample),
+    )
+
+
+def _default_format(output: Path, sample: selection.Sample | None) -> str:
+    if sample is not None:
+        return sample.form
+    return "parquet" if output.suffix == ".parquet" else "submission-2023"
+
+
+def read_selection(
+    flags: argparse.Namespace, models: Models, sample: selection.Sample | None
+) -> Selection:
+    """Settle what of the results is written (UserError: a list or taxonomy that does not fit)."""
+    names = {} if flags.taxonomy is None else selection.read_taxonomy(flags.taxonomy)
+    wanted = None
+    if flags.species is not None:
+        wanted = selection.read_species(flags.species, models.class_names, names)
+
+    recordings: Path = flags.recordings
+    return Selection(
+        class_names=models.class_names,
+        period=models.config.period,
+        folder=recordings if recordings.is_dir() else recordings.parent,
+        fmin=models.config.fmin,
+        fmax=models.config.fmax,
+        threshold=flags.threshold,
+        top_k=flags.top_k,
+        wanted=wanted,
+        names=names,
+        sample=sample,
+        events=flags.events,
+    )
+
+
+def place_outputs(output: Path, forms: Sequence[str]) -> dict[str, Path]:
+    """Name the file of each format: `output`, or of several one beside it, `<stem>.<format>.csv`.
+
+    Raises:
+        UserError: a folder stands where a file goes, or a file where Audacity's folder goes.
+    """
+    paths = dict.fromkeys(forms, output)
+    if len(paths) > 1:
+        for form in paths:
+            paths[form] = output.with_name(f"{output.stem}.{form}{formats.FORMATS[form].suffix}")
+
+    for form, path in paths.items():
+        if path.exists() and path.is_dir() != (form == "audacity"):
+            kind = "folder" if path.is_dir() else "file"
+            raise UserError(f"{path} is a {kind}; choose another --output")
+    return paths
+
+
+def make_plan(flags: argparse.Namespace, wanted: np.ndarray | None) -> Plan:
+    """Make the plan that the flags ask for.
+
+    Args:
+        flags: of the command line.
+        wanted: (C,) bool, the species whose frames are saved; None saves all.
+
+    Raises:
+        UserError: flags that contradict each other.
+    """
+    if flags.average == "rank" and (flags.frames or flags.events):
+        raise UserError(
+            "--average rank orders whole windows; --frames and --events need probability or logit"
+        )
+    high = 0.5 if flags.threshold is None else flags.threshold
+    low = high / 2 if flags.event_low is None else flags.event_low
+    if low > high:
+        raise UserError(f"--event-low {low:g} is above the threshold, {high:g}")
+
+    return Plan(
+        stride_s=flags.stride,
+        shifts_s=tuple(flags.shifts),
+        score=flags.score,
+        average=flags.average,
+        frames_dir=flags.frames,
+        frame_species=None if wanted is None else tuple(np.flatnonzero(wanted).tolist()),
+        events=EventRule(high, low, flags.event_min) if flags.events else None,
+    )
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def write_outputs(outputs: Outputs, results: Results) -> list[str]:
+    """Write every format and the list of bad files; say in lines what was written."""
+    lines = []
+    for form, path in outputs.paths.items():
+        n_rows = formats.write(path, form, results, outputs.selection)
+        lines.append(f"wrote {path}: {n_rows} rows, {form}")
+
+    if n_bad := formats.write_bad_files(outputs.bad_path, results):
+        what = "recordings that could not be scored, or not to their end"
+        lines.append(f"wrote {outputs.bad_path}: {n_bad} {what}")
+    return lines
+
+
+def write_page(
+    flags: argparse.Namespace, results: Results, chosen: Selection, models: Models, plan: Plan
+) -> str:
+    """Write the page of the run, with the best detections to see and hear; say so in a line."""
+    from inference.report import write_report
+
+    def framewise(samples: np.ndarray) -> np.ndarray:
+        frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
+        assert frames is not None
+        return average_models(frames[:, 0], plan.average)
+
+    n_models, period = len(models.models), models.config.period
+    model, score = str(flags.model), plan.score
+    if n_models > 1:
+        model += f", mean of {n_models} by {plan.average}"
+    if flags.smooth:
+        score += f", neighbours have weight {flags.smooth:g}"
+    facts = {
+        "Model": model,
+        "Recordings": str(flags.recordings.resolve()),
+        "Windows": f"{period:g} s, one every {plan.stride_s or period:g} s",
+        "Score": score,
+        "Written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    n_clips = write_report(flags.report, results, chosen, models.config, facts, framewise)
+    return f"wrote {flags.report}: {n_clips} clips to look at and listen to"

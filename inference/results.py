@@ -1,0 +1,47 @@
+"""The recordings of a finished run, models averaged and windows smoothed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from inference.detections import Recording, average_models, average_ranks, smooth
+from inference.partial import PartialResults
+
+
+class Results:
+    """The recordings of a run in order, read from disk one by one each time they are gone through.
+
+    Args:
+        partial: what was scored.
+        names: of the recordings, in the order wanted.
+        average: one of detections.AVERAGES. For ranks all scores are held in memory.
+        weight: of a neighbouring window in the smoothing; 0 leaves scores as they are.
+    """
+
+    def __init__(
+        self, partial: PartialResults, names: Sequence[str], average: str, weight: float = 0.0
+    ) -> None:
+        self._partial, self._names = partial, list(names)
+        self._average, self._weight = average, weight
+
+        self._ranks = None
+        if average == "rank" and names:
+            scores = [partial[name].scores for name in names]
+            self._ranks = average_ranks(np.concatenate(scores, axis=1))
+
+    def __iter__(self) -> Iterator[Recording]:
+        n_done = 0  # windows
+        for name in self._names:
+            recording = self._partial[name]
+            n_windows = recording.scores.shape[1]
+
+            if self._ranks is None:
+                scores = average_models(recording.scores, self._average)
+            else:
+                scores = self._ranks[n_done : n_done + n_windows]
+            n_done += n_windows
+
+            if self._weight:
+                scores = smooth(scores, self._weight)
+            yield replace(recording, scores=scores)

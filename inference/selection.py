@@ -1,0 +1,143 @@
+"""What of the results is written, and what the species are called."""
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from configs import UserError
+from inference.detections import Event, Recording
+
+logger = logging.getLogger("birdclef.selection")
+
+Names = dict[str, tuple[str, str]]  # label to (scientific, common) name
+
+# Columns of a taxonomy (label, scientific, common name): eBird's, and BirdCLEF's since 2025.
+TAXONOMY_COLUMNS = (
+    ("species_code", "sci_name", "primary_com_name"),
+    ("primary_label", "scientific_name", "common_name"),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample_submission.csv: its format, its species in order, and its row ids."""
+
+    path: Path
+    form: str
+    species: list[str]
+    row_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the results is written, and how it is named.
+
+    Attributes:
+        class_names: label of each class.
+        period: seconds in a window.
+        folder: where the recordings lie, for formats that name whole paths.
+        fmin: Hz, lower edge of what the model hears.
+        fmax: Hz, upper edge.
+        threshold: lowest score of a detection; None takes the format's.
+        top_k: the most detections of one window; None sets no limit.
+        wanted: (C,) bool, classes to write; the others score 0 in submissions. None takes all.
+        names: scientific and common names by label.
+        sample: what a submission has to look like.
+        events: write events rather than windows, in the formats that list detections.
+    """
+
+    class_names: list[str]
+    period: float
+    folder: Path
+    fmin: float
+    fmax: float
+    threshold: float | None = None
+    top_k: int | None = None
+    wanted: np.ndarray | None = None
+    names: Names = field(default_factory=dict)
+    sample: Sample | None = None
+    events: bool = False
+
+    def name(self, species: int) -> tuple[str, str]:
+        """Return the scientific and the common name of a class; its label where there is none."""
+        label = self.class_names[species]
+        return self.names.get(label, (label, label))
+
+    def found(self, recording: Recording, threshold: float) -> Iterator[Event]:
+        """List detections by start, those of one window by falling score."""
+        wanted = self.wanted
+        if wanted is None:
+            wanted = np.ones(len(self.class_names), bool)
+        if self.events:
+            yield from (event for event in recording.events if wanted[event.species])
+            return
+
+        for start_s, scores in zip(recording.starts_s.tolist(), recording.scores, strict=True):
+            species = np.flatnonzero(wanted & (scores >= threshold))
+            species = species[np.argsort(-scores[species], kind="stable")][: self.top_k]
+            end_s = min(start_s + self.period, recording.seconds)
+            yield from (Event(start_s, end_s, int(one), float(scores[one])) for one in species)
+
+
+def read_taxonomy(path: Path) -> Names:
+    """Read names by label from eBird's taxonomy or BirdCLEF's.
+
+    Raises:
+        UserError: it cannot be read or lacks the columns.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            return _read_names(path, csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a taxonomy: {error}") from None
+
+
+def _read_names(path: Path, table: csv.DictReader) -> Names:
+    columns = {name.strip().lower().replace(" ", "_"): name for name in table.fieldnames or []}
+    for wanted in TAXONOMY_COLUMNS:
+        if columns.keys() >= set(wanted):
+            label, scientific, common = (columns[name] for name in wanted)
+            return {row[label]: (row[scientific], row[common]) for row in table}
+
+    known = " or ".join(", ".join(names) for names in TAXONOMY_COLUMNS)
+    raise UserError(f"{path}: no taxonomy: it has the columns {', '.join(columns)}, not {known}")
+
+
+def read_species(path: Path, class_names: Sequence[str], names: Names) -> np.ndarray:
+    """Read a list of species, one a line: which of the classes are in it, (C,) bool.
+
+    A line is a label, a scientific or a common name, or both names as BirdNET lists them (`Turdus
+    merula_Common Blackbird`); names need a taxonomy. Lines that begin with # are comments. Species
+    that are no classes are counted in the log.
+
+    Raises:
+        UserError: it cannot be read, or none of its lines is a class.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of species: {error}") from None
+
+    listed = {line for line in lines if line and not line.startswith("#")}
+    known = []
+    for label in class_names:
+        both = names.get(label, ())
+        known.append({label, *both, "_".join(both)})
+    wanted = np.array([bool(one & listed) for one in known])
+
+    if not wanted.any():
+        hint = "" if names else "; give a --taxonomy if it holds names rather than labels"
+        raise UserError(f"{path}: none of its {len(listed)} lines is a class of the model{hint}")
+    if strangers := sorted(listed - set().union(*known)):
+        message = "%s: %d species are no classes of the model (%s)"
+        logger.warning(message, path, len(strangers), some(strangers))
+    return wanted
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first five."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,68 @@
+"""Text files and tables, written beside and renamed, safe for any file name and any spreadsheet."""
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from files import FORMULA, replacing, safe_cell, shorten
+
+# surrogateescape lets file names pass that are not UTF-8.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+LABELS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+
+
+@contextlib.contextmanager
+def replacing_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the name `path` when the block ends (see files.replacing).
+
+    Raises:
+        CannotWriteError: the disk refuses; what was there before is unchanged.
+    """
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, **TEXT)
+        try:
+            yield text
+        finally:
+            text.detach()  # flushes; replacing closes the file
+
+
+def write_rows(file: TextIO, rows: Iterable[Sequence[Any]], **how: Any) -> int:
+    """Write rows as CSV, text cells made safe for a spreadsheet (see files.safe_cell).
+
+    Args:
+        file: where to.
+        rows: cells; numbers are written as they are.
+        how: csv.writer's settings, a delimiter say.
+
+    Returns:
+        The number of rows.
+    """
+    writer = csv.writer(file, lineterminator="\n", **how)
+    n_rows = 0
+    for row in rows:
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
+        n_rows += 1
+    return n_rows
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write a CSV table with a header; return its number of rows."""
+    with replacing_text(path) as file:
+        write_rows(file, [columns])
+        return write_rows(file, rows)
+
+
+def path_cell(folder: Path, name: str) -> str:
+    """Write a recording's path so that it can be opened and is no formula: `./=1+1.wav`."""
+    path = str(folder / name)
+    return os.path.join(os.curdir, path) if FORMULA.match(path) else path
+
+
+def named_after(folder: Path, name: str, suffix: str) -> Path:
+    """Name a recording's own file, `<folder>/<name><suffix>`, shortened where it is too long."""
+    path = folder / name
+    return path.with_name(shorten(path.name) + suffix)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audio.mel import log_mel as log_mel  # the names "as" themselves are this module's, too
+from audio.mel import log_mel as log_mel  # "as": callers find these four here, too
 from audio.mel import mel_bank as mel_bank
 from audio.mel import mel_power as mel_power
 from audio.mel import power_to_db as power_to_db
@@ -38,11 +38,11 @@ VOCODER_SAMPLES = 2048  # librosa's STFT frame; shorter waveforms are padded to 
 def crop_or_pad(
     waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Cut a recording to one clip; repeat it, then pad it with zeros, where it is shorter.
+    """Cut one clip out of a recording; repeat a shorter one, then pad it with zeros.
 
     Args:
-        waveform: (n,), n >= 1, float or int16 (full scale 32767). Of a memory map only the clip is
-            read.
+        waveform: (n,), n >= 1, float or int16 (full scale 32767). Only the clip is read of a
+            memory map.
         n_samples: length of the clip.
         rng: draws the start; None starts at 0, for validation.
 
@@ -58,19 +58,19 @@ def crop_or_pad(
 def cut_clip(
     waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """`crop_or_pad` that leaves int16 what it is; everything else becomes float32."""
-    if (
-        waveform.ndim != 1
-        or not len(waveform)
-        or not (waveform.dtype.kind == "f" or waveform.dtype == np.int16)
-    ):
+    """As `crop_or_pad`, but int16 stays int16; everything else becomes float32."""
+    is_int16 = waveform.dtype == np.int16
+    if waveform.ndim != 1 or not len(waveform) or not (is_int16 or waveform.dtype.kind == "f"):
         raise ValueError(
-            f"expected a float or int16 waveform (n,), n >= 1, got {waveform.dtype} {waveform.shape}"
+            "expected a float or int16 waveform (n,), n >= 1, "
+            f"got {waveform.dtype} {waveform.shape}"
         )
+
     spare = len(waveform) - n_samples
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     source = np.asarray(waveform[start : start + n_samples])
-    clip = np.empty(n_samples, np.int16 if waveform.dtype == np.int16 else np.float32)
+
+    clip = np.empty(n_samples, np.int16 if is_int16 else np.float32)
     whole = n_samples - n_samples % len(source)
     clip[:whole].reshape(-1, len(source))[:] = source
     clip[whole:] = 0
@@ -78,7 +78,7 @@ def cut_clip(
 
 
 def to_float32(clip: np.ndarray) -> np.ndarray:
-    """Turn int16 of full scale 32767 into float32 of full scale 1; float32 is handed back as it is."""
+    """Turn int16 of full scale 32767 into float32 of full scale 1; float32 is returned as it is."""
     return clip * np.float32(1 / 32767) if clip.dtype == np.int16 else clip
 
 
@@ -90,16 +90,16 @@ def normalize_peak(waveform: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WaveformTransform(ABC):
-    """A change of a waveform (n,) that happens with probability `p`; the result is a new float32 array."""
+    """A change of a waveform (n,) with probability `p`; the result is a new float32 array."""
 
     p: float = field(default=1.0, kw_only=True)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the waveform, changed with probability `p`; only TimeStretch changes its length."""
+        """Return the waveform, changed with probability `p`; only TimeStretch changes the length."""
         copy = np.array(waveform, dtype=np.float32)
-        return (
-            self._apply(copy, rng).astype(np.float32, copy=False) if rng.random() < self.p else copy
-        )
+        if rng.random() >= self.p:
+            return copy
+        return self._apply(copy, rng).astype(np.float32, copy=False)
 
     @abstractmethod
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
@@ -135,25 +135,25 @@ class Normalize(WaveformTransform):
 
 @dataclass(frozen=True)
 class NoiseInjection(WaveformTransform):
-    """Add white noise of a standard deviation drawn from [0, max_amplitude], meant for a peak of 1."""
+    """Add white noise with a standard deviation from [0, max_amplitude], meant for a peak of 1."""
 
     max_amplitude: float = 0.04
 
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return waveform + rng.uniform(0, self.max_amplitude) * rng.standard_normal(
-            len(waveform), np.float32
-        )
+        amplitude = rng.uniform(0, self.max_amplitude)
+        return waveform + amplitude * rng.standard_normal(len(waveform), np.float32)
 
 
 @dataclass(frozen=True)
 class GaussianNoise(WaveformTransform):
-    """Add white noise at a signal-to-noise ratio drawn from `snr_db`; silence, which has none, stays."""
+    """Add white noise at a signal-to-noise ratio drawn from `snr_db`; silence stays as it is."""
 
     snr_db: tuple[float, float] = (5.0, 20.0)
 
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noise = self._noise(len(waveform), rng)
         power_ratio = np.mean(np.square(waveform)) / np.mean(np.square(noise))
+
         return waveform + math.sqrt(power_ratio * 10 ** (-rng.uniform(*self.snr_db) / 10)) * noise
 
     def _noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -184,14 +184,16 @@ class PitchShift(WaveformTransform):
 
         padded = np.pad(waveform, (0, max(0, VOCODER_SAMPLES - len(waveform))))
         n_steps = rng.uniform(*self.semitones)
-        return librosa.effects.pitch_shift(y=padded, sr=self.sample_rate, n_steps=n_steps)[
-            : len(waveform)
-        ]
+        shifted = librosa.effects.pitch_shift(y=padded, sr=self.sample_rate, n_steps=n_steps)
+        return shifted[: len(waveform)]
 
 
 @dataclass(frozen=True)
 class TimeStretch(WaveformTransform):
-    """Play at a rate drawn from `rate` (above 1 is faster) at the same pitch: n samples become round(n / rate)."""
+    """Play at a rate drawn from `rate`, above 1 faster, at the same pitch.
+
+    n samples become round(n / rate).
+    """
 
     rate: tuple[float, float] = (0.9, 1.1)
 
@@ -200,9 +202,8 @@ class TimeStretch(WaveformTransform):
 
         padded = np.pad(waveform, (0, max(0, VOCODER_SAMPLES - len(waveform))))
         rate = rng.uniform(*self.rate)
-        return librosa.effects.time_stretch(y=padded, rate=rate)[
-            : max(1, round(len(waveform) / rate))
-        ]
+        stretched = librosa.effects.time_stretch(y=padded, rate=rate)
+        return stretched[: max(1, round(len(waveform) / rate))]
 
 
 @dataclass(frozen=True)
@@ -217,20 +218,21 @@ class RandomVolume(WaveformTransform):
 
 @dataclass(frozen=True)
 class CosineVolume(RandomVolume):
-    """Multiply by a gain that swings, as a cosine in dB, from one value of `gain_db` to another and back."""
+    """Multiply by a gain that swings as a cosine in dB between two values of `gain_db`."""
 
     def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ends, middle = rng.uniform(*self.gain_db), rng.uniform(*self.gain_db)
         phase = 2 * np.pi * np.arange(len(waveform)) / len(waveform)
-        return waveform * 10 ** (((ends + middle) + (ends - middle) * np.cos(phase)) / 2 / 20)
+        gain_db = ((ends + middle) + (ends - middle) * np.cos(phase)) / 2
+        return waveform * 10 ** (gain_db / 20)
 
 
 def build_waveform_augmentation(config: Config) -> Compose | None:
-    """Collect the transforms whose chance is above 0; None if there are none.
+    """Collect the transforms whose probability is above 0; None if there are none.
 
-    Give them a peak of 1 and n_samples times the fastest stretch (else a faster clip ends in
-    zeros), and crop what they return. Noise comes after the phase vocoders, which would smear it,
-    and the gains come last.
+    They expect a peak of 1 and n_samples times the fastest stretch (else a faster clip ends in
+    zeros); crop what they return. Noise comes after the phase vocoders, which would smear it, and
+    the gains come last.
     """
     transforms = [
         PitchShift(config.sample_rate, config.pitch_shift_semitones, p=config.p_pitch_shift),
@@ -258,23 +260,24 @@ def min_max(image: np.ndarray) -> np.ndarray:
 def raise_to(image: np.ndarray, exponent: float) -> np.ndarray:
     """Scale to [0, 1], then raise to an exponent > 0; a flat image gives zeros."""
     scaled = min_max(image)
+
+    # exp(exponent * log) is vectorised on more processors than np.power.
     with np.errstate(divide="ignore"):  # log 0 = -inf, and exp gives the 0 back
-        np.log(
-            scaled, out=scaled
-        )  # exp(exponent * log) is vectorised on more processors than np.power
+        np.log(scaled, out=scaled)
     scaled *= exponent
     return np.exp(scaled, out=scaled)
 
 
 def random_power(image: np.ndarray, power: float, c: float, rng: np.random.Generator) -> np.ndarray:
-    """Scale to [0, 1], then raise to an exponent drawn from [c, c + power), c > 0; a flat image gives zeros."""
+    """Scale to [0, 1], then raise to an exponent drawn from [c, c + power), c > 0."""
     return raise_to(image, rng.random() * power + c)
 
 
 def shape_frequencies(image: np.ndarray, ramp_rows: int, x: float) -> np.ndarray:
-    """Weaken the high bands: gain 1 to 1 - x over `ramp_rows` rows, 1 - x above; then scale to a maximum of 1.
+    """Weaken the high bands, then scale to a maximum of 1.
 
-    An image >= 0 is expected; zeros stay zeros.
+    The gain falls from 1 to 1 - x over `ramp_rows` rows and stays there above. Expects an image
+    >= 0; zeros stay zeros.
     """
     gain = 1 - x * np.minimum(np.arange(len(image)) / ramp_rows, 1)
     shaped = image * gain.astype(np.float32)[:, None]
@@ -283,15 +286,14 @@ def shape_frequencies(image: np.ndarray, ramp_rows: int, x: float) -> np.ndarray
 
 
 def mono_to_color(image: np.ndarray) -> np.ndarray:
-    """Scale to [0, 1] and repeat: two axes, in either order, to (3, ...). A flat image gives zeros."""
+    """Scale two axes, in either order, to [0, 1] and repeat them: (3, ...)."""
     return np.repeat(min_max(np.ascontiguousarray(image))[None], 3, axis=0)
 
 
 @lru_cache(maxsize=1)
 def _rectangle_cutter() -> Any:
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # or the import asks the network for news
+    # Without it the import asks the network for news.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 
     size = {"hole_height_range": (0.05, 0.2), "hole_width_range": (0.05, 0.2)}
@@ -299,9 +301,10 @@ def _rectangle_cutter() -> Any:
 
 
 def draw_rectangles(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draw 1 to 4 rectangles, each a twentieth to a fifth of each axis: True inside, of the given shape."""
+    """Draw 1 to 4 rectangles, each a twentieth to a fifth of each axis: `shape`, True inside."""
     cutter = _rectangle_cutter()
-    # Seeded, its two generators would repeat each other in every member; so it draws from ours.
+
+    # Given a seed, its two generators would draw the same numbers; so it draws from ours.
     cutter.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     return cutter(image=np.ones(shape, np.float32))["image"] == 0
 
@@ -341,6 +344,7 @@ def cutmix(
     pasted = round((1 - float(rng.beta(alpha, alpha))) * n_frames)
     start = int(rng.integers(n_frames - pasted, endpoint=True))
     partners = rng.permutation(len(images)).tolist()
+
     mixed = images.clone()
     mixed[:, :, start : start + pasted] = images[partners, :, start : start + pasted]
     return mixed, targets, targets[partners], 1 - pasted / n_frames

@@ -1,4 +1,4 @@
-"""Training and validation items on one core, with the default recipe, against the straightforward way.
+"""Training and validation items on one core, default recipe, against the straightforward way.
 
     python -m benchmarks.item [--root FOLDER] [--items 50] [--repeats 7] [--growth 0]
 
@@ -83,7 +83,7 @@ def batch_bytes(batch: dict[str, torch.Tensor]) -> int:
 
 
 def growth(dataset: WaveformDataset, n_items: int) -> float:
-    """Make items of many epochs; return the MB this process holds more at the end than after the first 200."""
+    """Make items of many epochs; return the MB that this process grew by after the first 200."""
     before = 0.0
     for number in range(n_items):
         if number == min(200, n_items // 2):

@@ -1,7 +1,7 @@
-"""The recipe of training images as batched torch code, for `frontend="device"`: see recipe.py for what it does.
+"""The recipe of training images in batched torch code, for `frontend="device"`; see recipe.py.
 
-The data set then hands over waveforms and draws, and the processors have little more to do than to
-read. Formulas and draws are those of recipe.py; images differ by rounding only, for mel power is
+The data set then hands over waveforms and draws, and the loader's processes do little more than
+read. Formulas and draws are those of recipe.py; images differ by rounding only, as mel power is
 single precision in both.
 
 Axes: W waveforms of all birds of a batch, B images; an image here is (n_frames, n_mels), as the
@@ -69,7 +69,7 @@ class DeviceFrontend:
         return min_max(image)[:, None].expand(-1, 3, -1, -1)
 
     def mel_power(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """`mel.mel_power` of (W, n_samples), scaled to a peak of 1 first: (W, n_frames, n_mels) float32."""
+        """`mel.mel_power` of (W, n_samples) scaled to a peak of 1: (W, n_frames, n_mels)."""
         waveforms = waveforms.float()
         peak = waveforms.abs().amax(1, keepdim=True)
         half = self.config.n_fft // 2
@@ -83,7 +83,7 @@ class DeviceFrontend:
         return spectrum.square().sum(-1) @ self.bank
 
     def apply_steps(self, image: torch.Tensor, all_draws: torch.Tensor) -> torch.Tensor:
-        """`recipe.apply_steps` of each image (B, n_frames, n_mels) with its row of (B, 12) draws."""
+        """`recipe.apply_steps` of each image (B, n_frames, n_mels) with its draws, (B, 12)."""
         each: Any = all_draws[:, :, None, None].unbind(1)
         draws: Any = Draws(*each)  # of tensors (B, 1, 1)
         _, n_frames, n_mels = image.shape
@@ -117,7 +117,7 @@ class DeviceFrontend:
 
 
 def uniform(key: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Return u in [0, 1) as `noise.add_uniform` has it, float32: keys (B, 1, 1), positions that go with them."""
+    """Return u in [0, 1) as `noise.add_uniform` has it, float32, for keys (B, 1, 1) at positions."""
     low = 0xFFFFFFFF  # products of 32-bit numbers wrap around in int64; their low 32 bits are right
     x = (position * 0x9E3779B9 + key.long()) & low
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & low

@@ -1,7 +1,7 @@
-"""The noises that are added to training images: uniform noise that follows from a key, and 1/f noise by number.
+"""Noises that are added to training images: uniform noise from a key, and 1/f noise by number.
 
-Both are the same in any process and on any device: what an item draws from its generator is a key
-or a number, not the 70,000 values of an image.
+Both are the same in any process and on any device: an item draws a key or a number from its
+generator, not the 70,000 values of an image.
 """
 
 import math
@@ -15,7 +15,7 @@ import transforms
 
 
 def add_uniform(image: np.ndarray, key: int, offset: float, unit: float) -> None:
-    """Add (u + offset) * unit in place, u in [0, 1) following from the key and the position in the image.
+    """Add (u + offset) * unit in place; u in [0, 1) follows from the key and the position.
 
     u is 24 bits of a 32-bit mix of key and position; device_frontend.uniform gives the same.
 
@@ -67,6 +67,7 @@ class PinkNoiseImages:
         if k not in self._images:
             self._images[k] = transforms.min_max(self.log_mel(k))
             self._images[k].flags.writeable = False
+
         return self._images[k]
 
     def log_mel(self, k: int) -> np.ndarray:
@@ -75,10 +76,9 @@ class PinkNoiseImages:
 
         hop_length, rng = self.mel_settings["hop_length"], np.random.default_rng((self.seed, k))
         noise = colorednoise.powerlaw_psd_gaussian(1, self.n_frames * hop_length, random_state=rng)
-        margin = math.ceil(
-            self.mel_settings["n_fft"] / 2 / hop_length
-        )  # frames that meet mel_power's zeros
-        power = transforms.mel_power(
-            np.pad(noise, margin * hop_length, mode="wrap"), **self.mel_settings
-        )
+
+        # Frames at both ends would meet the zeros that mel_power pads with.
+        margin = math.ceil(self.mel_settings["n_fft"] / 2 / hop_length)
+        wrapped = np.pad(noise, margin * hop_length, mode="wrap")
+        power = transforms.mel_power(wrapped, **self.mel_settings)
         return transforms.power_to_db(power[:, margin : margin + self.n_frames], self.top_db)

@@ -1,7 +1,7 @@
-"""The recipe of an image: what is drawn for one to train on and what is done with it; and of one to validate, nothing.
+"""How an image is made: one to train on, from what is drawn for it, and one to validate on.
 
 A training image is made from the mel powers of the birds in it. All draws are taken beforehand and
-are a few numbers, so that `make_image` here and device_frontend.py, which makes a batch on the
+are a few numbers, so that `training_image` here and device_frontend.py, which makes a batch on the
 training device, do the same with them.
 """
 
@@ -46,18 +46,19 @@ class BirdDraws(NamedTuple):
 
 
 class Ingredients(NamedTuple):
-    """All that an image is made from; `mask` (n_mels, n_frames) is True in the rectangles to cut out."""
+    """All that an image is made from."""
 
     waveforms: list[np.ndarray]  # each (n_samples,)
     bird_draws: list[BirdDraws]
     draws: Draws
-    mask: np.ndarray | None
+    mask: np.ndarray | None  # (n_mels, n_frames) bool, True where the image is cut out
 
     def tensors(self) -> dict[str, "torch.Tensor"]:
         """Return them for batches.collate: waveforms stacked, draws in float32."""
         import torch
 
         mask = {} if self.mask is None else {"masks": torch.from_numpy(self.mask)}
+
         return {
             "waveforms": torch.from_numpy(np.stack(self.waveforms)),
             "bird_draws": torch.tensor(self.bird_draws, dtype=torch.float32),
@@ -67,7 +68,7 @@ class Ingredients(NamedTuple):
 
 
 def draw_bird(rng: np.random.Generator) -> BirdDraws:
-    """Draw the contrast, from [0.5, 3.5), and the loudness, from [1, 101), of a bird's mel power."""
+    """Draw the contrast [0.5, 3.5) and the loudness [1, 101) of a bird's mel power."""
     return BirdDraws(0.5 + 3 * rng.random(), rng.uniform(1, 101))
 
 
@@ -99,7 +100,10 @@ def draw_steps(config: Config, n_pink: int, rng: np.random.Generator) -> Draws:
 
 
 def mix_birds(powers: list[np.ndarray], birds: list[BirdDraws]) -> np.ndarray:
-    """Sum mel powers (n_mels, n_frames), each scaled, raised and amplified; linear power, for decibels do not add."""
+    """Sum mel powers (n_mels, n_frames), each scaled, raised and amplified.
+
+    The sum is of linear power: decibels do not add.
+    """
     mixed = np.zeros_like(powers[0])
     for power, bird in zip(powers, birds, strict=True):
         one = transforms.raise_to(power, bird.exponent)
@@ -108,10 +112,39 @@ def mix_birds(powers: list[np.ndarray], birds: list[BirdDraws]) -> np.ndarray:
     return mixed
 
 
+def draw_mask(config: Config, rng: np.random.Generator) -> np.ndarray | None:
+    """Draw where an image is cut out: (n_mels, n_frames) bool; None if nothing ever is."""
+    if not config.p_masks:
+        return None
+    shape = (config.n_mels, config.n_frames)
+    if rng.random() < config.p_masks:
+        return transforms.draw_rectangles(shape, rng)
+    return np.zeros(shape, bool)
+
+
+def training_image(ingredients: Ingredients, config: Config, pink: PinkNoiseImages) -> np.ndarray:
+    """Mix the birds' mel powers and go through the steps: (n_mels, n_frames)."""
+    settings = mel_settings(config)
+    powers = [
+        transforms.mel_power(waveform, **settings, dtype=np.float32)
+        for waveform in ingredients.waveforms
+    ]
+    image = to_unit_image(mix_birds(powers, ingredients.bird_draws), config.top_db)
+    image = apply_steps(image, ingredients.draws, pink)
+
+    if ingredients.mask is not None:
+        image[ingredients.mask] = image.min()
+    return image
+
+
 def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
-    """Scale power to decibels below its own peak, and those from [-top_db, 0] to [0, 1]; silence is 0 throughout."""
+    """Turn power into decibels below its own peak and scale [-top_db, 0] to [0, 1].
+
+    Silence gives zeros.
+    """
     if not power.any():
         return np.zeros_like(power)
+
     image = transforms.power_to_db(power, top_db)
     image -= image.max()
     image += np.float32(top_db)
@@ -130,26 +163,30 @@ def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.nd
         (n_mels, n_frames) float32 in [0, 1].
     """
     image = np.array(image, np.float32)
+
     if draws.white_strength:
         add_uniform(image, draws.white_key, 10, draws.white_strength * image.mean())
+
     if draws.pink_strength:
         noise = np.roll(pink.image(draws.pink_number), draws.pink_shift, axis=1)
         noise += np.float32(2.5)
         noise *= np.float32(draws.pink_strength) * image.mean()
         image += noise
+
     if draws.band_strength:
         rows = image[draws.band_start : draws.band_stop]
         add_uniform(rows, draws.band_key, 9, draws.band_strength * image.mean())
+
     if draws.weakened:
         image = transforms.shape_frequencies(image, draws.ramp_rows, draws.weakened)
     return transforms.raise_to(image, draws.contrast)
 
 
 def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
-    """Make the image (n_mels, n_frames) that a model is validated on, and predicts from: the first clip, nothing drawn.
+    """Make the image (n_mels, n_frames) that a model is validated on and predicts from.
 
     Args:
-        waveform: (n,) float32 or int16, n >= 1; what is beyond `config.n_samples` is not looked at.
+        waveform: (n,) float32 or int16, n >= 1; only the first `config.n_samples` are used.
         config: clip and log-mel settings.
     """
     clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))

@@ -11,6 +11,7 @@ import torch
 
 import dataset as data
 from configs import Config, UserError
+from images.contact_sheet import describe_targets
 from images.recipe import draw_steps
 from training.batches import EpochSampler, build_loader
 
@@ -299,7 +300,9 @@ def test_the_loader_leaves_torchs_random_state_alone(df, config):
 def test_labels_stay_text(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text(
-        "primary_label,labels,filepath,kfold,rating\nNA,NA,NA/a.npy,0,0.0\n007,007 NA,007/b.npy,1,\n"
+        "primary_label,labels,filepath,kfold,rating\n"
+        "NA,NA,NA/a.npy,0,0.0\n"
+        "007,007 NA,007/b.npy,1,\n"
     )
     df = data.check_table(data.read_train_table(path))
     assert df["primary_label"].tolist() == ["NA", "007"] and data.load_class_names(df) == [
@@ -329,7 +332,7 @@ def test_numbers_read_without_care_become_text_and_lost_labels_are_refused(tmp_p
         ),
         (
             "primary_label,labels,filepath,kfold\na,a,a/x.npy,\n",
-            "row 2: kfold .* is no whole number",
+            "row 2: kfold .* is not a whole number",
         ),
         ("primary_label,labels,filepath,kfold\na,a,a/x.npy,0.5\n", "row 2: kfold"),
         ("", "cannot be read as CSV"),
@@ -397,4 +400,4 @@ def test_the_contact_sheet_is_a_picture_of_the_items(df, config, tmp_path):
     assert (
         len(np.unique(one.reshape(-1, one.shape[2]), axis=0)) > 200
     )  # an image, not an empty frame
-    assert data._describe_targets(np.array([0.3, 0.0025, 0.995]), LABELS) == "zebra 0.995,  NA 0.3"
+    assert describe_targets(np.array([0.3, 0.0025, 0.995]), LABELS) == "zebra 0.995,  NA 0.3"

@@ -278,10 +278,19 @@ def test_one_of_picks_each_alike_and_one_only(rng):
 def test_config_chooses_the_transforms():
     assert build_waveform_augmentation(Config()) is None
     config = Config(
-        p_noise_injection=0.1, p_gaussian_noise=0.2, p_pink_noise=0.3, p_pitch_shift=0.4, p_time_stretch=0.5,
-        p_random_volume=0.6, p_cosine_volume=0.7, noise_injection_max=0.01, noise_snr_db=(1.0, 2.0),
-        pitch_shift_semitones=(-1.0, 3.0), time_stretch_rate=(0.8, 1.2), volume_db=(-4.0, 5.0),
-    )  # fmt: skip
+        p_noise_injection=0.1,
+        p_gaussian_noise=0.2,
+        p_pink_noise=0.3,
+        p_pitch_shift=0.4,
+        p_time_stretch=0.5,
+        p_random_volume=0.6,
+        p_cosine_volume=0.7,
+        noise_injection_max=0.01,
+        noise_snr_db=(1.0, 2.0),
+        pitch_shift_semitones=(-1.0, 3.0),
+        time_stretch_rate=(0.8, 1.2),
+        volume_db=(-4.0, 5.0),
+    )
     assert build_waveform_augmentation(config) == Compose(
         [
             PitchShift(32_000, (-1.0, 3.0), p=0.4),

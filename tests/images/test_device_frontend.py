@@ -1,4 +1,4 @@
-"""`frontend="device"`: the same images as the data set's own, to float32's rounding, and the same training."""
+"""`frontend="device"`: the images and the training of the data set, to float32's rounding."""
 
 from dataclasses import replace
 
@@ -25,14 +25,23 @@ TOLERANCE = {"cpu": 1e-3, "cuda": 5e-3}  # largest difference of a pixel in [0, 
 @pytest.fixture
 def config(tmp_path) -> Config:
     return Config(
-        root=tmp_path, base_model_name="test_efficientnet", pretrained=False, n_mels=32, period=1.0, train_bs=5,
-        valid_bs=4, epochs=2, folds=[0], num_workers=0, device="cpu",
-    )  # fmt: skip
+        root=tmp_path,
+        base_model_name="test_efficientnet",
+        pretrained=False,
+        n_mels=32,
+        period=1.0,
+        train_bs=5,
+        valid_bs=4,
+        epochs=2,
+        folds=[0],
+        num_workers=0,
+        device="cpu",
+    )
 
 
 @pytest.fixture
 def df(config) -> pd.DataFrame:
-    """Tones in noise, and among them int16, silence, a constant, a click and a recording shorter than a clip."""
+    """Tones in noise; among them int16, silence, a constant, a click and a short recording."""
     df = make_recordings(config)
     odd = [
         np.zeros(40_000, np.float32),

@@ -113,7 +113,7 @@ def test_power_falls_by_3_db_an_octave():
     ("n_fft", "hop_length", "n_frames"), [(2048, 512, 313), (256, 100, 11), (2048, 512, 2)]
 )
 def test_a_roll_is_the_image_of_the_delayed_noise(n_fft, hop_length, n_frames, monkeypatch):
-    """No frame is special: the noise, delayed circularly by whole hops, gives the rolled image, its ends included."""
+    """Noise delayed circularly by whole hops gives the rolled image, its ends included."""
     import colorednoise
 
     changes = {"n_fft": n_fft, "hop_length": hop_length, "n_frames": n_frames, "n_mels": 20}

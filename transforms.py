@@ -95,7 +95,7 @@ class WaveformTransform(ABC):
     p: float = field(default=1.0, kw_only=True)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the waveform, changed with probability `p`; only TimeStretch changes the length."""
+        """Return the waveform, changed with probability `p`."""
         copy = np.array(waveform, dtype=np.float32)
         if rng.random() >= self.p:
             return copy

@@ -117,7 +117,7 @@ class DeviceFrontend:
 
 
 def uniform(key: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Return u in [0, 1) as `noise.add_uniform` has it, float32, for keys (B, 1, 1) at positions."""
+    """Return u in [0, 1) as `noise.add_uniform` has it, for keys (B, 1, 1) at positions."""
     low = 0xFFFFFFFF  # products of 32-bit numbers wrap around in int64; their low 32 bits are right
     x = (position * 0x9E3779B9 + key.long()) & low
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & low

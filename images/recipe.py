@@ -153,7 +153,7 @@ def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
 
 
 def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.ndarray:
-    """Add the noises, shape the frequencies and set the contrast of an image (n_mels, n_frames) >= 0.
+    """Add noises, shape frequencies and set the contrast of an image (n_mels, n_frames) >= 0.
 
     With m the image's mean and u uniform in [0, 1): white noise is (u + 10) * m * strength; 1/f
     noise (pink + 2.5) * m * strength; noise in the rows from band_start to band_stop (u + 9) * m *

@@ -1,0 +1,441 @@
+"""Labels with a time: who sings from when to when in long recordings, from the tables that labs have.
+
+Raven selection tables, Audacity labels, BirdNET's tables, CSVs with a start, an end and a label,
+one-hot tables of clips and BirdCLEF's labelled soundscapes all become spans: a recording, a start
+and an end in seconds, a label. Windows of a recording get the labels of their own time.
+"""
+
+import csv
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from catalog.labels import parse_labels
+from catalog.tables import read_table
+from configs import UserError
+
+logger = logging.getLogger("birdclef.annotations")
+
+TABLE_SUFFIXES = (".txt", ".csv", ".tsv")
+NO_BIRD = ("nocall", "no call", "noise", "background", "none", "")  # labels of an empty span
+
+# Columns under their usual names, in lower case without units and punctuation.
+START_COLUMNS = ("begin time", "start time", "start", "begin", "onset", "t start", "start s")
+END_COLUMNS = ("end time", "end", "offset", "t end", "stop", "stop time", "end s")
+FILE_COLUMNS = (
+    *("begin path", "begin file", "filename", "file", "filepath", "file name", "path"),
+    *("in file", "recording", "audio file", "audio", "sourcefile"),
+)
+LABEL_COLUMNS = (
+    *("label", "labels", "species code", "species", "primary label", "birds", "ebird code"),
+    *("common name", "scientific name", "annotation", "annotations", "class", "tag", "manual id"),
+    *("top 1match", "bird", "id", "code"),
+)
+OFFSET_COLUMNS = ("file offset",)
+IGNORED_COLUMNS = ("selection", "view", "channel", "confidence", "score", "low freq", "high freq")
+
+# day_0.Table.1.selections.txt, day_0.BirdNET.results.csv, day_0.wav.txt: a table of day_0
+TABLE_ENDINGS = re.compile(
+    r"(\.table\.\d+)?([._-]?(selections?|labels?|annotations?|results?))*$"
+    r"|(\.birdnet)(\.\w+)*$",
+    re.IGNORECASE,
+)
+
+
+class Span(NamedTuple):
+    """A label from `start_s` to `end_s` of a recording; `where` names its file and row."""
+
+    filename: str
+    start_s: float
+    end_s: float
+    label: str
+    where: str
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def read_annotations(path: Path, recordings: Sequence[str]) -> pd.DataFrame:
+    """Read labels with times from a table, or from a folder of tables.
+
+    A table names its recordings in a column, or is itself named after one (`day_0.txt`,
+    `day_0.selections.txt` and `day_0.BirdNET.results.csv` belong to `day_0.wav`). A folder may hold
+    both kinds.
+
+    Args:
+        path: a table, or a folder that is searched with its subfolders.
+        recordings: names of the recordings, paths below the audio folder.
+
+    Returns:
+        filename (one of `recordings`), start_s, end_s (seconds) and label, a row a span, sorted by
+        recording and time. A recording that is annotated and empty has one row, its label "".
+
+    Raises:
+        UserError: no table; a row without a usable time, with a recording that is not there or that
+            fits two; the message names the file and the row.
+    """
+    names = RecordingNames(recordings)
+    spans = []
+    tables = _find_tables(path)
+    for table in tables:
+        spans += _read_spans(table, names, is_alone=len(tables) == 1)
+    if not spans:
+        raise UserError(f"annotations={path}: no labels with times for any of the recordings")
+
+    _log_strangers(names, path)
+    frame = pd.DataFrame(spans, columns=Span._fields).drop(columns="where")
+    frame = frame.drop_duplicates().sort_values(["filename", "start_s", "end_s", "label"])
+    return frame.reset_index(drop=True)
+
+
+def _find_tables(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"annotations={path}: no such file or folder")
+
+    found = [file for file in path.rglob("*") if file.suffix.lower() in TABLE_SUFFIXES]
+    tables = sorted(file for file in found if file.is_file() and file.name[0] != ".")
+    if not tables:
+        endings = ", ".join(f"*{suffix}" for suffix in TABLE_SUFFIXES)
+        raise UserError(f"annotations={path}: no tables ({endings}) in this folder")
+    return tables
+
+
+class RecordingNames:
+    """Finds the recording that a table means: by its path, its file name, or its name without suffix."""
+
+    def __init__(self, recordings: Iterable[str]) -> None:
+        self._by_key: dict[str, set[str]] = {}
+        self.strangers: dict[str, str] = {}  # a name that fits no recording, and where it stands
+        for name in recordings:
+            path = PurePosixPath(name)
+            for key in {name, path.name, path.stem, str(path.with_suffix(""))}:
+                self._by_key.setdefault(key.casefold(), set()).add(name)
+
+    def find(self, text: str, where: str) -> str | None:
+        """Return the one recording that a table's text means; None where there is none.
+
+        Raises:
+            UserError: two recordings fit.
+        """
+        path = PurePosixPath(text.strip().replace("\\", "/"))
+        tails = [PurePosixPath(*path.parts[first:]) for first in range(len(path.parts))]
+        for tail in tails:  # the longest end of the path that fits
+            for key in (str(tail), str(tail.with_suffix("")) if tail.suffix else str(tail)):
+                fitting = self._by_key.get(key.casefold(), set())
+                if len(fitting) > 1:
+                    shown = " and ".join(sorted(fitting)[:2])
+                    raise UserError(f"{where}: {text!r} fits {shown}; write its path below the audio folder")
+                if fitting:
+                    return next(iter(fitting))
+
+        self.strangers.setdefault(text, where)
+        return None
+
+
+def _log_strangers(names: RecordingNames, path: Path) -> None:
+    if names.strangers:
+        text, where = next(iter(names.strangers.items()))
+        logger.warning(
+            "annotations=%s: %d recordings are not among the prepared ones and are left out (%s: %r)",
+            path,
+            len(names.strangers),
+            where,
+            text,
+        )
+
+
+def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Span]:
+    """Read one table, whatever its form; a file in a folder that is no such table gives nothing."""
+    if _is_audacity(path):
+        return _read_audacity(path, names)
+
+    try:
+        table = read_table(path)
+    except UserError:
+        if is_alone:
+            raise
+        logger.info("%s: no table, left out", path)
+        return []
+
+    columns = _Columns(table, path)
+    if columns.row_id:
+        return _read_row_ids(table, columns, names, path)
+    if columns.start is None or columns.end is None:
+        if is_alone:
+            raise UserError(
+                f"{path}: no columns for start and end among {', '.join(map(repr, table.columns))}; "
+                "name them start, end and label, in seconds"
+            )
+        logger.info("%s: no columns for start and end, left out", path)
+        return []
+    return _read_table_spans(table, columns, names, path)
+
+
+# Tables with a header -----------------------------------------------------------------------------
+
+
+def _plain(column: str) -> str:
+    """Write a column's name without its unit, punctuation and capitals: `Begin Time (s)` is "begin time"."""
+    without_unit = re.sub(r"\((s|sec|seconds|hz)\)|\[s\]", "", column.lower())
+    return " ".join(re.sub(r"[^a-z0-9]+", " ", without_unit).split())
+
+
+class _Columns:
+    """Which column of a table holds what; None where there is none."""
+
+    def __init__(self, table: pd.DataFrame, path: Path) -> None:
+        plain = {_plain(column): column for column in reversed(table.columns)}
+
+        def first(names: Sequence[str]) -> str | None:
+            return next((plain[name] for name in names if name in plain), None)
+
+        self.row_id = first(("row id",))
+        self.start, self.end = first(START_COLUMNS), first(END_COLUMNS)
+        self.file, self.offset = first(FILE_COLUMNS), first(OFFSET_COLUMNS)
+        self.label = first([name for name in LABEL_COLUMNS if name not in ("offset",)])
+        self.view = first(("view",))
+        self.selection = first(("selection",))
+        self.one_hot = [] if self.label else self._one_hot(table)
+
+    def _one_hot(self, table: pd.DataFrame) -> list[str]:
+        """List the columns that hold 0 and 1 alone: one a species, as in OpenSoundscape's tables."""
+        known = {self.start, self.end, self.file, self.offset, self.row_id}
+        rest = [name for name in table.columns if name not in known]
+        rest = [name for name in rest if _plain(name) not in IGNORED_COLUMNS]
+        marks = {"0", "1", "0.0", "1.0", "true", "false", ""}
+        return [name for name in rest if set(table[name].str.strip().str.lower()) <= marks]
+
+
+def _read_table_spans(
+    table: pd.DataFrame, columns: _Columns, names: RecordingNames, path: Path
+) -> list[Span]:
+    if columns.label is None and not columns.one_hot and len(table):
+        raise UserError(
+            f"{path}: no column for the label among {', '.join(map(repr, table.columns))}; "
+            "name it label"
+        )
+
+    own = names.find(_recording_of(path), str(path)) if columns.file is None else None
+    if columns.file is None and own is None:
+        return []
+    if table.empty:  # annotated, and nothing was found
+        return [Span(own, 0.0, 0.0, "", str(path))] if own else []
+
+    spans = []
+    for row, cells in _one_view(table, columns).iterrows():
+        where = f"{path}: row {row}"
+        filename = own if columns.file is None else names.find(cells[columns.file], where)
+        if filename is None:
+            continue
+
+        start_s, end_s = _times(cells, columns, where)
+        for label in _labels(cells, columns, where):
+            spans.append(Span(filename, start_s, end_s, label, where))
+    return spans
+
+
+def _one_view(table: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
+    """Keep one of the rows that Raven writes for each view (waveform, spectrogram) of a selection."""
+    if columns.view is None or columns.selection is None:
+        return table
+    keys = [name for name in (columns.selection, columns.file, columns.start) if name]
+    return table[~table.duplicated(keys)]
+
+
+def _recording_of(path: Path) -> str:
+    """Name the recording that a table is named after."""
+    stem = path.name[: -len(path.suffix)]
+    return TABLE_ENDINGS.sub("", stem) or stem
+
+
+def _times(cells: pd.Series, columns: _Columns, where: str) -> tuple[float, float]:
+    start_s = parse_seconds(cells[columns.start], where)
+    end_s = parse_seconds(cells[columns.end], where)
+    if columns.offset is not None and columns.file is not None and cells[columns.offset].strip():
+        # A combined table of Raven counts its times over all files; the offset is within this one.
+        offset_s = parse_seconds(cells[columns.offset], where)
+        start_s, end_s = offset_s, offset_s + (end_s - start_s)
+    if not 0 <= start_s <= end_s:
+        raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
+    return start_s, end_s
+
+
+def parse_seconds(text: str, where: str) -> float:
+    """Read a time in seconds: `62.5`, `62,5`, `1:02.5`, `00:01:02.5`.
+
+    Raises:
+        UserError: it is none; the message begins with `where`.
+    """
+    parts = text.strip().replace(",", ".").split(":")
+    try:
+        numbers = [float(part) for part in parts]
+        seconds = sum(number * 60**power for power, number in enumerate(reversed(numbers)))
+    except ValueError:
+        seconds = float("nan")
+    if not np.isfinite(seconds) or len(parts) > 3:
+        raise UserError(f"{where}: {text!r} is no time; write seconds, or hours:minutes:seconds")
+    return seconds
+
+
+def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
+    if columns.label is None:
+        marked = [name for name in columns.one_hot if cells[name].strip().lower() in ("1", "1.0", "true")]
+        return marked or [""]
+
+    found = parse_labels(cells[columns.label].strip())
+    if found is None:
+        raise UserError(f"{where}: cannot read the labels {cells[columns.label][:60]!r}")
+    birds = [label for label in found if not is_no_bird(label)]
+    return birds or [""]
+
+
+def is_no_bird(label: str) -> bool:
+    """Say whether a label means that no bird sings."""
+    return label.strip().casefold() in NO_BIRD
+
+
+# BirdCLEF's labelled soundscapes ------------------------------------------------------------------
+
+
+def _read_row_ids(
+    table: pd.DataFrame, columns: _Columns, names: RecordingNames, path: Path
+) -> list[Span]:
+    """Read rows of 5 s windows, named `<recording>_<second of the window's end>` as in BirdCLEF."""
+    assert columns.row_id is not None
+    label: Callable[[pd.Series], str]
+    if columns.label is None and not columns.one_hot:
+        raise UserError(f"{path}: no column for the labels beside {columns.row_id!r}")
+
+    spans = []
+    for row, cells in table.iterrows():
+        where = f"{path}: row {row}"
+        stem, _, second = cells[columns.row_id].strip().rpartition("_")
+        end_s = parse_seconds(second, where)
+        # 2021's ids are <recording>_<site>_<second>, and recordings are <recording>_<site>_<date>
+        filename = names.find(stem, where)
+        if filename is not None:
+            for label in _labels(cells, columns, where):
+                spans.append(Span(filename, max(0.0, end_s - 5.0), end_s, label, where))
+    return spans
+
+
+# Audacity -----------------------------------------------------------------------------------------
+
+
+def _is_audacity(path: Path) -> bool:
+    """Say whether a file begins with a line of start, end and label, without a header."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            first = next((line for line in file if line.strip()), "")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    cells = first.rstrip("\r\n").split("\t")
+    return len(cells) in (2, 3) and all(re.fullmatch(r"\s*\d+([.,]\d+)?\s*", cell) for cell in cells[:2])
+
+
+def _read_audacity(path: Path, names: RecordingNames) -> list[Span]:
+    filename = names.find(_recording_of(path), str(path))
+    if filename is None:
+        return []
+
+    spans = []
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        for number, cells in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            if not cells or cells[0].startswith("\\"):  # the frequencies of a label, in a line below
+                continue
+            where = f"{path}: row {number}"
+            if len(cells) < 2:
+                raise UserError(f"{where}: expected start, end and label, separated by tabs")
+            start_s, end_s = parse_seconds(cells[0], where), parse_seconds(cells[1], where)
+            if not 0 <= start_s <= end_s:
+                raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
+            label = cells[2].strip() if len(cells) > 2 else ""
+            spans.append(Span(filename, start_s, end_s, "" if is_no_bird(label) else label, where))
+    return spans
+
+
+# Labels of a window -------------------------------------------------------------------------------
+
+
+class TimedLabels:
+    """The spans of several recordings as arrays: which classes sing in a window of one.
+
+    Args:
+        spans: as read_annotations returns them.
+        recordings: (n,) names, the order of which numbers them; without spans they are empty.
+        class_names: (n_classes,); spans of other labels are left out.
+    """
+
+    def __init__(
+        self, spans: pd.DataFrame, recordings: Sequence[str], class_names: Sequence[str]
+    ) -> None:
+        number = {name: position for position, name in enumerate(class_names)}
+        order = {name: position for position, name in enumerate(recordings)}
+        known = spans[spans["label"].isin(number) & spans["filename"].isin(order)]
+        recording = known["filename"].map(order).to_numpy(np.int64)
+        sorting = np.argsort(recording, kind="stable")
+        self._start_s = known["start_s"].to_numpy(np.float64)[sorting]
+        self._end_s = known["end_s"].to_numpy(np.float64)[sorting]
+        self._class = known["label"].map(number).to_numpy(np.int64)[sorting]
+        self._first = np.searchsorted(recording[sorting], np.arange(len(recordings) + 1))
+
+    def classes_in(
+        self, recording: int, start_s: float, end_s: float, min_overlap: float
+    ) -> np.ndarray:
+        """List the classes that count in a window: (n,) int64, sorted, each once.
+
+        A label counts where its overlap with the window is at least `min_overlap` of the shorter of
+        the two, so a short call in a window counts and the last tenth of a long one does not.
+        """
+        own = slice(self._first[recording], self._first[recording + 1])
+        overlap_s = np.minimum(self._end_s[own], end_s) - np.maximum(self._start_s[own], start_s)
+        shorter_s = np.minimum(self._end_s[own] - self._start_s[own], end_s - start_s)
+        counts = (overlap_s > 0) & (overlap_s >= min_overlap * shorter_s)
+        return np.unique(self._class[own][counts])
+
+
+def window_starts(seconds: float, period: float) -> np.ndarray:
+    """Return the starts of the windows of a recording, in seconds: (n,) float64.
+
+    Windows follow each other from the start; a rest of at least a tenth of a window makes one more,
+    as in predict.py. A recording shorter than that has one window.
+    """
+    whole = int(seconds // period)
+    has_rest = seconds - whole * period >= 0.1 * period
+    return np.arange(max(1, whole + has_rest)) * period
+
+
+def list_windows(
+    spans: pd.DataFrame, seconds: dict[str, float], *, period: float, min_overlap: float
+) -> pd.DataFrame:
+    """List the windows of annotated recordings with their labels.
+
+    Args:
+        spans: as read_annotations returns them.
+        seconds: length of each annotated recording.
+        period: seconds in a window.
+        min_overlap: see TimedLabels.classes_in.
+
+    Returns:
+        A row a window: filename, start_s, and labels, a tuple of the labels in it, the one that
+        sings longest first; empty where nothing sings.
+    """
+    rows = []
+    for filename, own in spans.groupby("filename", sort=True):
+        starts = window_starts(seconds[str(filename)], period)  # (n_windows,)
+        own = own[own["label"] != ""]
+        begin, end = own["start_s"].to_numpy(float), own["end_s"].to_numpy(float)  # (n_spans,)
+        overlap = np.minimum(end, starts[:, None] + period) - np.maximum(begin, starts[:, None])
+        counts = (overlap > 0) & (overlap >= min_overlap * np.minimum(end - begin, period))
+        for window, start_s in enumerate(starts):
+            sung = pd.Series(overlap[window], own["label"].to_numpy())[counts[window]]
+            longest_first = sung.groupby(level=0).sum().sort_values(ascending=False, kind="stable")
+            rows.append((filename, start_s, tuple(longest_first.index)))
+    return pd.DataFrame(rows, columns=["filename", "start_s", "labels"])

@@ -1,0 +1,187 @@
+"""Labels with a time: every table that labs have, read to the same spans; windows by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catalog.annotations import (
+    TimedLabels,
+    list_windows,
+    parse_seconds,
+    read_annotations,
+    window_starts,
+)
+from configs import UserError
+
+RECORDINGS = ["site_a/day_0.wav", "site_a/day_1.wav", "site_b/night.flac"]
+SPANS = [("site_a/day_0.wav", 2.0, 3.0, "wren"), ("site_a/day_0.wav", 4.0, 5.5, "robin")]
+
+RAVEN_HEADER = (
+    "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+)
+RAVEN = (
+    f"{RAVEN_HEADER}\tSpecies\n"
+    "1\tWaveform 1\t1\t2.0\t3.0\t1000\t6000\twren\n"
+    "1\tSpectrogram 1\t1\t2.0\t3.0\t1000\t6000\twren\n"
+    "2\tSpectrogram 1\t1\t4.0\t5.5\t1000\t6000\trobin\n"
+)
+RAVEN_COMBINED = (
+    f"{RAVEN_HEADER}\tBegin Path\tFile Offset (s)\tCommon Name\n"
+    "1\tSpectrogram 1\t1\t3602.0\t3603.0\t1000\t6000\tC:\\field\\site_a\\day_0.wav\t2.0\twren\n"
+    "2\tSpectrogram 1\t1\t3604.0\t3605.5\t1000\t6000\tC:\\field\\site_a\\day_0.wav\t4.0\trobin\n"
+)
+BIRDNET = (
+    "Start (s),End (s),Scientific name,Common name,Confidence,File\n"
+    "2.0,3.0,Troglodytes troglodytes,wren,0.91,/data/field/site_a/day_0.wav\n"
+    "4.0,5.5,Erithacus rubecula,robin,0.55,/data/field/site_a/day_0.wav\n"
+)
+AUDACITY = "2.000000\t3.000000\twren\n\\\t1000.0\t6000.0\n4.000000\t5.500000\trobin\n"
+
+
+def read(tmp_path, name, text):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return read_annotations(path, RECORDINGS)
+
+
+def rows(table):
+    return list(table.itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("day_0.selections.txt", RAVEN),
+        ("day_0.Table.1.selections.txt", RAVEN),
+        ("day_0.txt", AUDACITY),
+        ("all.txt", RAVEN_COMBINED),
+        ("spans.csv", "filename,start,end,label\nday_0.wav,2,3,wren\nday_0.wav,4,5.5,robin\n"),
+        ("spans.csv", "file;start_time;end_time;annotation\nday_0;2;3;wren\nday_0;4;5,5;robin\n"),
+        ("spans.tsv", "onset\toffset\tspecies\tfile\n2\t3\twren\tday_0.wav\n4\t5.5\trobin\tday_0\n"),
+        ("clock.csv", "filename,start,end,label\nday_0.wav,00:00:02,0:03,wren\nday_0.wav,0:04,0:05.5,robin\n"),
+        ("hot.csv", "file,start_time,end_time,robin,wren\nday_0.wav,2,3,0,1\nday_0.wav,4,5.5,1,0\n"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_table_gives_the_same_spans(tmp_path, name, text):
+    assert rows(read(tmp_path, name, text)) == SPANS
+
+
+def test_birdnets_table_is_read_by_its_scientific_names(tmp_path):
+    found = read(tmp_path, "out.csv", BIRDNET)
+    assert list(found["label"]) in (
+        ["Troglodytes troglodytes", "Erithacus rubecula"],
+        ["wren", "robin"],
+    )
+    assert list(found["filename"].unique()) == ["site_a/day_0.wav"]
+
+
+def test_a_folder_of_tables_may_hold_both_kinds(tmp_path):
+    (tmp_path / "tables" / "site_b").mkdir(parents=True)
+    (tmp_path / "tables" / "day_0.selections.txt").write_text(RAVEN)
+    (tmp_path / "tables" / "site_b" / "night.txt").write_text("1\t2\towl\n")
+    (tmp_path / "tables" / "README.txt").write_text("these tables are mine\n")
+    found = read_annotations(tmp_path / "tables", RECORDINGS)
+    assert rows(found) == [*SPANS, ("site_b/night.flac", 1.0, 2.0, "owl")]
+
+
+def test_birdclefs_labelled_windows(tmp_path):
+    text = "row_id,site,audio_id,seconds,birds\nnight_5,B,1,5,owl wren\nnight_10,B,1,10,nocall\n"
+    assert rows(read(tmp_path, "train_soundscape_labels.csv", text)) == [
+        ("site_b/night.flac", 0.0, 5.0, "owl"),
+        ("site_b/night.flac", 0.0, 5.0, "wren"),
+        ("site_b/night.flac", 5.0, 10.0, ""),
+    ]
+
+
+def test_an_annotated_recording_without_birds_is_kept_as_empty(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "day_1.selections.txt").write_text(f"{RAVEN_HEADER}\tSpecies\n")
+    (tmp_path / "t" / "day_0.selections.txt").write_text(RAVEN)
+    assert ("site_a/day_1.wav", 0.0, 0.0, "") in rows(read_annotations(tmp_path / "t", RECORDINGS))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("filename,start,end,label\nday_0.wav,3,2,wren\n", r"row 2: starts at 3 s and ends at 2 s"),
+        ("filename,start,end,label\nday_0.wav,-1,2,wren\n", r"row 2: '-1' is no time|starts at -1"),
+        ("filename,start,end,label\nday_0.wav,soon,2,wren\n", r"row 2: 'soon' is no time"),
+        ("filename,from,to,label\nday_0.wav,1,2,wren\n", r"no columns for start and end"),
+        ("filename,start,end\nday_0.wav,1,2\n", r"no column for the label"),
+        ("filename,start,end,label\nelsewhere.wav,1,2,wren\n", r"no labels with times"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_row(tmp_path, text, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, "spans.csv", text)
+
+
+def test_a_name_that_fits_two_recordings_is_refused_and_a_path_tells_them_apart(tmp_path):
+    recordings = ["a/20230501_050000.WAV", "b/20230501_050000.WAV"]
+    table = tmp_path / "spans.csv"
+    table.write_text("filename,start,end,label\n20230501_050000.WAV,1,2,wren\n")
+    with pytest.raises(UserError, match="row 2.*fits a/20230501_050000.WAV and b/2023"):
+        read_annotations(table, recordings)
+    table.write_text("filename,start,end,label\nb/20230501_050000.WAV,1,2,wren\n")
+    assert rows(read_annotations(table, recordings)) == [("b/20230501_050000.WAV", 1.0, 2.0, "wren")]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("62.5", 62.5), ("62,5", 62.5), ("1:02.5", 62.5), ("01:01:02", 3662.0), (" 0 ", 0.0)],
+)
+def test_times_by_hand(text, seconds):
+    assert parse_seconds(text, "here") == seconds
+
+
+def test_a_label_counts_by_its_share_of_the_shorter_of_itself_and_the_window():
+    spans = pd.DataFrame(
+        [("a", 0.0, 10.0, "long"), ("a", 4.9, 5.1, "short"), ("b", 0.0, 5.0, "other")],
+        columns=["filename", "start_s", "end_s", "label"],
+    )
+    timed = TimedLabels(spans, ["a", "b", "c"], ["long", "other", "short"])
+    assert timed.classes_in(0, 0.0, 5.0, 0.5).tolist() == [0, 2]  # half of the short one
+    assert timed.classes_in(0, 0.0, 5.0, 0.6).tolist() == [0]
+    assert timed.classes_in(0, 5.1, 10.1, 0.6).tolist() == [0]
+    assert timed.classes_in(0, 9.0, 14.0, 0.25).tolist() == []  # 1 s of 5
+    assert timed.classes_in(0, 9.0, 14.0, 0.2).tolist() == [0]
+    assert timed.classes_in(1, 0.0, 5.0, 1.0).tolist() == [1]
+    assert timed.classes_in(2, 0.0, 5.0, 0.1).tolist() == []
+
+
+def test_windows_of_a_recording_by_hand():
+    assert window_starts(10.0, 5.0).tolist() == [0, 5]
+    assert window_starts(10.4, 5.0).tolist() == [0, 5]
+    assert window_starts(10.5, 5.0).tolist() == [0, 5, 10]
+    assert window_starts(0.3, 5.0).tolist() == [0]
+    spans = pd.DataFrame(
+        [("a", 1.0, 2.0, "wren"), ("a", 1.0, 4.0, "robin"), ("a", 12.0, 13.0, "wren")],
+        columns=["filename", "start_s", "end_s", "label"],
+    )
+    found = list_windows(spans, {"a": 15.0}, period=5.0, min_overlap=0.5)
+    assert list(found["start_s"]) == [0, 5, 10]
+    assert list(found["labels"]) == [("robin", "wren"), (), ("wren",)]
+
+
+def test_windows_agree_with_a_slow_count(rng):
+    period = 3.0
+    starts = rng.uniform(0, 40, 60)
+    spans = pd.DataFrame(
+        {
+            "filename": "a",
+            "start_s": starts,
+            "end_s": starts + rng.uniform(0.1, 6, 60),
+            "label": rng.choice(list("uvwxyz"), 60),
+        }
+    )
+    found = list_windows(spans, {"a": 45.0}, period=period, min_overlap=0.4)
+    for window in found.itertuples():
+        end_s = window.start_s + period
+        sung = set()
+        for span in spans.itertuples():
+            overlap = min(span.end_s, end_s) - max(span.start_s, window.start_s)
+            if overlap > 0 and overlap / min(period, span.end_s - span.start_s) >= 0.4:
+                sung.add(span.label)
+        assert set(window.labels) == sung
+    assert np.array_equal(found["start_s"], np.arange(15) * period)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from configs import PATHS_UNDER_ROOT, Config, UserError
+from configs import Config, UserError, settings_where
+from scheduler import SCHEDULERS, find_schedule
 from training.folder import put_in_place
 
 logger = logging.getLogger("birdclef.checkpoint")
@@ -26,31 +27,6 @@ LAST_NAME = "last.pth"
 NAME = re.compile(
     r"Exp_(?P<exp>\d+)_fold_(?P<fold>\d+)_epoch_(?P<epoch>\d+)_loss_(?P<loss>[\d.]+)_cmap_(?P<cmap>[\d.]+)\.pth"
 )
-# A checkpoint made with other values of these belongs to another network or another picture of the
-# sound.
-FIXED_SETTINGS = (
-    *("base_model_name", "scheduler_name", "scheduler_params", "sample_rate", "period"),
-    *("n_fft", "hop_length", "n_mels", "fmin", "fmax", "top_db"),
-)
-# Where and on what it runs changes nothing.
-FREE_SETTINGS = (
-    "num_workers",
-    "device",
-    "folds",
-    "resume",
-    "verify",
-    "debug",
-    "train_dir",
-    *PATHS_UNDER_ROOT,
-    "root",
-)
-# Schedules that are planned for a number of epochs: past it they would raise the rate again, or
-# stop.
-PLANNED_SCHEDULERS = ("cosine", "one_cycle", "linear_warmup_cosine")
-PLANNED_IN_STEPS = (
-    "one_cycle",
-    "linear_warmup_cosine",
-)  # which a batch of another size would change
 SCHEDULED = (
     "lr",
     "initial_lr",
@@ -345,21 +321,35 @@ def check_same_setup(
         raise CheckpointError(
             f"{path} was trained with other classes ({len(theirs)} there, {len(class_names)} here; {differ}); {remedy}"
         )
-    fixed = [*FIXED_SETTINGS]
-    fixed += ["epochs"] if config.scheduler_name in PLANNED_SCHEDULERS else []
-    if (
-        state.get("batch") or config.scheduler_name in PLANNED_IN_STEPS
-    ):  # its place in the epoch counts batches
-        fixed += ["train_bs", "accumulation_steps"]
-    now = config.to_dict()
-    for name, old in state["config"].items():
-        if name not in now or now[name] == old or name in FREE_SETTINGS:
+    fixed = _fixed_settings(state, config)
+    then, now = _comparable(state["config"]), _comparable(config.to_dict())
+    for name, old in then.items():
+        if name not in now or now[name] == old or name in settings_where(on_resume="free"):
             continue
         if name in fixed:
             raise CheckpointError(
                 f"{path} was trained with {name}={old!r}, now it is {now[name]!r}; {remedy}"
             )
         logger.warning("%s: %s was %r, from here on it is %r", path, name, old, now[name])
+
+
+def _fixed_settings(state: dict[str, Any], config: Config) -> set[str]:
+    """Name the settings that a run which goes on from this state cannot change."""
+    planned_in = find_schedule(config.scheduler_name).planned_in
+    fixed = {*settings_where(on_resume="fixed")}
+    if planned_in != "nothing":
+        fixed |= {*settings_where(on_resume="planned")}
+    if planned_in == "steps" or state.get("batch"):  # its place in the epoch counts batches
+        fixed |= {*settings_where(on_resume="counted")}
+    return fixed
+
+
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Fill in a schedule's default parameters, which not every version has written down."""
+    name, params = settings.get("scheduler_name"), settings.get("scheduler_params")
+    if name not in SCHEDULERS or not isinstance(params, dict):
+        return settings
+    return settings | {"scheduler_params": SCHEDULERS[name].params | params}
 
 
 def load_checkpoint(

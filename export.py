@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from configs import (
-    PATHS_UNDER_ROOT,
     Config,
     UserError,
     configure_logger,
     load_config,
     run_main,
+    settings_where,
     versions,
 )
 
@@ -113,17 +113,6 @@ MAX_CMAP_LOSS = 0.02
 N_FIRST = 3  # convolutions of an encoder that stay in float32: int8 in them doubles the differences of scores
 N_CALIBRATION = 64  # clips from which int8 learns the range of each activation
 BATCH = 8  # clips scored at a time
-LOCAL_SETTINGS = (
-    *(
-        "root",
-        *PATHS_UNDER_ROOT,
-        "train_dir",
-        "pretrained_path",
-        "pretrained_checkpoint",
-        "device",
-        "num_workers",
-    ),
-)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -342,9 +331,8 @@ def describe(
 ) -> dict[str, str]:
     """Collect the metadata of the file: names to text, all but `format`, `precision` and `licence` in JSON."""
     folds = [{"fold": state["fold"], **state["history"][-1]} for state in states]
-    settings = {
-        name: value for name, value in models.config.to_dict().items() if name not in LOCAL_SETTINGS
-    }
+    everything, local = models.config.to_dict(), settings_where(is_local=True)
+    settings = {name: value for name, value in everything.items() if name not in local}
     here = versions() | {"onnx": importlib.metadata.version("onnx")}
     parts = {"class_names": models.class_names, "settings": settings, "folds": folds}
     parts |= {"trained_with": states[0]["versions"], "exported_with": here}

@@ -18,7 +18,15 @@ import numpy as np
 
 from audio.decoder_pool import DecoderPool
 from audio.recording import UNREADABLE, Row
-from configs import Config, UserError, configure_logger, load_config, next_command, run_main
+from configs import (
+    Config,
+    UserError,
+    configure_logger,
+    load_config,
+    next_command,
+    run_main,
+    settings_where,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,10 +117,7 @@ def _plan(config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
     import pandas as pd
 
     rows, jobs, previous = {}, {}, _report_rows(config.report_path)
-    recipe = {
-        name: getattr(config, name)
-        for name in ("sample_rate", "max_seconds", "audio_dtype", "trim_db")
-    }
+    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
     for name in find_recordings(config.train_audio_dir):
         source, target = config.train_audio_dir / name, config.train_np_dir / f"{name}.npy"
         old, made_from, done = previous.get(name, {}), "", False
@@ -226,7 +231,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 def main() -> int:
     """Prepare the recordings and say what became of them; 1 if too many are bad."""
-    config = load_config(description="Decode the recordings into .npy files and report on each.")
+    config = load_config(
+        description="Decode the recordings into .npy files and report on each.",
+        script="prepare_audios",
+    )
     configure_logger(config)
     began = time.monotonic()
     table = prepare(config)

@@ -1,14 +1,17 @@
-"""Learning-rate schedules by name, and when each of them is stepped."""
+"""Learning-rate schedules by name: how each is made, its parameters, and when it is stepped.
+
+A new schedule is one entry of SCHEDULERS.
+"""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from configs import SCHEDULER_PARAMS, Config, UserError, choose
+from configs import DEFAULT_SCHEDULER_PARAMS, Config, SchedulerParams, UserError, choose
 
 SteppedOn = Literal["valid_loss", "epoch", "step"]
 Build = Callable[..., LRScheduler]
@@ -16,10 +19,21 @@ Build = Callable[..., LRScheduler]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a schedule is made, and what it is stepped with."""
+    """How a schedule is made and stepped.
+
+    Attributes:
+        build: takes the optimizer, the config, the steps of the whole run and the parameters.
+        stepped_on: what it is stepped with: the validation loss, each epoch, each optimizer step.
+        params: its parameters with their defaults, by torch's names.
+        planned_in: what its length is planned in. Such a run cannot be made longer: past its end
+            the rate would rise again, or the schedule would stop. In steps, it also depends on the
+            batch size.
+    """
 
     build: Build
     stepped_on: SteppedOn
+    params: SchedulerParams = field(default_factory=dict)
+    planned_in: Literal["nothing", "epochs", "steps"] = "nothing"
 
 
 def _plateau(
@@ -65,7 +79,7 @@ def _warmup_cosine(
     warmup_epochs: float,
     eta_min: float,
 ) -> LRScheduler:
-    """Rise linearly to lr over the warm-up's steps, then fall along half a cosine to eta_min at the last step."""
+    """Rise linearly to lr in the warm-up, then fall along half a cosine to eta_min at the end."""
     warmup_steps = min(round(warmup_epochs * total_steps / config.epochs), total_steps - 1)
     lowest = eta_min / config.lr
 
@@ -90,21 +104,60 @@ def _of(scheduler_class: Callable[..., LRScheduler], **fixed: Any) -> Build:
 
 
 SCHEDULERS: dict[str, Schedule] = {
-    "reduce_lr_on_plateau": Schedule(_plateau, "valid_loss"),
-    "cosine": Schedule(_cosine, "epoch"),
-    "cosine_warm_restarts": Schedule(_of(lr_scheduler.CosineAnnealingWarmRestarts), "epoch"),
-    "one_cycle": Schedule(_one_cycle, "step"),
-    "step": Schedule(_of(lr_scheduler.StepLR), "epoch"),
-    "multi_step": Schedule(_of(lr_scheduler.MultiStepLR), "epoch"),
-    "exponential": Schedule(_of(lr_scheduler.ExponentialLR), "epoch"),
-    "linear_warmup_cosine": Schedule(_warmup_cosine, "step"),
+    "reduce_lr_on_plateau": Schedule(_plateau, "valid_loss", DEFAULT_SCHEDULER_PARAMS),
+    "cosine": Schedule(
+        _cosine,
+        "epoch",
+        {"T_max": 0, "eta_min": 0.0},  # epochs; 0 takes config.epochs
+        planned_in="epochs",
+    ),
+    "cosine_warm_restarts": Schedule(
+        _of(lr_scheduler.CosineAnnealingWarmRestarts),
+        "epoch",
+        {"T_0": 10, "T_mult": 2, "eta_min": 0.0},
+    ),
+    "one_cycle": Schedule(
+        _one_cycle,
+        "step",
+        {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+        planned_in="steps",
+    ),
+    "step": Schedule(_of(lr_scheduler.StepLR), "epoch", {"step_size": 30, "gamma": 0.1}),
+    "multi_step": Schedule(
+        _of(lr_scheduler.MultiStepLR), "epoch", {"milestones": [60, 90], "gamma": 0.1}
+    ),
+    "exponential": Schedule(_of(lr_scheduler.ExponentialLR), "epoch", {"gamma": 0.97}),
+    "linear_warmup_cosine": Schedule(
+        _warmup_cosine, "step", {"warmup_epochs": 3.0, "eta_min": 0.0}, planned_in="steps"
+    ),
     "none": Schedule(_of(lr_scheduler.ConstantLR, factor=1.0), "epoch"),
 }
 
 
+def find_schedule(name: str) -> Schedule:
+    """Return the schedule of a name; refuse an unknown one and list the known ones (UserError)."""
+    return SCHEDULERS[choose(name, SCHEDULERS, what="scheduler_name")]
+
+
 def stepped_on(scheduler_name: str) -> SteppedOn:
-    """Say when a schedule is stepped: with the validation loss, after each epoch, or after each optimizer step."""
-    return SCHEDULERS[choose(scheduler_name, SCHEDULERS, what="scheduler_name")].stepped_on
+    """Say what a schedule is stepped with."""
+    return find_schedule(scheduler_name).stepped_on
+
+
+def all_params(scheduler_name: str, given: SchedulerParams) -> SchedulerParams:
+    """Return the parameters of a schedule: the given ones, and the defaults of the others.
+
+    Raises:
+        UserError: an unknown schedule, or a parameter that it does not take.
+    """
+    known = find_schedule(scheduler_name).params
+    if unknown := sorted(given.keys() - known.keys()):
+        takes = ", ".join(known) or "no parameters"
+        raise UserError(
+            f"scheduler_params: {scheduler_name} does not take {', '.join(unknown)}; "
+            f"it takes {takes}"
+        )
+    return known | given
 
 
 def get_scheduler(
@@ -130,29 +183,21 @@ def get_scheduler(
     Raises:
         UserError: unknown name, a parameter the schedule does not take, or one it refuses.
     """
-    name = choose(config.scheduler_name, SCHEDULERS, what="scheduler_name")
-    if unknown := config.scheduler_params.keys() - SCHEDULER_PARAMS[name].keys():
-        takes = ", ".join(SCHEDULER_PARAMS[name]) or "no parameters"
+    name, schedule = config.scheduler_name, find_schedule(config.scheduler_name)
+    params = all_params(name, config.scheduler_params)
+    if steps_per_epoch is None and schedule.stepped_on == "step":
         raise UserError(
-            f"scheduler_params: {name} does not take {', '.join(sorted(unknown))}; it takes {takes}"
+            f"scheduler_name={name!r} is stepped after each optimizer step; it needs "
+            "steps_per_epoch"
         )
-    if steps_per_epoch is None and SCHEDULERS[name].stepped_on == "step":
-        raise UserError(
-            f"scheduler_name={name!r} is stepped after each optimizer step and needs steps_per_epoch"
-        )
+
     if last_epoch >= 0:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", config.lr)
     total_steps = config.epochs * (steps_per_epoch or 1)
     try:
-        return SCHEDULERS[name].build(
-            optimizer,
-            config=config,
-            total_steps=total_steps,
-            last_epoch=last_epoch,
-            **config.scheduler_params,
+        return schedule.build(
+            optimizer, config=config, total_steps=total_steps, last_epoch=last_epoch, **params
         )
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"scheduler_params {config.scheduler_params}: {name} says: {error}"
-        ) from None
+        raise UserError(f"scheduler_params {params}: {name} says: {error}") from None

@@ -125,7 +125,8 @@ def read_reasons(report_path: Path) -> dict[str, dict[str, str]]:
 def main() -> None:
     """Read the metadata, deal the folds, write train.csv and the report."""
     config = load_config(
-        description="Join the metadata with the prepared recordings and deal them into folds."
+        description="Join the metadata with the prepared recordings and deal them into folds.",
+        script="split_data",
     )
     configure_logger(config)
     if os.path.realpath(config.metadata_path) == os.path.realpath(config.train_dataframe_path):

@@ -131,7 +131,9 @@ class RecordingNames:
                 fitting = self._by_key.get(key.casefold(), set())
                 if len(fitting) > 1:
                     shown = " and ".join(sorted(fitting)[:2])
-                    raise UserError(f"{where}: {text!r} fits {shown}; write its path below the audio folder")
+                    raise UserError(
+                        f"{where}: {text!r} fits {shown}; write its path below the audio folder"
+                    )
                 if fitting:
                     return next(iter(fitting))
 
@@ -286,7 +288,9 @@ def parse_seconds(text: str, where: str) -> float:
 
 def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
     if columns.label is None:
-        marked = [name for name in columns.one_hot if cells[name].strip().lower() in ("1", "1.0", "true")]
+        marked = [
+            name for name in columns.one_hot if cells[name].strip().lower() in ("1", "1.0", "true")
+        ]
         return marked or [""]
 
     found = parse_labels(cells[columns.label].strip())
@@ -337,7 +341,9 @@ def _is_audacity(path: Path) -> bool:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     cells = first.rstrip("\r\n").split("\t")
-    return len(cells) in (2, 3) and all(re.fullmatch(r"\s*\d+([.,]\d+)?\s*", cell) for cell in cells[:2])
+    return len(cells) in (2, 3) and all(
+        re.fullmatch(r"\s*\d+([.,]\d+)?\s*", cell) for cell in cells[:2]
+    )
 
 
 def _read_audacity(path: Path, names: RecordingNames) -> list[Span]:
@@ -348,7 +354,9 @@ def _read_audacity(path: Path, names: RecordingNames) -> list[Span]:
     spans = []
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         for number, cells in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if not cells or cells[0].startswith("\\"):  # the frequencies of a label, in a line below
+            if not cells or cells[0].startswith(
+                "\\"
+            ):  # the frequencies of a label, in a line below
                 continue
             where = f"{path}: row {number}"
             if len(cells) < 2:

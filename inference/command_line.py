@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from configs import Config, UserError, load_config
+from configs import Config, UserError, load_config, settings_where
 from inference import formats
 from inference.detections import AVERAGES
-from inference.scorers import CPU_BATCH, RUN_SETTINGS
+from inference.scorers import CPU_BATCH
 from inference.windows import SCORES
 
 DESCRIPTION = "Score recordings of any length with trained models and write what was found in them."
@@ -54,7 +54,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
 def _settings(flags: argparse.Namespace) -> list[str]:
     """Hand the flags that are settings of configs.py on to `load_config`."""
     args: list[str] = []
-    for name in (*RUN_SETTINGS, "amp_dtype", "config"):
+    for name in (*settings_where(for_prediction="given"), "amp_dtype", "config"):
         if (value := getattr(flags, name)) is not None:
             args += ["--" + name.replace("_", "-"), value]
     if flags.amp is not None:

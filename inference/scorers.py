@@ -15,28 +15,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from audio.recording import as_stored
-from configs import Config, UserError, available_cpus
+from configs import Config, UserError, available_cpus, settings_where
 from inference.partial import identity
 from transforms import crop_or_pad, mono_to_color
 
 logger = logging.getLogger("birdclef.scorers")
-
-# What a clip has to look like: the folds of one run agree in it.
-AUDIO_SETTINGS = (
-    "sample_rate",
-    "period",
-    "n_fft",
-    "hop_length",
-    "n_mels",
-    "fmin",
-    "fmax",
-    "top_db",
-    "audio_dtype",
-)
-FIXED_SETTINGS = (*AUDIO_SETTINGS, "base_model_name")
-RUN_SETTINGS = ("device", "valid_bs", "num_workers", "file_timeout_s")  # where it runs: as given
-PRECISION_SETTINGS = ("amp", "amp_dtype")  # as validation had them, unless given
-
 
 # Clips that a core scores at a time: with more, what the layers hand on no longer fits its cache.
 # EfficientNet-B0 took 14 ms a clip with 4 on each of two cores, and 28 with 32 on both together.
@@ -286,13 +269,13 @@ def merge_settings(trained: dict[str, Any], given: Config, path: Path) -> Config
     """
     default = Config()
     trained = {field.name: trained[field.name] for field in fields(Config) if field.name in trained}
-    for name in FIXED_SETTINGS:
+    for name in (*settings_where(identity="clip"), *settings_where(identity="network")):
         if (value := getattr(given, name)) not in (getattr(default, name), trained.get(name)):
             raise UserError(
                 f"{name}: {path} was trained with {trained.get(name)!r}; {value!r} cannot be had from it"
             )
-    changed = {name: getattr(given, name) for name in RUN_SETTINGS}
-    for name in PRECISION_SETTINGS:
+    changed = {name: getattr(given, name) for name in settings_where(for_prediction="given")}
+    for name in settings_where(for_prediction="if given"):
         if getattr(given, name) != getattr(default, name):
             changed[name] = getattr(given, name)
     try:
@@ -315,7 +298,7 @@ def check_agreement(
     if class_names != first_names:
         differ = ", ".join(sorted(set(class_names) ^ set(first_names))[:5]) or "their order"
         raise UserError(f"{path} and {first} have other classes ({differ}) and cannot be averaged")
-    for name in AUDIO_SETTINGS:
+    for name in settings_where(identity="clip"):
         one, other = getattr(config, name), getattr(first_config, name)
         if one != other:
             raise UserError(

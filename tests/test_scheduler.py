@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from configs import SCHEDULER_PARAMS, Config, UserError
-from scheduler import SCHEDULERS, get_scheduler, stepped_on
+from configs import Config, UserError, load_config
+from scheduler import SCHEDULERS, all_params, get_scheduler, stepped_on
 
 
 def make_optimizer(lr=1e-3):
@@ -25,8 +25,31 @@ def rates(config, n_steps, *, steps_per_epoch=4, losses=None):
     return found
 
 
-def test_the_tables_name_the_same_schedules():
-    assert SCHEDULERS.keys() == SCHEDULER_PARAMS.keys()
+def test_the_chosen_schedule_brings_its_own_parameters():
+    assert all_params("step", {}) == {"step_size": 30, "gamma": 0.1}
+    assert all_params("reduce_lr_on_plateau", {"patience": 9}) == {"factor": 0.9, "patience": 9}
+    assert all_params("cosine", {"eta_min": 0.5}) == {"T_max": 0, "eta_min": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("cosin", {}, r"unknown scheduler_name 'cosin' \(did you mean cosine"),
+        ("step", {"gama": 1}, "step does not take gama; it takes step_size, gamma"),
+        ("none", {"gamma": 1}, "none does not take gamma; it takes no parameters"),
+    ],
+)
+def test_unknown_names_and_parameters_list_the_known_ones(name, params, message):
+    with pytest.raises(UserError, match=message):
+        get_scheduler(Config(scheduler_name=name, scheduler_params=params), make_optimizer())
+
+
+def test_flags_reach_the_schedule():
+    config = load_config("--scheduler-name multi_step --scheduler-params.milestones 3 4".split())
+    assert all_params(config.scheduler_name, config.scheduler_params) == {
+        "milestones": [3, 4],
+        "gamma": 0.1,
+    }
 
 
 def test_plateau_waits_for_patience_then_multiplies():

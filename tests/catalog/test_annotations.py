@@ -124,7 +124,9 @@ def test_a_name_that_fits_two_recordings_is_refused_and_a_path_tells_them_apart(
     with pytest.raises(UserError, match="row 2.*fits a/20230501_050000.WAV and b/2023"):
         read_annotations(table, recordings)
     table.write_text("filename,start,end,label\nb/20230501_050000.WAV,1,2,wren\n")
-    assert rows(read_annotations(table, recordings)) == [("b/20230501_050000.WAV", 1.0, 2.0, "wren")]
+    assert rows(read_annotations(table, recordings)) == [
+        ("b/20230501_050000.WAV", 1.0, 2.0, "wren")
+    ]
 
 
 @pytest.mark.parametrize(

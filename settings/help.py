@@ -1,0 +1,50 @@
+"""What `--help` says: the settings that a script uses, by group."""
+
+import textwrap
+from typing import Any
+
+from settings.about import Setting, settings_of
+
+
+def format_help(config_class: Any, script: str, description: str) -> str:
+    """Lay out the settings that a script uses, by group, for a terminal of 80 columns."""
+    lines = [f"usage: python {script}.py [--config FILE.yaml] [--SETTING VALUE ...]", ""]
+    lines += [*textwrap.wrap(" ".join(description.split()), 79), ""]
+    lines += textwrap.wrap(
+        "Settings come from configs.py, then from --config FILE.yaml, then from these flags. Flags "
+        "of the other scripts are accepted too.",
+        79,
+    )
+    defaults, group = config_class().to_dict(), ""
+    for name, setting in settings_of(config_class).items():
+        if script not in setting.used_by:
+            continue
+        if setting.group != group:
+            group = setting.group
+            lines += ["", f"{group}:"]
+        lines += _help_of(name, setting, defaults[name])
+    return "\n".join(lines)
+
+
+def _help_of(name: str, setting: Setting, default: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(default, bool):
+        flag += f", --no-{name.replace('_', '-')}"
+    shown = _shown(default)
+    unit = f", in {setting.unit}" if setting.unit else ""
+    text = f"{setting.help}{unit} (default: {shown})"
+    return [
+        f"  {flag}",
+        *textwrap.wrap(text, 79, initial_indent=" " * 6, subsequent_indent=" " * 6),
+    ]
+
+
+def _shown(default: Any) -> str:
+    """Write a default as a person would type it."""
+    if isinstance(default, list):
+        return " ".join(map(str, default))
+    if isinstance(default, dict):
+        return ", ".join(f"{key} {value}" for key, value in default.items()) or "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "none" if default is None else str(default)

@@ -1,0 +1,157 @@
+"""From defaults, a YAML file and flags to settings, and what a mistake in them is answered."""
+
+import argparse
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from settings.help import format_help
+from settings.running import UserError
+
+SHOWN_MISTAKES = 5  # in one message
+
+
+def read_settings(
+    config_class: Any, args: Sequence[str] | None, *, description: str, script: str
+) -> Any:
+    """Read defaults, then `--config FILE.yaml`, then flags, into a Config.
+
+    Args:
+        config_class: Config.
+        args: command line without the program; None takes `sys.argv`.
+        description: what `--help` says above the settings.
+        script: name of the script without .py; `--help` shows the settings that it uses. Flags of
+            the other scripts are taken too, so that one set of flags serves every stage.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown field or flag, or a value out of range.
+        SystemExit: status 0, after `--help`.
+    """
+    args = sys.argv[1:] if args is None else list(args)
+    if {"-h", "--help"} & set(args):
+        print(format_help(config_class, script, description))
+        sys.exit(0)
+
+    names = [field.name for field in fields(config_class)]
+
+    # These decide what the defaults of the others are, so they are read first.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    early.add_argument("--root", default=argparse.SUPPRESS)
+    for flag in (flag for flag in ("--config", "--root") if args and args[-1] == flag):
+        raise UserError(f"{flag} needs a value")
+    first, rest = early.parse_known_args(args)
+
+    given = read_yaml(Path(first.config)) if first.config else {}
+    given |= {key: value for key, value in vars(first).items() if key != "config"}
+    params, rest = _scheduler_flags(rest)
+    try:
+        config = _parse_flags(rest, config_class(**given))
+        if config.scheduler_name != given.get("scheduler_name", config.scheduler_name):
+            config = replace(config, scheduler_params={})  # YAML's were of another schedule
+        return replace(config, scheduler_params=config.scheduler_params | params)
+    except ValidationError as error:
+        raise UserError(describe_mistakes(error, first.config or "command line", names)) from None
+
+
+def _scheduler_flags(args: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take `--scheduler-params.NAME VALUE ...` out of the flags; scheduler.py knows the names."""
+    import yaml
+
+    params: dict[str, Any] = {}
+    rest: list[str] = []
+    name = None
+    for word in args:
+        if match := re.fullmatch(r"--scheduler[-_]params\.(\w+)(?:=(.*))?", word):
+            name = match[1]
+            params[name] = [] if match[2] is None else [match[2]]
+        elif name is None or word.startswith("--"):
+            name = None
+            rest.append(word)
+        else:
+            params[name].append(word)
+
+    values = {key: [yaml.safe_load(word) for word in words] for key, words in params.items()}
+    if empty := [key for key, words in values.items() if not words]:
+        raise UserError(f"--scheduler-params.{empty[0]} needs a value")
+    return {key: words[0] if len(words) == 1 else words for key, words in values.items()}, rest
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read settings from a YAML file; Config checks the keys."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            # A few aliases unfold into gigabytes.
+            raise yaml.YAMLError("an alias (*name) stands for its value; write that out")
+        found = yaml.safe_load(text)
+        repr(found)  # a message may show any of it; Python prints no integer over 4300 digits
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as YAML: {reason}") from None
+
+    if found is None:
+        return {}
+    if isinstance(found, dict) and "versions" in found:  # a run's own config.yaml
+        found = found.get("config", found)
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise UserError(f"{path}: expected lines of the form 'field: value'")
+    return found
+
+
+def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
+    import tyro
+
+    names = [field.name for field in fields(defaults)]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(type(defaults), args=args, default=defaults)
+    except SystemExit as stop:
+        cause = stop.__context__
+        if isinstance(cause, ValidationError):
+            raise UserError(describe_mistakes(cause, "command line", names)) from None
+        raise UserError(_unbox(said.getvalue(), names)) from None
+
+
+def describe_mistakes(error: ValidationError, source: str, names: Sequence[str]) -> str:
+    """Put pydantic's findings on one line, as `field: message`, without its web addresses."""
+    found, lines = error.errors(include_url=False), []
+    for item in found[:SHOWN_MISTAKES]:
+        name = ".".join(map(str, item["loc"])) or "settings"
+        if item["type"] == "unexpected_keyword_argument":
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(names)}"
+            lines.append(f"{name}: no such field; {hint}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message} (got {repr(item['input'])[:80]})")
+
+    more = f"; and {len(found) - SHOWN_MISTAKES} more" if len(found) > SHOWN_MISTAKES else ""
+    return f"{source}: " + "; ".join(lines) + more
+
+
+def _unbox(text: str, names: Sequence[str]) -> str:
+    """Put tyro's framed error message on one line; a mistyped flag gets the nearest real one."""
+    inside = [line for line in text.splitlines() if not line.startswith(("╭", "╰", "+", "-"))]
+    lines = [line for line in (line.strip("│| \t") for line in inside) if line]
+    words = " ".join("; see" if set(line) <= {"─", "-"} else line for line in lines)
+    # The title stands apart where the frame is ASCII.
+    words = re.sub(r"^[A-Z][\w ]+ ; see ", "", words)
+    if unknown := re.match(r"Unrecognized options: (--[^\s,]+)", words):
+        flags = ["--" + name.replace("_", "-") for name in names]
+        close = difflib.get_close_matches(unknown[1].replace("_", "-"), flags, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else "--help lists the settings"
+        return f"there is no setting {unknown[1]}; {hint}"
+    ending = r" ; see (Argument helptext: .*? ; see )?For full helptext.*"
+    return re.sub(ending, "; --help lists the settings", words)

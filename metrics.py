@@ -112,41 +112,61 @@ class BCEFocal2WayLoss(nn.Module):
         return self.weights[0] * clipwise + self.weights[1] * framewise
 
 
+class BCELoss(nn.Module):
+    """Binary cross-entropy on the clipwise logits."""
+
+    def forward(self, output: Output, targets: Tensor) -> Tensor:
+        """Average over clips and classes of (B, C): () float32."""
+        logits = output["logit"].float()
+        return F.binary_cross_entropy_with_logits(logits, targets.float())
+
+
+class ClipwiseFocalLoss(nn.Module):
+    """BCEFocalLoss on the clipwise logits."""
+
+    def __init__(self, alpha: float, gamma: float) -> None:
+        super().__init__()
+        self.focal = BCEFocalLoss(alpha, gamma)
+
+    def forward(self, output: Output, targets: Tensor) -> Tensor:
+        """Average over clips and classes of (B, C): () float32."""
+        return self.focal(output["logit"], targets)
+
+
+# A new loss is one entry: how to make it from alpha, gamma and the weights of its two parts.
+LOSSES: dict[str, Callable[[float, float, Sequence[float]], nn.Module]] = {
+    "bce": lambda alpha, gamma, weights: BCELoss(),
+    "bce_focal": lambda alpha, gamma, weights: ClipwiseFocalLoss(alpha, gamma),
+    "bce_focal_2way": lambda alpha, gamma, weights: BCEFocal2WayLoss(weights, alpha, gamma),
+}
+
+
 def get_loss(
     loss_name: str,
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
     weights: Sequence[float] = (1.0, 1.0),
-) -> Callable[[Output, Tensor], Tensor]:
-    """Loss of a model output by name: `bce`, `bce_focal` or `bce_focal_2way`.
+) -> nn.Module:
+    """Make a loss by its name in LOSSES.
 
     Args:
-        loss_name: one of the three.
-        alpha: of the focal losses.
-        gamma: of the focal losses.
-        weights: of the two parts of `bce_focal_2way`.
+        loss_name: its name.
+        alpha: weight of the positives in the focal losses.
+        gamma: how much less easy examples count in them.
+        weights: of the clipwise and the framewise part of a 2-way loss.
 
     Returns:
         A function of the model's output and targets (B, C) in [0, 1], which gives a () float32
         loss.
 
     Raises:
-        ValueError: for another name; the message lists the known ones.
+        ValueError: an unknown name; the message lists the known ones.
     """
-    focal = BCEFocalLoss(alpha, gamma)
-    losses: dict[str, Callable[[Output, Tensor], Tensor]] = {
-        "bce": lambda output, targets: F.binary_cross_entropy_with_logits(
-            output["logit"].float(), targets.float()
-        ),
-        "bce_focal": lambda output, targets: focal(output["logit"], targets),
-        "bce_focal_2way": BCEFocal2WayLoss(weights, alpha, gamma),
-    }
-    if loss_name not in losses:
-        raise ValueError(
-            f"unknown loss_name {loss_name!r}; choose from {', '.join(sorted(losses))}"
-        )
-    return losses[loss_name]
+    if loss_name not in LOSSES:
+        known = ", ".join(sorted(LOSSES))
+        raise ValueError(f"unknown loss_name {loss_name!r}; choose from {known}")
+    return LOSSES[loss_name](alpha, gamma, weights)
 
 
 # Scores -------------------------------------------------------------------------------------------

@@ -158,11 +158,12 @@ def load_frames(x, samples, hop_length, window, first, n_fft):
 
 
 @inlined
-def sum_bands(x, mel, power, rows, starts, bands, weights, n_fft):
+def sum_bands(x, mel, power, rows, starts, bands, weights, n_fft, is_magnitude):
     """Take the two real frames' powers apart, and add each frequency's to its bands, two at most.
 
     With Z = F + iG of two real frames, 2 F[k] = Z[k] + conj(Z[-k]) and 2i G[k] = Z[k] -
-    conj(Z[-k]): the powers here are four times too high, which the weights make good.
+    conj(Z[-k]): the powers here are four times too high, and their roots twice, which the weights
+    make good.
     """
     mel[:] = 0
     for k in range(n_fft // 2 + 1):
@@ -173,6 +174,9 @@ def sum_bands(x, mel, power, rows, starts, bands, weights, n_fft):
             c, d = mirrored[lane], mirrored[lane + LANES]
             power[lane] = (a + c) ** 2 + (b - d) ** 2
             power[lane + LANES] = (a - c) ** 2 + (b + d) ** 2
+        if is_magnitude:
+            for lane in range(WIDTH):
+                power[lane] = np.sqrt(power[lane])
         for entry in range(starts[k], starts[k + 1]):
             weight, band = weights[entry], mel[bands[entry] * WIDTH : (bands[entry] + 1) * WIDTH]
             for lane in range(WIDTH):
@@ -180,8 +184,10 @@ def sum_bands(x, mel, power, rows, starts, bands, weights, n_fft):
 
 
 @lru_cache
-def build(n_fft: int) -> Callable[..., None]:
+def build(n_fft: int, is_magnitude: bool = False) -> Callable[..., None]:
     """Compile the kernel for frames of `n_fft` samples, a power of two from 16 on.
+
+    With `is_magnitude` it sums the magnitudes of the frequencies rather than their powers.
 
     Returns:
         A function of padded (n_blocks * hop_length,) and hop_length, the tables of mel._tables, and
@@ -210,9 +216,9 @@ def build(n_fft: int) -> Callable[..., None]:
                 else:
                     last_pass(y, x, rest, n_fft)
             if n_passes % 2 == 0:
-                sum_bands(x, mel, power, rows, starts, bands, weights, n_fft)
+                sum_bands(x, mel, power, rows, starts, bands, weights, n_fft, is_magnitude)
             else:
-                sum_bands(y, mel, power, rows, starts, bands, weights, n_fft)
+                sum_bands(y, mel, power, rows, starts, bands, weights, n_fft, is_magnitude)
             for band in range(n_mels):
                 for lane in range(min(WIDTH, n_frames - first)):
                     out[band, first + lane] = mel[band * WIDTH + lane]

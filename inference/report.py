@@ -352,12 +352,10 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 def frequency_ticks(config: Config) -> list[tuple[float, str]]:
     """Place round frequencies on the height of a spectrogram, 0 being its lower edge and 1 the upper one."""
-    from audio.mel import mel_bank, mel_settings
+    from audio.mel import bank_settings, mel_bank
 
-    settings = mel_settings(config)
-    n_fft = settings["n_fft"]
-    del settings["hop_length"]
-    bank = mel_bank(**settings).toarray()  # (n_mels, 1 + n_fft // 2)
+    n_fft = config.n_fft
+    bank = mel_bank(**bank_settings(config)).toarray()  # (n_mels, 1 + n_fft // 2)
     ticks = []
     for hertz in TICKS_HZ:
         if config.fmin < hertz < config.fmax:

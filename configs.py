@@ -15,10 +15,26 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from settings.about import Group, Setting, settings_of
+from settings.about import Setting, settings_of
+from settings.groups import (
+    CHECKPOINTS,
+    FOLDS,
+    MODEL,
+    OPTIMISATION,
+    PATHS,
+    RECORDINGS,
+    RUN,
+    STRICT,
+    TARGETS,
+    Count,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    Probability,
+)
 from settings.reading import read_settings
 from settings.reading import read_yaml as read_yaml
 from settings.running import UserError as UserError
@@ -28,14 +44,10 @@ from settings.running import next_command as next_command
 from settings.running import run_main as run_main
 from settings.running import set_seed as set_seed
 from settings.running import stop
+from settings.sound import SoundSettings
 from settings.version import __version__ as __version__
 from settings.version import versions as versions
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegativeFloat = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
 SchedulerParams = dict[str, int | float | str | list[int]]
 
 # The highest score: the largest float32 below 1. Rounding can take a weighted sum of sigmoids to 1
@@ -50,29 +62,14 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-RUN = Group("run", "train", on_resume="warn")
-PATHS = Group("paths", "prepare_audios", "split_data", "train", on_resume="free", is_local=True)
-RECORDINGS = Group("recordings", "prepare_audios")
-FOLDS = Group("folds", "split_data")
-CLIP = Group("clip and log-mel", "train", on_resume="fixed", identity="clip")
-WAVEFORM = Group("waveform augmentation", "train")
-IMAGE = Group("image augmentation", "train")
-MIXING = Group("batch mixing", "train")
-TARGETS = Group("targets and loss", "train")
-MODEL = Group("model", "train")
-OPTIMISATION = Group("optimisation", "train")
-CHECKPOINTS = Group("checkpoints", "train", on_resume="free")
 EVERY_STAGE = "prepare_audios split_data train"
 
 
-@dataclass(
-    kw_only=True,
-    config=ConfigDict(
-        extra="forbid", validate_default=True, validate_assignment=True, allow_inf_nan=False
-    ),
-)
-class Config:
+@dataclass(kw_only=True, config=STRICT)
+class Config(SoundSettings):
     """Settings of every stage. Construction and assignment are checked; nothing is read from disk.
+
+    Those of a clip and of what is done to it stand in `settings/sound.py`.
 
     Raises:
         pydantic.ValidationError (a ValueError): unknown field, or a value out of range.
@@ -118,6 +115,10 @@ class Config:
         Path("train.csv"), "table of prepared recordings with labels and folds",
         used_by="split_data train", under_root=True,
     )  # fmt: skip
+    background_dir: Path | None = PATHS(
+        None, "recordings without birds, to lay under clips and to learn as empty; none uses none",
+        used_by="train", under_root=True,
+    )  # fmt: skip
     models_dir: Path = PATHS(
         Path("models"), "folder for checkpoints, histories and logs",
         used_by="train", under_root=True,
@@ -162,62 +163,21 @@ class Config:
         "species that stay in the training part of every fold", used_by="train",
     )  # fmt: skip
 
-    # Clip and log-mel
-    period: Positive = CLIP(5.0, "length of a clip", unit="s")
-    n_fft: Annotated[int, Field(ge=16, multiple_of=2)] = CLIP(
-        2048, "length of an STFT frame, an even number", unit="samples"
-    )
-    hop_length: Count = CLIP(512, "step from one frame to the next", unit="samples")
-    n_mels: Annotated[int, Field(ge=8)] = CLIP(224, "mel bands")
-    fmin: NotNegativeFloat = CLIP(20.0, "lower edge of the lowest mel band", unit="Hz")
-    fmax: Positive = CLIP(
-        16_000.0, "upper edge of the highest mel band, at most half the sample rate", unit="Hz"
-    )
-    top_db: Positive = CLIP(80.0, "depth of the log-mel below the peak of its clip", unit="dB")
-
-    # Waveform augmentation
-    p_noise_injection: Probability = WAVEFORM(0.0, "chance of white noise of random amplitude")
-    noise_injection_max: Positive = WAVEFORM(0.04, "largest amplitude of it, where the peak is 1")
-    p_gaussian_noise: Probability = WAVEFORM(0.0, "chance of white noise at a random SNR")
-    p_pink_noise: Probability = WAVEFORM(0.0, "chance of 1/f noise at a random SNR")
-    noise_snr_db: tuple[float, float] = WAVEFORM((5.0, 20.0), "range of that SNR", unit="dB")
-    p_pitch_shift: Probability = WAVEFORM(0.0, "chance of another pitch; slow")
-    pitch_shift_semitones: tuple[float, float] = WAVEFORM(
-        (-2.0, 2.0), "range of the shift", unit="semitones"
-    )
-    p_time_stretch: Probability = WAVEFORM(0.0, "chance of another tempo; slow")
-    time_stretch_rate: tuple[Positive, Positive] = WAVEFORM(
-        (0.9, 1.1), "range of the tempo; above 1 is faster"
-    )
-    p_random_volume: Probability = WAVEFORM(0.0, "chance of a constant gain")
-    p_cosine_volume: Probability = WAVEFORM(0.0, "chance of a gain that swings slowly")
-    volume_db: tuple[float, float] = WAVEFORM((-10.0, 10.0), "range of both gains", unit="dB")
-
-    # Image augmentation
-    frontend: Literal["cpu", "device"] = IMAGE(
-        "cpu", "where training images are made: in the loader's processes, or on the device"
-    )
-    max_mixed_birds: Count = IMAGE(3, "most recordings summed into one training image")
-    p_stop_mixing: Probability = IMAGE(0.3, "chance to stop after each of them")
-    p_white_noise_image: Probability = IMAGE(0.9, "chance of noise over the whole image")
-    p_pink_noise_image: Probability = IMAGE(0.9, "chance of the log-mel of 1/f noise")
-    p_band_noise_image: Probability = IMAGE(0.9, "chance of noise in a band of frequencies")
-    p_frequency_shaping: Probability = IMAGE(0.5, "chance of a tilt towards low frequencies")
-    p_masks: Probability = IMAGE(0.0, "chance of rectangles cut out of the image")
-    p_spec_augment: Probability = IMAGE(
-        0.25, "chance of SpecAugment: stripes cut out of a batch, in the model"
-    )
-
-    # Batch mixing
-    p_mixup: Probability = MIXING(0.25, "chance of MixUp of a batch")
-    mixup_alpha: Positive = MIXING(0.5, "MixUp draws lam from Beta(alpha, alpha)")
-    p_cutmix: Probability = MIXING(0.25, "chance of CutMix of a batch without MixUp")
-    cutmix_alpha: Positive = MIXING(1.0, "CutMix draws lam from Beta(alpha, alpha)")
-
     # Targets and loss
     label_smoothing: bool = TARGETS(
         True, "train on targets 0.0025, 0.3 and 0.995 in place of 0, 0.3 and 1"
     )
+    smoothing: Probability | None = TARGETS(
+        None, "take this share of each target and spread it over all classes; none: label_smoothing"
+    )
+    secondary_targets: Literal["soft", "positive", "masked"] = TARGETS(
+        "soft", "secondary birds: soft (secondary_value), positive (as primary), masked (no loss)"
+    )
+    secondary_value: Probability = TARGETS(0.3, "target of soft secondary birds")
+    no_bird_class: bool = TARGETS(
+        False, "a class of its own for clips without a bird, the last one",
+        on_resume="fixed", identity="network",
+    )  # fmt: skip
     loss_name: str = TARGETS("bce_focal_2way", "loss; metrics.py has the list")
     focal_alpha: Probability = TARGETS(0.25, "weight of the positives in the focal loss")
     focal_gamma: NotNegativeFloat = TARGETS(2.0, "how much less easy examples count in it")
@@ -297,7 +257,8 @@ class Config:
         if self.root != Path("."):
             base = Path(os.path.abspath(self.root))
             for name in settings_where(under_root=True):
-                self.__dict__[name] = base / self.__dict__[name]
+                path = self.__dict__[name]
+                self.__dict__[name] = None if path is None else base / path
 
         is_plateau = self.scheduler_name == "reduce_lr_on_plateau"
         if not is_plateau and self.scheduler_params == DEFAULT_SCHEDULER_PARAMS:
@@ -317,13 +278,6 @@ class Config:
             raise ValueError(f"fmin={now['fmin']:g} Hz is not below fmax={now['fmax']:g} Hz")
         return value
 
-    @field_validator("noise_snr_db", "pitch_shift_semitones", "time_stretch_rate", "volume_db")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"the lower end comes first, got {value}")
-        return value
-
     @property
     def n_samples(self) -> int:
         """Samples in a clip."""
@@ -333,6 +287,21 @@ class Config:
     def n_frames(self) -> int:
         """STFT frames in a clip, centred."""
         return 1 + self.n_samples // self.hop_length
+
+    @property
+    def image_frames(self) -> int:
+        """Frames of the image that the network sees: those of the STFT, unless it is resized."""
+        return self.n_frames if self.image_size is None else self.image_size[0]
+
+    @property
+    def image_bands(self) -> int:
+        """Bands of that image."""
+        return self.n_mels if self.image_size is None else self.image_size[1]
+
+    @property
+    def background_np_dir(self) -> Path:
+        """Prepared backgrounds, beside the prepared recordings."""
+        return self.train_np_dir.with_name(self.train_np_dir.name + "_background")
 
     @property
     def exp_dir(self) -> Path:

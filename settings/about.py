@@ -38,13 +38,18 @@ class Setting:
     makes_arrays: bool = False  # prepared recordings depend on it
     under_root: bool = False  # a path that lies under `root`
     is_local: bool = False  # true of this machine alone: left out of exported models
+    place: int = 0  # of its group in the help
 
 
 class Group:
     """A group of settings in the help; calling it makes a field of that group."""
 
+    n_groups = 0
+
     def __init__(self, name: str, *used_by: str, **common: Any) -> None:
-        self.name, self.used_by, self.common = name, used_by, common
+        Group.n_groups += 1
+        self.name, self.used_by = name, used_by
+        self.common = {"place": Group.n_groups} | common
 
     def __call__(self, default: Any, help: str, *, used_by: str = "", **rest: Any) -> Any:
         """Make a field with a default (or a function that makes one) and all that it says."""
@@ -55,7 +60,7 @@ class Group:
 
 
 def settings_of(config_class: Any) -> dict[str, Setting]:
-    """What each field of a class says about itself, by name, in their order.
+    """What each field of a class says about itself, by name: group by group, each in its order.
 
     Raises:
         TypeError: a field says nothing; it was not made by a Group.
@@ -66,4 +71,4 @@ def settings_of(config_class: Any) -> dict[str, Setting]:
         if about is None:
             raise TypeError(f"Config.{name}: make it with a group, as the fields around it are")
         found[name] = about
-    return found
+    return dict(sorted(found.items(), key=lambda item: item[1].place))

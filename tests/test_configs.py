@@ -108,9 +108,9 @@ def test_every_field_says_everything_about_itself():
         if setting.group not in groups[-1:]:
             groups.append(setting.group)
     assert groups == [
-        "run", "paths", "recordings", "folds", "clip and log-mel", "waveform augmentation",
-        "image augmentation", "batch mixing", "targets and loss", "model", "optimisation",
-        "checkpoints",
+        "run", "paths", "recordings", "folds", "clip and log-mel", "choice of clips",
+        "waveform augmentation", "image augmentation", "batch mixing", "targets and loss", "model",
+        "optimisation", "checkpoints",
     ]  # fmt: skip
 
 
@@ -129,11 +129,14 @@ def test_what_the_fields_say_is_asked_by_the_rest_of_the_code():
         "sample_rate", "max_seconds", "audio_dtype", "trim_db",
     )  # fmt: skip
     assert settings_where(under_root=True) == (
-        "train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path", "models_dir",
+        "train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path",
+        "background_dir", "models_dir",
     )  # fmt: skip
     assert set(settings_where(identity="clip")) >= {"n_mels", "period", "sample_rate", "fmax"}
-    assert settings_where(identity="network")[0] == "base_model_name"
-    assert settings_where(on_resume="counted") == ("train_bs", "accumulation_steps")
+    assert {"base_model_name", "no_bird_class"} <= set(settings_where(identity="network"))
+    assert settings_where(on_resume="counted") == (
+        "clips_per_recording", "negative_share", "train_bs", "accumulation_steps",
+    )  # fmt: skip
 
 
 # Reading ------------------------------------------------------------------------------------------

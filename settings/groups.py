@@ -1,0 +1,31 @@
+"""The groups of settings, in the order of the help, and the types that their fields share."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from settings.about import Group
+
+STRICT = ConfigDict(
+    extra="forbid", validate_default=True, validate_assignment=True, allow_inf_nan=False
+)
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegativeFloat = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+RUN = Group("run", "train", on_resume="warn")
+PATHS = Group("paths", "prepare_audios", "split_data", "train", on_resume="free", is_local=True)
+RECORDINGS = Group("recordings", "prepare_audios")
+FOLDS = Group("folds", "split_data")
+CLIP = Group("clip and log-mel", "train", on_resume="fixed", identity="clip")
+CHOICE = Group("choice of clips", "train")
+WAVEFORM = Group("waveform augmentation", "train")
+IMAGE = Group("image augmentation", "train")
+MIXING = Group("batch mixing", "train")
+TARGETS = Group("targets and loss", "train")
+MODEL = Group("model", "train")
+OPTIMISATION = Group("optimisation", "train")
+CHECKPOINTS = Group("checkpoints", "train", on_resume="free")

@@ -9,6 +9,7 @@ This module imports nothing of ours; every other module may import it.
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -26,6 +27,15 @@ ROOM_FOR_SUFFIXES = 24  # bytes that ".npy" and ".<process id>.part" may add to 
 # A spreadsheet runs a cell as a formula by its first character (OWASP, CSV injection).
 FORMULA = re.compile(r"^'*[=+\-@\t]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+LINE_END = re.compile(r"\r\n|\r|\n")
+
+# Some network file systems flush no folder, and a folder may be closed to readers.
+CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
+
+# A file name that is no UTF-8 is text with surrogates in Python; this writes its own bytes back.
+ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+_open_parts: set[str] = set()  # those that this process is writing
 
 
 class CannotWriteError(OSError):
@@ -55,13 +65,14 @@ def write_file(path: Path, content: bytes | str) -> None:
 
     Args:
         path: where to; its folder is made if it is missing.
-        content: bytes, or text that is written as UTF-8 with its line ends unchanged.
+        content: bytes, or text that is written as UTF-8 with its line ends unchanged. File names
+            that are no UTF-8, as Python spells them, pass unchanged too.
 
     Raises:
         CannotWriteError: the disk refuses; what was there before is unchanged.
     """
     with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(**ENCODING) if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -78,9 +89,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         A binary file, open for reading and writing.
 
     Raises:
-        CannotWriteError: the disk refuses, in the block too; what was there before is unchanged.
+        CannotWriteError: the disk refuses, in the block too; what was there before is unchanged. An
+            error of the block that names another file passes as it is.
     """
     part = part_path(path)
+    _open_parts.add(os.path.abspath(part))
+    consequence = "what was there before is unchanged"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w+b") as file:
@@ -90,31 +104,52 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
 
         os.replace(part, path)
+        consequence = "it is complete, but a power cut may take it back"
         if durable:
             flush_folder(path.parent)
     except OSError as error:
         _remove(part)
-        raise CannotWriteError(path, error, "what was there before is unchanged") from None
+        if _is_of_another_file(error, part):
+            raise
+        raise CannotWriteError(path, error, consequence) from None
     except BaseException:
         _remove(part)
         raise
+    finally:
+        _open_parts.discard(os.path.abspath(part))
 
 
-def _remove(part: Path) -> None:
-    with contextlib.suppress(OSError):
+def _remove(part: Path) -> bool:
+    """Delete a part; say whether it is gone."""
+    try:
         part.unlink(missing_ok=True)
+    except OSError:  # Windows keeps a file that is open
+        return False
+    return True
+
+
+def _is_of_another_file(error: OSError, part: Path) -> bool:
+    if isinstance(error, (CannotWriteError, LockedError)):
+        return True
+    if error.filename is None:  # an error of an open file: the disk is full, say
+        return False
+    return Path(os.fsdecode(error.filename)) not in (part, *part.parents)
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's new names; Windows needs and allows no such call."""
+    """Wait until the disk has a folder's new names, where the system can be asked to."""
     if os.name == "nt":
         return
 
-    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
 
 
 def part_path(path: Path, pid: int | None = None) -> Path:
@@ -126,20 +161,28 @@ def part_path(path: Path, pid: int | None = None) -> Path:
 def sweep_parts(folder: Path) -> list[Path]:
     """Delete what killed processes left half-written below a folder; return the paths.
 
-    A part whose process still runs is left alone.
+    A part that a living process is writing is left alone.
     """
     parts = [path for path in folder.rglob("*.part") if path.is_file()]
-    swept = []
-    for path in parts:
-        match = PART.fullmatch(path.name)
-        if match and _is_running(int(match["pid"])):
-            continue
-        _remove(path)
-        swept.append(path)
-    return swept
+    return [path for path in parts if not _is_being_written(path) and _remove(path)]
+
+
+def _is_being_written(part: Path) -> bool:
+    match = PART.fullmatch(part.name)
+    if not match:  # those of earlier versions name no process
+        return False
+
+    pid = int(match["pid"])
+    if pid == os.getpid():  # or an earlier process had this number, as in a container
+        return os.path.abspath(part) in _open_parts
+    return _is_running(pid)
 
 
 def _is_running(pid: int) -> bool:
+    """Say whether a process runs; on Windows, where a part in use cannot be deleted, say no."""
+    if os.name == "nt":
+        return False  # there os.kill would interrupt it
+
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -155,22 +198,53 @@ def _is_running(pid: int) -> bool:
 def append_rows(path: Path, rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> None:
     """Add whole rows to a CSV file in a single write; a new or empty file gets the header first.
 
-    A last line that a killed process left unfinished is ended first, so that it spoils no other row.
+    Each row is one line: line ends within a cell become spaces. Part of a row that a killed process
+    left at the end of the file is cut off, and so are these rows if the disk takes only part of
+    them. So a reader may take every line that ends in a line feed for a whole row. One process at a
+    time may append.
 
     Raises:
-        CannotWriteError: the disk refuses.
+        CannotWriteError: the disk refuses; the rows before are unchanged.
     """
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            text = csv_text(rows) if size else csv_text([header] * bool(header)) + csv_text(rows)
-            if size:
-                file.seek(size - 1)
-                text = text if file.read(1) == b"\n" else "\n" + text
-            file.write(text.encode(errors="surrogateescape"))
+            end = _end_of_last_row(file)
+            file.truncate(end)
+            heading = [] if end or not header else [header]
+            content = csv_text([*heading, *rows]).encode(**ENCODING)
+            try:
+                _write_all(file, content)
+            except BaseException:
+                file.truncate(end)
+                raise
     except OSError as error:
-        raise CannotWriteError(path, error) from None
+        raise CannotWriteError(path, error, "the rows before are unchanged") from None
+
+
+def _one_line(cell: Any) -> Any:
+    return LINE_END.sub(" ", cell) if isinstance(cell, str) else cell
+
+
+def _end_of_last_row(file: IO[bytes]) -> int:
+    """Find where the last whole line ends, in bytes, from the end backwards."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        line_feed = file.read(end - start).rfind(b"\n")
+        if line_feed >= 0:
+            return start + line_feed + 1
+        end = start
+    return 0
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    """Write all of it: an unbuffered file takes less at once where the disk becomes full."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
@@ -189,7 +263,7 @@ def safe_cell(text: str) -> str:
     so that `original_cell` gives every text back. Carriage returns become line feeds: alone they
     would end the row.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = LINE_END.sub("\n", text)
     if FORMULA.match(text) and not NUMBER.fullmatch(text):
         return "'" + text
     return text
@@ -204,7 +278,7 @@ def original_cell(text: str) -> str:
 
 
 def shorten(name: str, n_bytes: int = MAX_NAME - ROOM_FOR_SUFFIXES) -> str:
-    """Return a file name of at most `n_bytes`; a longer one keeps its start and ends in a digest."""
+    """Return a name of at most `n_bytes` (16 or more); a longer one ends in a digest of itself."""
     raw = os.fsencode(name)
     if len(raw) <= n_bytes:
         return name
@@ -217,7 +291,8 @@ def shorten(name: str, n_bytes: int = MAX_NAME - ROOM_FOR_SUFFIXES) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file for the length of the block; the system frees that of a killed process.
 
-    Processes that are forked from this one do not hold it.
+    Processes that this one forks do not hold it: filelock closes their copy (since 3.30). The file
+    stays where it is.
 
     Raises:
         LockedError: another process holds it.

@@ -21,7 +21,7 @@ from pathlib import Path
 from audio.decoder_pool import DecoderPool
 from configs import Config, configure_logger, run_main
 from inference.command_line import read_command_line
-from inference.outputs import Outputs, make_plan, plan_outputs, write_outputs, write_page
+from inference.outputs import make_plan, plan_outputs, write_outputs, write_page
 from inference.partial import PartialResults, identity
 from inference.pipeline import apply_in_order, in_order
 from inference.progress import Progress
@@ -42,7 +42,11 @@ def main() -> int:
 
 
 def predict(flags: argparse.Namespace, config: Config) -> int:
-    """Find recordings, open models, score windows, write files; return the exit status."""
+    """Find recordings, open models, score windows, write files.
+
+    Returns:
+        Exit status: 1 if there are recordings and none of them could be scored, else 0.
+    """
     recordings = find_recordings(flags.recordings)
     with DecoderPool() as decoders:
         decoders.start(1)  # while the models are opened
@@ -59,11 +63,19 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             took_s = time.monotonic() - began
 
             results = Results(partial, list(recordings), plan.average, flags.smooth)
-            lines = write_files(flags, outputs, results, models, plan)
+            lines, summary = write_outputs(outputs, results)
+            if flags.report is not None:
+                lines.append(write_page(flags, results, outputs.selection, models, plan))
+            if plan.frames_dir is not None:
+                lines.append(f"wrote {plan.frames_dir}: framewise scores")
             partial.close(delete=True)
 
     describe_run(models, len(recordings), seconds, took_s)
     print("\n".join(lines))
+    if recordings and not summary.n_scored:
+        message = "none of the %d recordings could be scored; %s says why"
+        logger.error(message, len(recordings), outputs.bad_path)
+        return 1
     return 0
 
 
@@ -168,21 +180,6 @@ def put_together(
             if tally is not None:
                 tally.discard()
     return seconds
-
-
-# Scores to files ----------------------------------------------------------------------------------
-
-
-def write_files(
-    flags: argparse.Namespace, outputs: Outputs, results: Results, models: Models, plan: Plan
-) -> list[str]:
-    """Write everything that was asked for; say in lines what was written."""
-    lines = write_outputs(outputs, results)
-    if flags.report is not None:
-        lines.append(write_page(flags, results, outputs.selection, models, plan))
-    if plan.frames_dir is not None:
-        lines.append(f"wrote {plan.frames_dir}: framewise scores")
-    return lines
 
 
 def describe_run(models: Models, n_recordings: int, seconds: float, took_s: float) -> None:

@@ -4,7 +4,7 @@ Times are seconds from the start of a recording, scores lie in [0, 1), and a spe
 of its class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +33,14 @@ class Recording:
 
     Attributes:
         name: path below the folder that was scored, with slashes.
-        status: ok; truncated or non_finite (scored up to there); empty or unreadable (no windows);
-            unfinished (a part of a recording; the next part goes on from it).
+        status: ok; silent (no window has a signal); truncated or non_finite (scored up to there);
+            empty or unreadable (no windows); unfinished (a part, which the next part goes on from).
         reason: what is wrong with it, if anything.
         seconds: length of what was decoded.
         starts_s: (n,) float64, start of each window.
         scores: (models, n, C) float32 in PartialResults, (n, C) in Results.
         events: found in its timeline, by start; in a part, those that ended in it.
+        silent: (n,) bool, windows without any signal, which score 0; left out, none is.
     """
 
     name: str
@@ -49,6 +50,16 @@ class Recording:
     starts_s: np.ndarray
     scores: np.ndarray
     events: tuple[Event, ...] = ()
+    silent: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        if not len(self.silent):
+            object.__setattr__(self, "silent", np.zeros(len(self.starts_s), bool))
+
+    @property
+    def n_silent(self) -> int:
+        """Number of windows without any signal."""
+        return int(self.silent.sum())
 
 
 def average_models(scores: np.ndarray, how: str) -> np.ndarray:

@@ -3,7 +3,9 @@
 Each is written recording by recording, so that memory does not grow with their number.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,8 @@ from inference.text_files import (
     write_table,
 )
 
+LISTS = ("long", "raven", "audacity", "birdnet", "parquet")  # of detections
+WITH_NAMES = ("raven", "audacity", "birdnet")  # of species, beside or in place of labels
 LONG_COLUMNS = ("file", "start_s", "end_s", "species", "score")
 BIRDNET_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")
 RAVEN_COLUMNS = (
@@ -177,10 +181,36 @@ def check_parquet() -> None:
 # Recordings that are not ok -----------------------------------------------------------------------
 
 
-def write_bad_files(path: Path, results: Results) -> int:
-    """Write name, status and reason of each recording that is not ok; return their number."""
-    rows = ([one.name, one.status, one.reason] for one in results if one.status != "ok")
-    return write_table(path, BAD_COLUMNS, rows)
+@dataclass
+class Summary:
+    """What became of the recordings of a run.
+
+    Attributes:
+        bad: recordings that are not ok, counted by status.
+        n_scored: recordings with at least one window.
+        n_windows: windows in all.
+        n_silent: windows without any signal.
+    """
+
+    bad: Counter[str] = field(default_factory=Counter)
+    n_scored: int = 0
+    n_windows: int = 0
+    n_silent: int = 0
+
+
+def write_bad_files(path: Path, results: Results) -> Summary:
+    """Write name, status and reason of each recording that is not ok; sum up all of them."""
+    rows, summary = [], Summary()
+    for one in results:
+        summary.n_scored += len(one.starts_s) > 0
+        summary.n_windows += len(one.starts_s)
+        summary.n_silent += one.n_silent
+        if one.status != "ok":
+            summary.bad[one.status] += 1
+            rows.append([one.name, one.status, one.reason])
+
+    write_table(path, BAD_COLUMNS, rows)
+    return summary
 
 
 # The table of formats -----------------------------------------------------------------------------

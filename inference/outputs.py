@@ -1,6 +1,7 @@
 """What a run writes: settled and checked before anything is scored, written at the end."""
 
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from configs import UserError
+from files import CannotWriteError
 from inference import formats, selection, submissions
 from inference.detections import average_models
 from inference.results import Results
 from inference.selection import Selection
 from inference.timeline import EventRule
 from inference.windows import Models, Plan
+
+logger = logging.getLogger("birdclef.outputs")
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,16 @@ def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]
         submissions.check_sample(sample, models.class_names, forms, fill_missing=fill_missing)
     if "parquet" in forms:
         formats.check_parquet()
-    for form in forms:
-        submissions.check_row_ids(form, names)
+    warn_of_idle_flags(flags, forms)
+    if flags.frames is not None:
+        make_folder(flags.frames)
 
     output: Path = flags.output
     return Outputs(
         paths=place_outputs(output, forms),
         bad_path=output.with_name(f"{output.stem}.bad_files.csv"),
         partial_path=output.with_name(f"{output.name}.partial"),
-        selection=read_selection(flags, models, sample),
+        selection=read_selection(flags, models, names, sample),
     )
 
 
@@ -74,21 +79,30 @@ def _default_format(output: Path, sample: selection.Sample | None) -> str:
 
 
 def read_selection(
-    flags: argparse.Namespace, models: Models, sample: selection.Sample | None
+    flags: argparse.Namespace,
+    models: Models,
+    recordings: Sequence[str],
+    sample: selection.Sample | None,
 ) -> Selection:
     """Settle what of the results is written (UserError: a list or taxonomy that does not fit)."""
-    names = {} if flags.taxonomy is None else selection.read_taxonomy(flags.taxonomy)
+    names = {}
+    if flags.taxonomy is not None:
+        names = selection.read_taxonomy(flags.taxonomy)
+        if not names.keys() & set(models.class_names):
+            message = "%s has no effect: it names none of the model's %d classes"
+            logger.warning(message, flags.taxonomy, len(models.class_names))
     wanted = None
     if flags.species is not None:
         wanted = selection.read_species(flags.species, models.class_names, names)
 
-    recordings: Path = flags.recordings
+    place: Path = flags.recordings
     return Selection(
         class_names=models.class_names,
         period=models.config.period,
-        folder=recordings if recordings.is_dir() else recordings.parent,
+        folder=place if place.is_dir() else place.parent,
         fmin=models.config.fmin,
         fmax=models.config.fmax,
+        recordings=tuple(recordings),
         threshold=flags.threshold,
         top_k=flags.top_k,
         wanted=wanted,
@@ -96,6 +110,37 @@ def read_selection(
         sample=sample,
         events=flags.events,
     )
+
+
+def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
+    """Say which flags change nothing in what is written."""
+    lists = set(forms) & set(formats.LISTS)
+    decides = lists or set(forms) & {"submission-2021", "submission-2022"}
+    names = set(forms) & set(formats.WITH_NAMES) or flags.report or flags.species
+    events_only = "without --events"
+
+    idle = {
+        "--taxonomy": (flags.taxonomy and not names, "these formats have labels alone"),
+        "--sample-submission": (
+            flags.sample_submission and not set(forms) - set(formats.LISTS),
+            "no submission is written",
+        ),
+        "--fill-missing": (
+            flags.fill_missing and not flags.sample_submission,
+            "without --sample-submission",
+        ),
+        "--threshold": (
+            flags.threshold is not None and not (decides or flags.report or flags.events),
+            "these formats have the scores of all windows",
+        ),
+        "--top-k": (flags.top_k and not (lists or flags.report), "no detections are listed"),
+        "--events": (flags.events and not lists, "no detections are listed"),
+        "--event-low": (flags.event_low is not None and not flags.events, events_only),
+        "--event-min": (flags.event_min and not flags.events, events_only),
+    }
+    for name, (is_idle, why) in idle.items():
+        if is_idle:
+            logger.warning("%s has no effect: %s", name, why)
 
 
 def place_outputs(output: Path, forms: Sequence[str]) -> dict[str, Path]:
@@ -149,17 +194,33 @@ def make_plan(flags: argparse.Namespace, wanted: np.ndarray | None) -> Plan:
 # Writing ------------------------------------------------------------------------------------------
 
 
-def write_outputs(outputs: Outputs, results: Results) -> list[str]:
-    """Write every format and the list of bad files; say in lines what was written."""
+def make_folder(path: Path) -> None:
+    """Make a folder now rather than after hours of scoring (CannotWriteError)."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(path, error) from None
+
+
+def write_outputs(outputs: Outputs, results: Results) -> tuple[list[str], formats.Summary]:
+    """Write every format and the list of recordings that are not ok.
+
+    Returns:
+        Lines that say what was written, and what became of the recordings.
+    """
     lines = []
     for form, path in outputs.paths.items():
         n_rows = formats.write(path, form, results, outputs.selection)
         lines.append(f"wrote {path}: {n_rows} rows, {form}")
 
-    if n_bad := formats.write_bad_files(outputs.bad_path, results):
-        what = "recordings that could not be scored, or not to their end"
-        lines.append(f"wrote {outputs.bad_path}: {n_bad} {what}")
-    return lines
+    summary = formats.write_bad_files(outputs.bad_path, results)
+    if summary.n_silent:
+        shares = f"{summary.n_silent} of {summary.n_windows} windows"
+        lines.append(f"{shares} are silent, without any signal, and score 0")
+    if summary.bad:
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(summary.bad.items()))
+        lines.append(f"wrote {outputs.bad_path}: recordings that are not ok ({counts})")
+    return lines, summary
 
 
 def write_page(

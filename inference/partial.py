@@ -24,7 +24,7 @@ from inference.growing_file import GrowingFile
 
 logger = logging.getLogger("birdclef.partial")
 
-PARTIAL_FORMAT = 3
+PARTIAL_FORMAT = 4
 
 
 def identity(path: Path) -> list[int]:
@@ -203,6 +203,7 @@ class PartialResults:
             starts_s=np.concatenate([part["starts_s"] for part in parts]),
             scores=np.concatenate([part["scores"] for part in parts], axis=1),
             events=tuple(sorted(events)),
+            silent=np.concatenate([part["silent"] for part in parts]),
         )
 
     def _read_line(self, offset: int) -> dict[str, Any]:

@@ -44,4 +44,6 @@ class Results:
 
             if self._weight:
                 scores = smooth(scores, self._weight)
+            if recording.n_silent:
+                scores = np.where(recording.silent[:, None], np.float32(0), scores)
             yield replace(recording, scores=scores)

@@ -42,6 +42,7 @@ class Selection:
         folder: where the recordings lie, for formats that name whole paths.
         fmin: Hz, lower edge of what the model hears.
         fmax: Hz, upper edge.
+        recordings: names of all recordings, which a submission must tell apart.
         threshold: lowest score of a detection; None takes the format's.
         top_k: the most detections of one window; None sets no limit.
         wanted: (C,) bool, classes to write; the others score 0 in submissions. None takes all.
@@ -55,6 +56,7 @@ class Selection:
     folder: Path
     fmin: float
     fmax: float
+    recordings: tuple[str, ...] = ()
     threshold: float | None = None
     top_k: int | None = None
     wanted: np.ndarray | None = None

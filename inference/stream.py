@@ -1,5 +1,6 @@
 """Recordings as streams: found, decoded block by block as far as needed, cut into clips."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from audio.decoder import Block, decode
+from audio.windows import window_starts
 from configs import UserError
+
+logger = logging.getLogger("birdclef.stream")
 
 SUFFIXES = (
     *(".ogg", ".oga", ".opus", ".mp3", ".wav", ".flac"),
@@ -19,10 +23,11 @@ def find_recordings(path: Path) -> dict[str, Path]:
     """Find a recording, or those in a folder and its subfolders.
 
     Returns:
-        Paths by name, in order. A name is the path below the folder, with slashes.
+        Paths by name, in order; none, with a warning, where a folder holds no recording. A name is
+        the path below the folder, with slashes.
 
     Raises:
-        UserError: there is none; the message says where it looked.
+        UserError: there is no such path.
     """
     if path.is_file():
         return {path.name: path}
@@ -37,9 +42,8 @@ def find_recordings(path: Path) -> dict[str, Path]:
         name: one for name, one in found.items() if one.is_file() and not f"/{name}".count("/.")
     }
     if not found:
-        raise UserError(
-            f"no recordings in {path.resolve()} or below: nothing ends in {' '.join(SUFFIXES)}"
-        )
+        endings = " ".join(SUFFIXES)
+        logger.warning("no recordings in %s or below: nothing ends in %s", path.resolve(), endings)
     return dict(sorted(found.items()))
 
 
@@ -99,18 +103,16 @@ class Clip(NamedTuple):
 
 
 def cut(stream: Stream, n_samples: int, stride: int, shifts: Sequence[int] = ()) -> Iterator[Clip]:
-    """Cut a stream into windows, with the shifted clips of each after its own.
+    """Cut a stream into windows (see audio.windows), each window's shifted clips after its own.
 
-    Windows start every `stride` samples until one reaches the end of the recording; that last one
-    may be shorter. A shifted clip stays inside the recording, or where its own window already
-    passes the end, goes no further.
+    The last window may be shorter than the others. A shifted clip stays inside the recording; where
+    its own window already passes the end, it goes no further than that.
     """
-    start, reached = 0, 0
-    while stream.has(max(start, reached)):
-        stream.has(start + n_samples + max(0, *shifts, 0) - 1)
+    for start in window_starts(stream.has, n_samples, stride):
+        stream.has(start + n_samples + max(0, *shifts, 0) - 1)  # decodes what the clips need
         latest = max(start, stream.end - n_samples)
         for shift in (0, *shifts):
             begin = min(max(0, start + shift), latest)
             yield Clip(start, begin, stream.take(begin, n_samples))
-        reached, start = start + n_samples, start + stride
-        stream.drop(start + min(0, *shifts, 0))
+
+        stream.drop(start + stride + min(0, *shifts, 0))

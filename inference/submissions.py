@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -90,31 +91,60 @@ def _layout(form: str) -> str:
 # Row ids ------------------------------------------------------------------------------------------
 
 
-def row_id(form: str, name: str, second: float, label: str = "") -> str:
+def row_id(form: str, stem: str, second: float, label: str = "") -> str:
     """Name a row as BirdCLEF did that year.
 
     Args:
         form: submission-2021 and so on.
-        name: of the recording.
+        stem: what stands for the recording (see row_stems).
         second: the end of the window.
         label: the species, for 2022.
     """
-    stem = PurePosixPath(name).stem
-    if form == "submission-2021" and (match := SITE.fullmatch(stem)):
-        stem = match["id"]
     labels = [label] if form == "submission-2022" else []
     return "_".join([stem, *labels, str(round(second, 6)).removesuffix(".0")])
 
 
-def check_row_ids(form: str, names: Sequence[str]) -> None:
-    """Refuse two recordings that a submission could not tell apart (UserError)."""
-    seen: dict[str, str] = {}
-    for name in names if form.startswith("submission") else ():
-        if (other := seen.setdefault(row_id(form, name, 0), name)) != name:
-            raise UserError(
-                f"{other} and {name} would have the same row_id in a {form}; "
-                "give one folder at a time"
-            )
+def row_stems(form: str, names: Iterable[str]) -> dict[str, str]:
+    """Choose what stands for each recording in row ids: the shortest name that no other one has.
+
+    That is the file's name without its suffix, as in BirdCLEF (in 2021 also without its date).
+    Recorders give equal names in different folders; such recordings keep their path.
+
+    Args:
+        form: submission-2021 and so on.
+        names: of all recordings, paths with slashes.
+
+    Returns:
+        Stems by name, no two alike.
+    """
+    choices = {name: _stem_choices(form, name) for name in names}
+    chosen = dict.fromkeys(choices, 0)  # place in the choices
+    while True:
+        stems = {name: choices[name][place] for name, place in chosen.items()}
+        counts = Counter(stems.values())
+        twins = [
+            name
+            for name, stem in stems.items()
+            if counts[stem] > 1 and chosen[name] + 1 < len(choices[name])
+        ]
+        if not twins:
+            break
+        for name in twins:
+            chosen[name] += 1
+
+    if longer := [stems[name] for name, place in chosen.items() if place]:
+        message = "%d recordings have the name of another one; their row ids are longer (%s)"
+        logger.warning(message, len(longer), some(longer))
+    return stems
+
+
+def _stem_choices(form: str, name: str) -> list[str]:
+    """List what may stand for a recording, from short to long; the last is the name itself."""
+    path = PurePosixPath(name)
+    choices = [path.stem, path.with_suffix("").as_posix(), name]
+    if form == "submission-2021" and (match := SITE.fullmatch(path.stem)):
+        choices.insert(0, match["id"])
+    return list(dict.fromkeys(choices))
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -151,7 +181,10 @@ def _rows(
     number = {label: n for n, label in enumerate(selection.class_names)}
     columns = np.array([number.get(label, -1) for label in labels])  # the last one, of zeros
 
+    stems = row_stems(form, selection.recordings)
+
     for recording in results:
+        stem = stems.get(recording.name) or _stem_choices(form, recording.name)[0]
         scores = recording.scores
         if selection.wanted is not None:
             scores = scores * selection.wanted
@@ -161,34 +194,36 @@ def _rows(
             second = round(start_s + selection.period, 6)
             if form == "submission-2022":
                 for label, score in zip(labels, row, strict=True):
-                    name = row_id(form, recording.name, second, label)
+                    name = row_id(form, stem, second, label)
                     yield [name, str(bool(score >= threshold))]
             elif form == "submission-2021":
                 birds = " ".join(labels[n] for n in np.flatnonzero(row >= threshold))
-                yield [row_id(form, recording.name, second), birds or "nocall"]
+                yield [row_id(form, stem, second), birds or "nocall"]
             else:  # numpy writes a float32 in its shortest exact form
-                yield [row_id(form, recording.name, second), *row]
+                yield [row_id(form, stem, second), *row]
 
 
 def _as_in_sample(
     rows: Iterator[list[Any]], sample: Sample | None, blank: list[str]
 ) -> Iterator[list[Any]]:
-    """Give the rows in the sample's order if it is of these recordings, else as they are."""
+    """Give the sample's rows in its order, then those of all other windows.
+
+    A competition's public sample names few or none of the hidden recordings, so it gives columns
+    and order, and does not choose rows. Its rows without a window get `blank`.
+    """
     if sample is None:
         yield from rows
         return
 
     found = {row[0]: row for row in rows}
-    wanted = sample.row_ids
-    if not found.keys() & set(wanted):
-        message = "%s is not of these recordings; the rows are theirs, in their order"
-        logger.warning(message, sample.path)
-        wanted = list(found)
+    wanted = list(dict.fromkeys(sample.row_ids))
     if missing := [name for name in wanted if name not in found]:
         message = "%s: %d of its rows have no window (%s); they get %s"
         logger.warning(message, sample.path, len(missing), some(missing), blank[0])
-    if extra := sorted(found.keys() - set(wanted)):
-        message = "%s: %d windows have no row in it (%s)"
-        logger.info(message, sample.path, len(extra), some(extra))
     for name in wanted:
-        yield found.get(name) or [name, *blank]
+        yield found.pop(name, None) or [name, *blank]
+
+    if found:
+        message = "%s: %d windows have no row in it (%s); they follow its rows"
+        logger.info(message, sample.path, len(found), some(list(found)))
+    yield from found.values()

@@ -30,6 +30,8 @@ class Tally:
         self._first = partial.n_windows(name, identity)  # number of the window the lists begin with
         self._starts: list[int] = []
         self._scores: list[np.ndarray] = []  # (models, C), averaged over the clips of a window
+        self._silent: list[bool] = []
+        self._n_heard = 0  # windows with a signal
 
         self._hop_s = self.config.hop_length / self.config.sample_rate
         self._timeline = Timeline(len(self.class_names))
@@ -55,6 +57,8 @@ class Tally:
                 self._keep_windows("unfinished", "", item.start / self.config.sample_rate)
             self._starts.append(item.start)
             self._scores.append(np.zeros_like(scores))
+            self._silent.append(item.image is None)
+            self._n_heard += item.image is not None
         self._scores[-1] += scores / np.float32(1 + len(self.plan.shifts_s))
 
         if frames is not None:
@@ -74,6 +78,8 @@ class Tally:
         end = max(source.end, n_before)  # an earlier run may have decoded more
         if end:
             status = {"": "ok", "unreadable": "truncated"}.get(status, status)
+            if status == "ok" and not self._n_heard:
+                status, reason = "silent", "no signal from beginning to end"
             if self.plan.needs_frames:
                 self._pass_on(1 + end // self.config.hop_length)
         elif not status:
@@ -100,21 +106,26 @@ class Tally:
         scores = np.zeros((self.n_models, 0, len(self.class_names)), np.float32)
         if self._scores:
             scores = np.stack(self._scores, axis=1)
+        silent = np.array(self._silent, bool)
+        scores[:, silent] = 0  # whatever was heard in clips shifted away from silence
+
         starts_s = np.array(self._starts) / self.config.sample_rate
-        recording = Recording(self.name, status, reason, seconds, starts_s, scores, events)
+        recording = Recording(self.name, status, reason, seconds, starts_s, scores, events, silent)
         self._keep(recording, first=self._first, state=self._state() if is_part else None)
 
         self._first += len(self._starts)
-        self._starts, self._scores = [], []
+        self._starts, self._scores, self._silent = [], [], []
 
     def _state(self) -> dict[str, Any]:
         return {
+            "n_heard": self._n_heard,
             "timeline": self._timeline.state(),
             "events": None if self._events is None else self._events.state(),
             "frames": None if self._file is None else self._file.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        self._n_heard = state["n_heard"]
         self._timeline.restore(state["timeline"])
         if self._events is not None:
             self._events.restore(state["events"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audio.decoder import Block, decode
+from audio.windows import has_signal
 from configs import Config
 from inference import stream
 from inference.scorers import ExportedModel, TorchModels
@@ -17,6 +18,7 @@ from inference.timeline import EventRule
 Models = TorchModels | ExportedModel
 SCORES = ("clipwise", "framewise_max", "mix")
 MIX = np.float32(0.75)  # of the clipwise score; the rest is the frame maximum's
+MAX_ITEMS = 512  # of a batch, with those that the network does not see
 KEPT_WINDOWS = 256  # of a long recording, after which they are written to the partial results
 
 
@@ -65,8 +67,9 @@ class Item(NamedTuple):
         source: the recording.
         start: sample where the clip's window starts.
         begin: sample where the clip itself begins: the same, unless it is shifted.
-        image: what the network takes; None at the end of a recording.
+        image: what the network takes; None for a clip without signal and at the end.
         begins_part: whether an interrupted run may go on with this window.
+        is_end: whether the recording ends here.
     """
 
     name: str
@@ -75,11 +78,7 @@ class Item(NamedTuple):
     begin: int = 0
     image: np.ndarray | None = None
     begins_part: bool = False
-
-    @property
-    def is_end(self) -> bool:
-        """Whether the recording ends here."""
-        return self.image is None
+    is_end: bool = False
 
 
 Scored = tuple[Item, Any, Any]  # with scores (models, C), frames (models, n_frames, C) or None
@@ -101,14 +100,15 @@ def clips_of(
         if clip.start < n_done * stride:
             continue
         begins_part = clip.start > 0 and clip.start % (KEPT_WINDOWS * stride) == 0
-        image = models.prepare(clip.samples)
+        heard = has_signal(clip.samples, config.sample_rate)
+        image = models.prepare(clip.samples) if heard else None
         yield Item(name, source, clip.start, clip.begin, image, begins_part)
 
-    yield Item(name, source)
+    yield Item(name, source, is_end=True)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Collect items until `size` of them have an image.
+    """Collect items until `size` of them have an image, or there are many without one.
 
     A batch crosses the borders of recordings but not of parts: the last bit of a score depends on
     the size of its batch, so a run that goes on with a part must batch it as the unbroken run does.
@@ -120,7 +120,8 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch = []
 
         batch.append(item)
-        if sum(one.image is not None for one in batch) == size:
+        n_images = sum(one.image is not None for one in batch)
+        if n_images == size or len(batch) == MAX_ITEMS:
             yield batch
             batch = []
 
@@ -129,10 +130,36 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def score_batch(models: Models, plan: Plan, batch: list[Item]) -> list[Scored]:
-    """Score a batch: each item with its scores and, if the plan needs them, frames."""
+    """Score a batch: each item with its scores and, if the plan needs them, frames.
+
+    A clip without signal scores 0, and the network does not see it.
+    """
     images = [item.image for item in batch if item.image is not None]
+    answers = iter(_score_images(models, plan, images))
+
+    n_models, n_classes = len(models.models), len(models.class_names)
+    nothing = np.zeros((n_models, n_classes), np.float32)
+    no_frames = None
+    if plan.needs_frames:
+        no_frames = np.zeros((n_models, models.config.n_frames, n_classes), np.float32)
+
+    scored: list[Scored] = []
+    for item in batch:
+        if item.is_end:
+            scored.append((item, None, None))
+        elif item.image is None:
+            scored.append((item, nothing, no_frames))
+        else:
+            scored.append((item, *next(answers)))
+    return scored
+
+
+def _score_images(
+    models: Models, plan: Plan, images: list[np.ndarray]
+) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
+    """Give scores (models, C) and frames (models, n_frames, C), or None, of each image."""
     if not images:
-        return [(item, None, None) for item in batch]
+        return []
 
     clipwise, frame_max, frames = models.score(images, frames=plan.needs_frames)
     mixed = {
@@ -140,13 +167,7 @@ def score_batch(models: Models, plan: Plan, batch: list[Item]) -> list[Scored]:
         "framewise_max": frame_max,
         "mix": MIX * clipwise + (1 - MIX) * frame_max,
     }
-    scores = iter(np.moveaxis(mixed[plan.score], 1, 0))  # B of (models, C)
-    frames_of = itertools.repeat(None) if frames is None else iter(np.moveaxis(frames, 1, 0))
-
-    scored: list[Scored] = []
-    for item in batch:
-        if item.image is None:
-            scored.append((item, None, None))
-        else:
-            scored.append((item, next(scores), next(frames_of)))
-    return scored
+    scores = np.moveaxis(mixed[plan.score], 1, 0)  # (B, models, C)
+    if frames is None:
+        return zip(scores, itertools.repeat(None), strict=False)
+    return zip(scores, np.moveaxis(frames, 1, 0), strict=True)

@@ -1,10 +1,35 @@
 """What every test may use."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from inference.scorers import TorchModels
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with the same numbers in every run of the test."""
     return np.random.default_rng(20230526)
+
+
+@pytest.fixture
+def models(tmp_path) -> "TorchModels":
+    """A small network of three species."""
+    from inference.scorers import TorchModels
+    from tests.predicting import save_model, tiny
+
+    return TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny())
+
+
+@pytest.fixture
+def sounds(tmp_path) -> Path:
+    """Three recordings of 3, 0.3 and 2.4 s."""
+    from tests.predicting import song, write_wav
+
+    for number, seconds in enumerate((3.0, 0.3, 2.4)):
+        write_wav(tmp_path / "sounds" / f"s{number}.wav", song(seconds, seed=number))
+    return tmp_path / "sounds"

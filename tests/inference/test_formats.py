@@ -1,4 +1,4 @@
-"""Every file that predict.py writes, read back by what it is for."""
+"""Every file that lists detections, read back by what it is for."""
 
 import csv
 import sys
@@ -10,175 +10,15 @@ import pytest
 
 from configs import UserError
 from files import CannotWriteError
-from inference import formats, submissions
-from inference import selection as selection_module
-from inference.detections import Event, Recording
+from inference import formats
+from inference.detections import Event
 from inference.formats import FORMATS, write
-from inference.selection import Sample, Selection
 from inference.text_files import TEXT
-
-CLASSES = ["bird0", "NA", "22961"]
-SCORES = np.array([[0.9, 0.1, 0.3], [0.2, 0.6, 0.7], [0.1, 0.2, 0.3]], np.float32)
-NAMES = {
-    "bird0": ("Turdus merula", "Common Blackbird"),
-    "22961": ("Rana temporaria", "Common Frog"),
-}
-
-
-def one(name: str = "soundscape_29201.ogg", scores: np.ndarray = SCORES, **facts) -> Recording:
-    facts = {"status": "ok", "reason": "", "seconds": 12.5} | facts
-    return Recording(name, starts_s=5.0 * np.arange(len(scores)), scores=scores, **facts)
-
-
-def selection(**settings) -> Selection:
-    given = {
-        "class_names": CLASSES,
-        "period": 5.0,
-        "folder": Path("/data"),
-        "fmin": 20.0,
-        "fmax": 16000.0,
-    }
-    return Selection(**given | settings)
-
-
-def sample_file(path: Path, text: str) -> Sample:
-    path.write_text(text)
-    return submissions.read_sample(path)
+from tests.inference.written import NAMES, SCORES, one, selection
 
 
 def read_tsv(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
-
-
-# Submissions --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("year", [2023, 2024, 2025, 2026])
-def test_a_submission_has_a_row_a_window_named_by_its_end_and_exact_scores(tmp_path, year):
-    path = tmp_path / "submission.csv"
-    assert write(path, f"submission-{year}", [one()], selection()) == 3
-    table = pd.read_csv(path)
-    assert list(table.columns) == ["row_id", *CLASSES]
-    assert list(table["row_id"]) == [
-        "soundscape_29201_5",
-        "soundscape_29201_10",
-        "soundscape_29201_15",
-    ]
-    assert np.array_equal(table[CLASSES].to_numpy(np.float32), SCORES)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_columns_and_rows_follow_the_sample(tmp_path, caplog):
-    header = "row_id,22961,bird0"
-    rows = "soundscape_29201_10,0,0\nsoundscape_29201_5,0,0\nsoundscape_7_5,0,0\n"
-    sample = sample_file(tmp_path / "sample_submission.csv", f"{header}\n{rows}")
-    assert sample.form == "submission-2023"
-    assert write(tmp_path / "s.csv", "submission-2023", [one()], selection(sample=sample)) == 3
-    table = pd.read_csv(tmp_path / "s.csv", index_col=0)
-    assert list(table.columns) == ["22961", "bird0"]
-    assert table.index.tolist() == ["soundscape_29201_10", "soundscape_29201_5", "soundscape_7_5"]
-    assert (
-        table.to_numpy(np.float32).tolist() == np.float32([[0.7, 0.2], [0.3, 0.9], [0, 0]]).tolist()
-    )
-    assert "1 of its rows have no window (soundscape_7_5)" in caplog.text
-
-
-def test_a_sample_of_other_recordings_gives_the_columns_alone(tmp_path, caplog):
-    """As on Kaggle, where the public sample does not name the hidden recordings."""
-    sample = sample_file(tmp_path / "sample_submission.csv", "row_id,bird0\nsoundscape_1_5,0\n")
-    assert write(tmp_path / "s.csv", "submission-2025", [one()], selection(sample=sample)) == 3
-    assert pd.read_csv(tmp_path / "s.csv")["bird0"].tolist() == pytest.approx([0.9, 0.2, 0.1])
-    assert "not of these recordings" in caplog.text
-
-
-def test_2021_lists_the_birds_of_a_window_or_nocall(tmp_path):
-    recording = one("7019_COR_20190904.ogg")
-    write(tmp_path / "s.csv", "submission-2021", [recording], selection())
-    table = pd.read_csv(tmp_path / "s.csv")
-    assert table.columns.tolist() == ["row_id", "birds"]
-    assert table["row_id"].tolist() == ["7019_COR_5", "7019_COR_10", "7019_COR_15"]
-    assert table["birds"].tolist() == ["bird0", "NA 22961", "nocall"]
-
-
-def test_2022_has_a_row_for_each_scored_bird_with_a_boolean(tmp_path):
-    sample = sample_file(
-        tmp_path / "sample.csv",
-        "row_id,target\nsoundscape_29201_bird0_5,False\nsoundscape_29201_22961_10,False\n",
-    )
-    assert (sample.form, sample.species) == ("submission-2022", ["bird0", "22961"])
-    write(tmp_path / "s.csv", "submission-2022", [one()], selection(sample=sample))
-    table = pd.read_csv(tmp_path / "s.csv")
-    assert table["row_id"].tolist() == ["soundscape_29201_bird0_5", "soundscape_29201_22961_10"]
-    assert table["target"].tolist() == [True, True] and table["target"].dtype == bool
-    write(tmp_path / "all.csv", "submission-2022", [one()], selection(threshold=0.25))
-    table = pd.read_csv(tmp_path / "all.csv", index_col=0)
-    assert len(table) == 9 and table["target"].sum() == 5
-    assert (
-        table["target"]["soundscape_29201_NA_10"]
-        and not table["target"]["soundscape_29201_bird0_10"]
-    )
-
-
-def test_species_outside_the_list_score_zero_in_a_submission(tmp_path):
-    write(
-        tmp_path / "s.csv",
-        "submission-2023",
-        [one()],
-        selection(wanted=np.array([True, False, False])),
-    )
-    table = pd.read_csv(tmp_path / "s.csv")
-    assert table["bird0"].tolist() == pytest.approx([0.9, 0.2, 0.1])
-    assert not table[["NA", "22961"]].to_numpy().any()
-
-
-def test_sample_columns_that_are_no_classes_are_refused_or_zero(tmp_path, caplog):
-    sample = sample_file(tmp_path / "sample.csv", "row_id,bird0,xxx,yyy\n")
-    with pytest.raises(
-        UserError,
-        match=r"2 of its 3 species are no classes of the model \(xxx, yyy\); --fill-missing",
-    ):
-        submissions.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=False)
-    submissions.check_sample(sample, CLASSES, ["submission-2023"], fill_missing=True)
-    assert "they score 0" in caplog.text
-    write(tmp_path / "s.csv", "submission-2023", [one()], selection(sample=sample))
-    table = pd.read_csv(tmp_path / "s.csv")
-    assert (
-        table.columns.tolist() == ["row_id", "bird0", "xxx", "yyy"]
-        and not table[["xxx", "yyy"]].to_numpy().any()
-    )
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "cannot be read"), ("id,bird0\n", "not row_id"), ("row_id\n", "no sample submission"),
-])  # fmt: skip
-def test_what_is_no_sample_submission_is_refused(tmp_path, text, message):
-    with pytest.raises(UserError, match=message):
-        sample_file(tmp_path / "sample.csv", text)
-
-
-def test_a_sample_of_another_year_is_refused(tmp_path):
-    sample = sample_file(tmp_path / "sample.csv", "row_id,birds\n")
-    with pytest.raises(UserError, match="form of submission-2021, not of submission-2024"):
-        submissions.check_sample(sample, CLASSES, ["submission-2024"], fill_missing=False)
-    submissions.check_sample(sample, CLASSES, ["submission-2021", "long"], fill_missing=False)
-
-
-def test_recordings_that_share_a_row_id_are_refused():
-    with pytest.raises(UserError, match=r"a/x\.ogg and b/x\.wav"):
-        submissions.check_row_ids("submission-2023", ["a/x.ogg", "b/x.wav"])
-    submissions.check_row_ids("long", ["a/x.ogg", "b/x.wav"])
-    with pytest.raises(UserError, match="same row_id"):
-        submissions.check_row_ids("submission-2021", ["1_COR_20190904.ogg", "1_COR_20190905.ogg"])
-
-
-@pytest.mark.parametrize(
-    ("second", "text"), [(5.0, "5"), (2.5, "2.5"), (86400.0, "86400"), (1e6 + 5, "1000005")]
-)
-def test_seconds_of_a_row_id_are_written_in_full(second, text):
-    assert submissions.row_id("submission-2023", "a/b_c.ogg", second) == f"b_c_{text}"
-
-
-# Detections ---------------------------------------------------------------------------------------
 
 
 def test_the_long_table_keeps_labels_times_and_scores(tmp_path):
@@ -320,41 +160,45 @@ def test_file_names_of_any_bytes_pass(tmp_path):
 
 
 def test_bad_files_are_listed_with_the_reason(tmp_path):
-    recordings = [one(), one("b.ogg", SCORES[:0], status="unreadable", reason="cut, at 3 s")]
-    assert formats.write_bad_files(tmp_path / "bad.csv", recordings) == 1
-    table = pd.read_csv(tmp_path / "bad.csv")
-    assert table.to_numpy().tolist() == [["b.ogg", "unreadable", "cut, at 3 s"]]
+    nothing = np.zeros((0, 3), np.float32)
+    silent = one("c.ogg", status="silent", silent=np.array([True, True, True]))
+    bad = one("b.ogg", nothing, status="unreadable", reason="cut, at 3 s")
+    summary = formats.write_bad_files(tmp_path / "bad.csv", [one(), bad, silent])
+    assert summary == formats.Summary({"unreadable": 1, "silent": 1}, 2, 6, 3)
+    table = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False)
+    assert table.to_numpy().tolist() == [
+        ["b.ogg", "unreadable", "cut, at 3 s"],
+        ["c.ogg", "silent", ""],
+    ]
 
 
-# Names and lists ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("form", ["long", "raven", "audacity", "birdnet"])
+def test_no_cell_of_any_table_is_run_by_a_spreadsheet(tmp_path, form):
+    """Names, labels and common names from strangers, with every character that begins a formula."""
+    names = {"=a": ("@sci", "+common"), "\tb": ("-sci", "=common")}
+    chosen = selection(class_names=["=a", "\tb", "c"], names=names, folder=Path("."))
+    recordings = [one(f"{sign}1+1.wav") for sign in "=+-@"]
+    write(tmp_path / "t", form, recordings, chosen)
+
+    delimiter = "," if form in ("long", "birdnet") else "\t"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == (4 if form == "audacity" else 1)
+    for path in files:
+        with open(path, newline="") as file:
+            cells = [cell for row in csv.reader(file, delimiter=delimiter) for cell in row]
+        assert len(cells) >= 9
+        assert not [cell for cell in cells if cell[:1] in "=+-@\t" and cell[:1]]
 
 
-@pytest.mark.parametrize("header", [
-    "TAXON_ORDER,CATEGORY,SPECIES_CODE,SCI_NAME,PRIMARY_COM_NAME", "x,y,primary_label,scientific_name,common_name",
-])  # fmt: skip
-def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
-    (tmp_path / "t.csv").write_text(
-        f"{header}\n1,species,bird0,Turdus merula,Common Blackbird\n", "utf-8-sig"
-    )
-    assert selection_module.read_taxonomy(tmp_path / "t.csv") == {
-        "bird0": ("Turdus merula", "Common Blackbird")
-    }
+def test_a_path_that_looks_like_a_formula_can_still_be_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("=1+1.wav").touch()
+    write(Path("b.csv"), "birdnet", [one("=1+1.wav")], selection(folder=Path(".")))
+    (path,) = set(pd.read_csv("b.csv")["File"])
+    assert path == "./=1+1.wav" and Path(path).exists()
 
 
-def test_what_is_no_taxonomy_is_refused_with_its_columns(tmp_path):
-    (tmp_path / "t.csv").write_text("code,name\n")
-    with pytest.raises(UserError, match="columns code, name, not species_code"):
-        selection_module.read_taxonomy(tmp_path / "t.csv")
-
-
-def test_a_species_list_takes_labels_names_and_birdnets_lines(tmp_path, caplog):
-    path = tmp_path / "list.txt"
-    for line in ("bird0", "Turdus merula", "Common Blackbird", "Turdus merula_Common Blackbird"):
-        path.write_text(f"# those of the site\n\n{line}\nDodo\n")
-        assert selection_module.read_species(path, CLASSES, NAMES).tolist() == [True, False, False]
-    assert "1 species are no classes of the model (Dodo)" in caplog.text
-    path.write_text("Turdus merula\n")
-    with pytest.raises(
-        UserError, match="none of its 1 lines is a class of the model; give a --taxonomy"
-    ):
-        selection_module.read_species(path, CLASSES, {})
+def test_a_name_of_255_bytes_has_label_files_of_its_own(tmp_path):
+    names = ["a" * 250 + f"{number}.wav" for number in range(2)]
+    write(tmp_path / "labels", "audacity", [one(name) for name in names], selection())
+    assert len(list((tmp_path / "labels").iterdir())) == 2

@@ -1,0 +1,31 @@
+"""Results to write, for the tests of every format."""
+
+from pathlib import Path
+
+import numpy as np
+
+from inference.detections import Recording
+from inference.selection import Selection
+
+CLASSES = ["bird0", "NA", "22961"]
+SCORES = np.array([[0.9, 0.1, 0.3], [0.2, 0.6, 0.7], [0.1, 0.2, 0.3]], np.float32)
+NAMES = {
+    "bird0": ("Turdus merula", "Common Blackbird"),
+    "22961": ("Rana temporaria", "Common Frog"),
+}
+
+
+def one(name: str = "soundscape_29201.ogg", scores: np.ndarray = SCORES, **facts) -> Recording:
+    facts = {"status": "ok", "reason": "", "seconds": 12.5} | facts
+    return Recording(name, starts_s=5.0 * np.arange(len(scores)), scores=scores, **facts)
+
+
+def selection(**settings) -> Selection:
+    given = {
+        "class_names": CLASSES,
+        "period": 5.0,
+        "folder": Path("/data"),
+        "fmin": 20.0,
+        "fmax": 16000.0,
+    }
+    return Selection(**given | settings)

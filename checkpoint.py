@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from configs import Config, UserError, settings_where
+from files import flush_folder
 from scheduler import SCHEDULERS, find_schedule
-from training.folder import put_in_place
 
 logger = logging.getLogger("birdclef.checkpoint")
 
@@ -106,7 +106,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: cannot be written: {error}; the checkpoints before it are unchanged"
         ) from None
-    put_in_place(part, path)
+    os.replace(part, path)
+    flush_folder(path.parent)
 
 
 def _check_plain(state: Any) -> None:

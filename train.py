@@ -2,53 +2,68 @@
 
     python train.py --folds 0 1 --train-bs 16
 
-Read from the top: `run` goes through the folds; `train_fold` is one fold; `train_one_epoch` and
-`validate` are the loop. A single step is in step.py, what is carried along and resumed in
-fold_run.py. Everything random follows from (seed, epoch, index) for an item of the data set and
-from (seed, epoch, batch) for a step, so a resumed run makes the same draws as an unbroken one.
+Read this file from the top: `run` goes through the folds; `train_fold` and `build_fold` make the
+data, the model and the optimizer of one; `train_one_epoch` and `validate` are the loop;
+`finish_epoch` is what an epoch leaves. What protects a run is called by one name each and lives in
+training/: signals (stopping), lack of memory (memory), losses that are not finite (bad_steps),
+interruptions (resuming), several processes (processes), damaged recordings (verifying).
+
+Every random draw follows from (seed, epoch, index) for a clip and from (seed, epoch, batch) for a
+batch, so a resumed run makes the same draws as an unbroken one.
 """
 
-import contextlib
 import logging
 import math
-import os
 import shlex
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
-from configs import Config, UserError, check_command_line, configure_logger, load_config, run_main
+from configs import Config, check_command_line, configure_logger, load_config, run_main, set_seed
 
 check_command_line(__name__, __doc__)  # --help and mistyped settings need not wait for torch
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from timm.utils import ModelEmaV3
 
 import checkpoint as ckpt
-import dataset as data
-from audio.recording import samples_crc32
+from catalog import train_table
 from catalog.sources import check_sources
-from metrics import AverageMeter, MetricMeter, describe_scores
-from model import find_backbone, pick_device
+from dataset import WaveformDataset
+from images.device_frontend import DeviceFrontend
+from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
+from model import build_model, compile_model, find_backbone, pick_amp_dtype, pick_device
 from prepare_audios import read_report
-from scheduler import stepped_on
-from training import folder, processes
-from training.fold_run import FoldRun, build_fold_run, find_checkpoint, resume, save
-from training.step import score_in_memory, train_step
-from training.stopwatch import VALID_WAITING, WAITING, describe_parts, find_limit
+from scheduler import get_scheduler, stepped_on
+from training import bad_steps, folder, memory, processes, resuming
+from training.batches import batches_in_turn, build_loader
+from training.devices import set_up_device
+from training.epoch_report import EpochClock, log_fold
+from training.fold import Fold, Parts, Precision
+from training.memory import Mixed
+from training.stopping import STOP, stop_if_asked
+from training.stopwatch import VALID_WAITING, WAITING, build_watch
+from training.verifying import check_folds, verify_prepared
+from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
 
 
-# Folds --------------------------------------------------------------------------------------------
+def main() -> int:
+    """Train the folds of the settings and print their scores."""
+    config = load_config(description=__doc__ or "")
+    configure_logger(config)
+    table = train_table.read_train_table(config.train_dataframe_path)
+    summary = run(table, config)
+
+    if processes.is_first_of_torchrun():
+        for number, best in summary["folds"].items():
+            print(f"fold {number}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
+        print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
+        plot = shlex.join(["python", "plot_loss_metric.py", str(config.exp_dir)])
+        print(f"wrote {config.exp_dir}\nnext: {plot}")
+    return 0
 
 
 def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
@@ -67,383 +82,349 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     config = config or Config()
     device = pick_device(processes.local_device(config.device))
     find_backbone(config.base_model_name)
+
     check_sources(config)
-    df = data.check_table(train_df, str(config.train_dataframe_path))
-    class_names = data.load_class_names(df)
-    known = sorted(set(df["kfold"]))
-    if missing := [fold for fold in config.folds if fold not in known]:
-        raise UserError(
-            f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}"
-        )
-    data.check_prepared(df, config.train_np_dir)
-    make_deterministic() if config.deterministic else make_fast(device)
+    table = train_table.check_table(train_df, str(config.train_dataframe_path))
+    class_names = train_table.load_class_names(table)
+    check_folds(table, config)
+    train_table.check_prepared(table, config.train_np_dir)
+
+    set_up_device(device, deterministic=config.deterministic)
     with processes.joined(device), STOP.noted():
         if config.verify:
-            processes.from_first(lambda: verify_prepared(df, config))
-        for fold in config.folds:
-            train_fold(df, fold, class_names, config, device)
+            processes.from_first(lambda: verify(table, config))
+
+        for number in config.folds:
+            train_fold(table, number, class_names, config, device)
+
         return processes.from_first(lambda: folder.write_summary(config))
 
 
+def verify(table: pd.DataFrame, config: Config) -> None:
+    """Read every prepared recording in full and compare it with the report of prepare_audios.py."""
+    verify_prepared(table, read_report(config.report_path), config.train_np_dir)
+
+
+# One fold -----------------------------------------------------------------------------------------
+
+
 def train_fold(
-    df: pd.DataFrame, fold: int, class_names: list[str], config: Config, device: torch.device
+    table: pd.DataFrame, number: int, class_names: list[str], config: Config, device: torch.device
 ) -> None:
     """Train one fold, from its newest checkpoint if there is one."""
-    config = replace(config, train_dir=config.fold_dir(fold))
-    with contextlib.ExitStack() as first_process:
-        processes.from_first(lambda: open_folder(first_process, config))
+    config = replace(config, train_dir=config.fold_dir(number))
+    with folder.opened(config):
         if config.debug:
-            df, config = data.shrink(df, fold, config)
-        train_part, valid_part = data.split_fold(df, fold, config.rare_birds)
-        logger.info("fold %d: %d recordings to train, %d to validate, %d species, on %s, %d process%s",
-                    fold, len(train_part), len(valid_part), len(class_names), device, processes.world_size(),
-                    "es" * (processes.world_size() > 1))  # fmt: skip
-        found = processes.from_first(lambda: find_checkpoint(config, class_names))
-        load_weights = (
-            found is None
-        )  # a resumed run needs neither the network nor the file they came from
-        fold_run = build_fold_run(
-            train_part, valid_part, fold, class_names, config, device, load_weights=load_weights
+            table, config = train_table.shrink(table, number, config)
+        train_part, valid_part = train_table.split_fold(table, number, config.rare_birds)
+
+        # A resumed run takes its weights from the checkpoint and needs no other.
+        found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names))
+        fold = build_fold(
+            train_part, valid_part, number, class_names, config, device, load_weights=found is None
         )
+        log_fold(fold)
         if found is not None:
-            resume(fold_run, *found)
-        processes.from_first(lambda: folder.write_settings(fold_run.train_dir, config, class_names))
-        while fold_run.epoch < config.epochs and not stopped_early(fold_run):
-            started, done = time.perf_counter(), fold_run.batch
-            fold_run.watch.restart()
-            train_one_epoch(fold_run)
-            trained = time.perf_counter()
-            finish_epoch(fold_run, *validate(fold_run))
-            log_epoch(
-                fold_run,
-                done=done,
-                train_s=trained - started,
-                valid_s=time.perf_counter() - trained,
-            )
-    logger.info(
-        "fold %d: best epoch %d, validation loss %.5f",
-        fold,
-        fold_run.best_epoch,
-        fold_run.best_loss,
-    )
+            resuming.resume(fold, *found)
+        processes.from_first(lambda: folder.write_settings(fold.dir, config, class_names))
 
+        progress = fold.progress
+        while progress.epoch < config.epochs and not progress.has_stalled(config.early_stopping):
+            clock = EpochClock(fold)
+            train_one_epoch(fold)
+            clock.end_training()
 
-def open_folder(stack: contextlib.ExitStack, config: Config) -> None:
-    """Lock the fold's folder and log into it until the stack closes; set an earlier run aside if that is wanted."""
-    assert config.train_dir is not None
-    stack.enter_context(folder.lock_folder(config.train_dir))
-    stack.enter_context(folder.log_to_file(config.train_dir / "train.log"))
-    if (
-        not config.resume and not processes.is_restart()
-    ):  # after a restart, the earlier run is this one
-        folder.set_aside(config.train_dir)
+            valid_loss, meter = validate(fold)
+            finish_epoch(fold, valid_loss, meter)
+            clock.report(fold)
 
-
-def make_deterministic() -> None:
-    """Ask torch for the same result from the same run on CUDA too, and say where that ends."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    logger.info(
-        "deterministic: equal runs are equal on the same device model, torch and CUDA, with the same number of "
-        "processes; another of these rounds otherwise, and an operation of which torch warns has no repeatable form"
-    )
-
-
-def make_fast(device: torch.device) -> None:
-    """Allow CUDA what torch leaves off for the sake of the last digits; other devices have no such choice."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = (
-            True  # tries the ways to convolve once for each shape; few shapes occur here
+        best = progress.best_epoch
+        logger.info(
+            "fold %d: best epoch %d, validation loss %.5f", number, best, progress.best_loss
         )
-        torch.set_float32_matmul_precision(
-            "high"
-        )  # TF32 where amp leaves float32; convolutions take it by default
 
 
-def verify_prepared(df: pd.DataFrame, config: Config) -> None:
-    """Read every prepared recording in full: it must be what prepare_audios.py wrote, as its report tells.
+def build_fold(
+    train_part: pd.DataFrame,
+    valid_part: pd.DataFrame,
+    number: int,
+    class_names: list[str],
+    config: Config,
+    device: torch.device,
+    *,
+    load_weights: bool = True,
+) -> Fold:
+    """Make data, model, optimizer, schedule and loss, as they are before the first step."""
+    set_seed(config.seed)
 
-    Raises:
-        UserError: some are damaged; the message counts them and names the first.
+    # Data
+    share = {"rank": processes.rank(), "world_size": processes.world_size()}
+    train_set = WaveformDataset(train_part, config, "train", class_names)
+    valid_set = WaveformDataset(valid_part, config, "valid", class_names)
+    train_loader, train_sampler = build_loader(train_set, config, device, **share)
+    valid_loader, valid_sampler = build_loader(valid_set, config, device, **share)
+
+    on_device = config.frontend == "device"
+    frontend = DeviceFrontend(config, train_set.pink, device) if on_device else None
+
+    # Model, float32 weights; images go through it in amp_dtype
+    sed = build_model(config, len(class_names), load_weights=load_weights)
+    model = processes.synchronize_batch_norm(sed).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    amp_dtype = pick_amp_dtype(config, device)
+
+    # Optimizer, schedule, loss
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
+    steps_per_epoch = math.ceil(len(train_sampler) / config.accumulation_steps)
+    scheduler = get_scheduler(config, optimizer, steps_per_epoch=steps_per_epoch)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+    criterion = get_loss(
+        config.loss_name,
+        alpha=config.focal_alpha,
+        gamma=config.focal_gamma,
+        weights=config.loss_weights,
+    )
+
+    return Fold(
+        number=number,
+        class_names=class_names,
+        config=config,
+        device=device,
+        train_loader=train_loader,
+        train_sampler=train_sampler,
+        valid_loader=valid_loader,
+        valid_sampler=valid_sampler,
+        criterion=criterion,
+        parts=Parts(model, optimizer, scheduler, scaler, ema),
+        precision=Precision(amp_dtype, compile_model(model) if config.compile_model else None),
+        frontend=frontend,
+        watch=build_watch(config, device),
+    )
+
+
+# One epoch ----------------------------------------------------------------------------------------
+
+
+def train_one_epoch(fold: Fold) -> None:
+    """Train what is left of the epoch; save in between where the settings ask for it."""
+    progress, loader, sampler = fold.progress, fold.train_loader, fold.train_sampler
+    fold.parts.model.train()
+    sampler.set_position(progress.epoch + 1, progress.batch)
+    timer = resuming.SaveTimer(fold.config)
+
+    what = f"epoch {progress.epoch + 1}"
+    for batch in batches_in_turn(loader, fold.watch, WAITING, what=what, done=progress.batch):
+        has_stepped = train_step(fold, batch)
+        if not has_stepped:
+            continue
+
+        stop_if_asked(fold)
+        if timer.is_due(progress.step) and progress.batch < len(sampler):
+            resuming.save(fold)
+            timer.restart()
+
+
+def train_step(fold: Fold, batch: dict[str, torch.Tensor]) -> bool:
+    """Go forward and backward on one batch; step the optimizer when its group is complete.
+
+    Args:
+        fold: its parts and progress move on.
+        batch: image (B, 1 or 3, T, F) and targets (B, C), on the CPU; of several processes, this
+            one's share.
+
+    Returns:
+        Whether the group of `accumulation_steps` batches is complete.
     """
-    report = read_report(config.report_path)
-    told = dict(
-        zip(
-            report["filename"] + ".npy",
-            zip(report["crc32"], report["peak"], strict=True),
-            strict=True,
-        )
-    )
-    faults = []
-    for filepath in tqdm(df["filepath"], "verifying", leave=False, disable=None, unit="file"):
-        path = config.train_np_dir / filepath
-        try:
-            fault = describe_change(data.open_recording(path), *told.get(filepath, ("", math.nan)))
-        except (OSError, ValueError) as error:
-            fault = str(error)
-        faults += [f"{path}: {fault}"] if fault else []
-    if faults:
-        raise UserError(
-            f"{len(faults)} of {len(df)} prepared recordings are damaged; {faults[0]}; "
-            "delete them and run prepare_audios.py again"
-        )
-    logger.info("verified %d prepared recordings", len(df))
+    progress, watch = fold.progress, fold.watch
+    if fold.start_group():
+        fold.parts.optimizer.zero_grad(set_to_none=True)
+        fold.statistics.remember()
+
+    with watch.part("copy to the device"):
+        images, targets = fold.to_device(batch)
+        mixed = mix_batch(fold, images, targets)
+
+    parts = memory.train_in_parts_that_fit(fold, mixed, forward_backward)
+    loss, n_clips = processes.mean(parts)
+    if math.isfinite(loss):
+        progress.train_loss.update(loss, n_clips)
+    else:
+        fold.group.is_sound = False
+        bad_steps.report_bad_batch(fold, f"loss {loss}")
+
+    is_complete = progress.batch == fold.group.last
+    if is_complete:
+        with watch.part("optimizer step"):
+            optimizer_step(fold)
+    progress.batch += 1
+    return is_complete
 
 
-def describe_change(samples: np.ndarray, crc32: str, peak: float) -> str:
-    """Say how samples (n,) differ from what was written, "" if they do not.
+def mix_batch(fold: Fold, images: torch.Tensor, targets: torch.Tensor) -> Mixed:
+    """Mix the clips by MixUp or CutMix, or leave them, as (seed, epoch, batch) decides."""
+    config, progress = fold.config, fold.progress
+    rng = np.random.default_rng((config.seed, progress.epoch + 1, progress.batch, 1))
 
-    Without a check sum, as in reports of older versions, they must be finite, and as loud as was
-    reported.
+    if rng.random() < config.p_mixup and len(images):
+        return Mixed(*mixup(images, targets, config.mixup_alpha, rng))
+    if rng.random() < config.p_cutmix and len(images):
+        return Mixed(*cutmix(images, targets, config.cutmix_alpha, rng))
+    return Mixed(images, targets, targets, 1.0)
+
+
+def forward_backward(fold: Fold, mixed: Mixed) -> torch.Tensor:
+    """Add the gradients of a batch, or of a part of it, weighed by its clips in the group.
+
+    Returns:
+        The loss averaged over its clips, ().
     """
-    if crc32:
-        return (
-            "" if samples_crc32(samples) == crc32 else "its samples are not those that were written"
-        )
-    full_scale = 32767 if samples.dtype == np.int16 else 1
-    found = float(np.abs(samples.astype(np.float32)).max()) / full_scale
-    told = found if math.isnan(peak) else min(peak, 1.0) if full_scale > 1 else peak
-    # NaN is near nothing
-    return (
-        ""
-        if abs(found - told) < 1e-4
-        else f"its peak is {found:g}, and was {told:g} when it was made"
-    )
+    with fold.watch.part("forward"):
+        amp_dtype = fold.precision.amp_dtype
+        with torch.autocast(fold.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            output = fold.forward(mixed.images)
+        loss = mixed_loss(fold.criterion, output, mixed)  # in float32
+
+    with fold.watch.part("backward"):
+        share = len(mixed.images) / fold.group.n_clips
+        fold.parts.scaler.scale(loss * share).backward()
+    return loss.detach()
 
 
-# The loop -----------------------------------------------------------------------------------------
+def mixed_loss(criterion: Any, output: dict[str, torch.Tensor], mixed: Mixed) -> torch.Tensor:
+    """Weigh the loss of both targets of mixed clips by lam."""
+    if not len(mixed.images):  # the other processes wait for this one's backward pass
+        return torch.stack([value.sum() for value in output.values()]).sum()
+
+    loss = criterion(output, mixed.targets_a)
+    if mixed.lam == 1.0:
+        return loss
+    return mixed.lam * loss + (1.0 - mixed.lam) * criterion(output, mixed.targets_b)
 
 
-def train_one_epoch(run: FoldRun) -> None:
-    """Train what is left of the epoch, with a checkpoint in between where settings ask for it."""
-    run.model.train()
-    run.train_sampler.set_position(run.epoch + 1, run.batch)
-    every_steps = run.config.checkpoint_every_steps or math.inf
-    every_s = run.config.checkpoint_every_minutes * 60 or math.inf
-    saved_at = time.monotonic()
-    for batch in in_turn(run, run.train_loader, run.batch, f"epoch {run.epoch + 1}", WAITING):
-        stepped = train_step(run, batch)
-        due = run.step % every_steps == 0 or time.monotonic() - saved_at > every_s
-        if stepped:
-            stop_if_asked(run)
-        if stepped and due and run.batch < len(run.train_sampler):
-            save(run)
-            saved_at = time.monotonic()
+def optimizer_step(fold: Fold) -> None:
+    """Unscale, clip and step; where a loss or gradient is not finite, skip the step."""
+    config, progress = fold.config, fold.progress
+    model, optimizer, scheduler = fold.parts.model, fold.parts.optimizer, fold.parts.scheduler
+    scaler, ema = fold.parts.scaler, fold.parts.ema
+
+    is_sound = fold.group.is_sound
+    if is_sound:
+        processes.sum_gradients(model.parameters())
+        scaler.unscale_(optimizer)  # before clipping, or the limit would be on scaled gradients
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+        is_sound = bool(norm.isfinite())
+        if is_sound or scaler.is_enabled():  # an enabled scaler skips the step itself
+            scaler.step(optimizer)
+            scaler.update()
+
+    progress.step += 1
+    if not is_sound:
+        bad_steps.skip_step(fold)
+        return
+
+    progress.bad_steps = 0
+    if ema is not None:
+        ema.update(model, step=progress.step)
+    if stepped_on(config.scheduler_name) == "step":
+        scheduler.step()
+
+
+# Validation ---------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def validate(run: FoldRun) -> tuple[float, MetricMeter]:
+def validate(fold: Fold) -> tuple[float, MetricMeter]:
     """Score the whole validation part at once.
 
     Returns:
         Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels
         (N, C).
-    """
-    run.scored_model.eval()
-    loss, scores, labels = AverageMeter(), [], []
-    run.valid_sampler.set_position(0)
-    for batch in in_turn(run, run.valid_loader, 0, "validation", VALID_WAITING):
-        if batch:
-            with run.watch.part("validation: model"):
-                batch_loss, batch_scores = score_in_memory(run, batch)
-                loss.update(batch_loss, len(batch_scores))
-                scores.append(batch_scores.numpy())
-                labels.append((batch["targets"] >= 0.5).numpy())
-        stop_if_asked(run)
-    with run.watch.part("metric"):
-        return gather_validation(run, loss, scores, labels)
-
-
-def gather_validation(
-    run: FoldRun, loss: AverageMeter, scores: list[np.ndarray], labels: list[np.ndarray]
-) -> tuple[float, MetricMeter]:
-    """Put what all processes scored into the order of the validation part, each row once.
 
     Raises:
         UserError: a score is not finite.
     """
-    rows = [index for batch in run.valid_sampler for _, index in batch]
-    parts = [part for part in processes.gather((rows, scores, labels)) if part[0]]
-    order = np.argsort(np.concatenate([rows for rows, _, _ in parts]))
-    all_scores = np.concatenate([part for _, found, _ in parts for part in found])[order]  # (N, C)
-    all_labels = np.concatenate([part for _, _, found in parts for part in found])[order]  # (N, C)
-    if not np.isfinite(all_scores).all():
-        raise UserError(
-            f"epoch {run.epoch + 1}: scores are not finite; {run.train_dir} holds the epochs before it"
-        )
-    meter = MetricMeter()
-    meter.update(all_scores, all_labels)
-    summed, count = processes.total(loss.total, loss.count)
+    loader, sampler, watch = fold.valid_loader, fold.valid_sampler, fold.watch
+    fold.parts.scored_model.eval()
+    loss, scores, labels = AverageMeter(), [], []
+    sampler.set_position(0)
+
+    for batch in batches_in_turn(loader, watch, VALID_WAITING, what="validation"):
+        if batch:  # a process may have no share in the last one
+            with watch.part("validation: model"):
+                batch_loss, batch_scores = score_batch(fold, batch)
+            loss.update(batch_loss, len(batch_scores))
+            scores.append(batch_scores.numpy())
+            labels.append((batch["targets"] >= 0.5).numpy())
+        stop_if_asked(fold)
+
+    with watch.part("metric"):
+        all_scores, all_labels = processes.gather_rows(sampler.rows(), scores, labels)  # (N, C)
+        bad_steps.check_scores(fold, all_scores)
+        meter = MetricMeter()
+        meter.update(all_scores, all_labels)
+        summed, count = processes.total(loss.total, loss.count)
     return summed / count, meter
 
 
-def in_turn(
-    run: FoldRun, loader: DataLoader, done: int, what: str, part: str
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the batches after those that are done, the time until each on the run's stopwatch as `part`.
+def score_batch(fold: Fold, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
+    """Score a batch: its loss averaged over clips, and the clipwise scores (B, C) on the CPU."""
+    images, targets = fold.to_device(batch)
+    amp_dtype = fold.precision.amp_dtype
 
-    A bar shows how far it is; it vanishes when all is done, and is not there when output is not a
-    terminal.
-    """
-    quiet = None if processes.is_first() else True
-    bar = tqdm(
-        loader, desc=what, initial=done, total=len(loader), leave=False, disable=quiet, unit="batch"
-    )
-    batches = iter(bar)
-    while True:
-        with run.watch.part(part):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
+    def score(clips: slice) -> tuple[float, torch.Tensor]:
+        with torch.autocast(fold.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            output = fold.parts.scored_model(images[clips])
+        loss = float(fold.criterion(output, targets[clips]))
+        return loss * len(images[clips]) / len(images), output["clipwise_output"].cpu()
+
+    parts = memory.score_in_parts_that_fit(fold, images, score)
+    losses, scores = zip(*parts, strict=True)
+    return sum(losses), torch.cat(scores)
 
 
 # What an epoch leaves -----------------------------------------------------------------------------
 
 
-def finish_epoch(run: FoldRun, valid_loss: float, meter: MetricMeter) -> None:
-    """Step the schedule, add the history row, and write the epoch's files; `last.pth` is what makes it count."""
-    with run.watch.part("metric"):
+def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
+    """Step the schedule, add the history row, and write the epoch's files."""
+    config, parts, progress = fold.config, fold.parts, fold.progress
+    with fold.watch.part("metric"):
         scores = meter.compute()
+
     row = {
-        "epoch": run.epoch + 1,
-        "step": run.step,
-        "lr": float(run.optimizer.param_groups[0]["lr"]),
-        "train_loss": run.train_loss.avg,
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "lr": float(parts.optimizer.param_groups[0]["lr"]),
+        "train_loss": progress.train_loss.avg,
         "valid_loss": valid_loss,
         **scores,
-        "skipped_steps": run.skipped_steps,
+        "skipped_steps": progress.skipped_steps,
     }
-    when = stepped_on(run.config.scheduler_name)
-    if when != "step":
-        run.scheduler.step(*([valid_loss] if when == "valid_loss" else []))
-    run.history.append(row)
-    run.epoch, run.batch, run.skipped_steps, run.train_loss = run.epoch + 1, 0, 0, AverageMeter()
-    is_best = valid_loss < run.best_loss
+    when = stepped_on(config.scheduler_name)
+    if when == "valid_loss":
+        parts.scheduler.step(valid_loss)
+    elif when == "epoch":
+        parts.scheduler.step()
+
+    is_best = progress.end_epoch(row)
+    if processes.is_first():
+        with fold.watch.part("checkpoint"):
+            write_epoch(fold, meter, is_best=is_best)
+
+
+def write_epoch(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
+    """Write the epoch's files; a kill before `last.pth` is there repeats the epoch."""
     if is_best:
-        run.best_loss, run.best_epoch = valid_loss, run.epoch
-    if not processes.is_first():
-        return
-    with run.watch.part("checkpoint"):
-        if (
-            is_best
-        ):  # the predictions first: a run killed in between repeats the epoch and writes them again
-            names = run.valid_set.filenames()
-            folder.write_predictions(
-                run.train_dir, meter.scores, meter.labels, names, run.class_names
-            )
-            ckpt.save_best(run.train_dir, run.state(), keep=run.config.keep_checkpoints)
-        save(run)
-        folder.write_history(run.train_dir, run.history)
+        names = fold.valid_set.filenames()
+        folder.write_predictions(fold.dir, meter.scores, meter.labels, names, fold.class_names)
+        ckpt.save_best(fold.dir, resuming.state_of(fold), keep=fold.config.keep_checkpoints)
 
-
-def stopped_early(run: FoldRun) -> bool:
-    """Say whether the validation loss has not improved for `early_stopping` epochs."""
-    patience = run.config.early_stopping
-    return patience is not None and run.epoch - run.best_epoch >= patience and run.epoch > 0
-
-
-def log_epoch(run: FoldRun, *, done: int, train_s: float, valid_s: float) -> None:
-    """Log the epoch's one line and its timing; `done` batches of it were done before this process began."""
-    if not processes.is_first():
-        return
-    row, seconds = run.history[-1], run.watch.seconds()
-    waiting_share = seconds[WAITING] / train_s
-    clips_per_s = (run.train_sampler.n_items - done * run.train_sampler.batch_size) / train_s
-    logger.info(
-        "fold %d epoch %3d  train %.5f  valid %.5f  cmap_pad_5 %.4f (floor %.4f)  macro AP %.4f  AUROC %.4f  "
-        "lr %.2e  %.0f s, %.1f clips/s, %.0f %% waiting for data%s",
-        run.fold, row["epoch"], row["train_loss"], row["valid_loss"], row["cmap_pad_5"], row["cmap_pad_5_floor"],
-        row["macro_ap"], row["macro_roc_auc"], row["lr"], train_s + valid_s, clips_per_s, 100 * waiting_share,
-        "  *" if run.best_epoch == run.epoch else "",
-    )  # fmt: skip
-    timing = {"epoch": run.epoch, "train_s": round(train_s, 2), "valid_s": round(valid_s, 2),
-              "clips_per_s": round(clips_per_s, 2), "waiting_share": round(waiting_share, 4)}  # fmt: skip
-    folder.append_timing(run.train_dir, timing)
-    if run.config.profile:
-        limit = find_limit(
-            seconds, num_workers=run.config.num_workers, on_cpu=run.device.type == "cpu"
-        )
-        logger.info("where epoch %d went:\n%s\n%s", run.epoch, describe_parts(seconds), limit)
-
-
-# Stopping -----------------------------------------------------------------------------------------
-
-
-class StopRequest:
-    """SIGTERM or SIGINT: the first is noted and the step finished, the second leaves at once."""
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note both signals in the block, where Python allows it: in the main thread."""
-        self.signal_number = 0
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal; nothing that holds a lock may be called here."""
-        if self.signal_number:
-            os._exit(128 + number)
-        self.signal_number = number
-        os.write(2, b"\nstopping after this step; a second signal stops at once and loses it\n")
-
-
-STOP = StopRequest()
-
-
-def stop_if_asked(run: FoldRun) -> None:
-    """Save and leave, with exit status 128 plus the signal's number, if this or another process was told to stop.
-
-    Raises:
-        SystemExit: it was.
-    """
-    if not processes.total(bool(STOP.signal_number))[0]:
-        return
-    save(run)
-    number = STOP.signal_number or signal.SIGTERM
-    logger.warning(
-        "stopped by %s; all is saved in %s; to go on: %s",
-        signal.Signals(number).name, run.train_dir / ckpt.LAST_NAME, resume_command(),
-    )  # fmt: skip
-    raise SystemExit(128 + number)
-
-
-def resume_command() -> str:
-    """Return the command that goes on with this run: the same one, without --no-resume."""
-    flags = [flag for flag in sys.argv[1:] if flag not in ("--no-resume", "--no_resume")]
-    n = processes.world_size()
-    return shlex.join(
-        [*(["torchrun", f"--nproc-per-node={n}"] if n > 1 else ["python"]), "train.py", *flags]
-    )
-
-
-def main() -> int:
-    """Train the folds of the settings and say what came of it."""
-    config = load_config(description=__doc__ or "")
-    configure_logger(config)
-    summary = run(data.read_train_table(config.train_dataframe_path), config)
-    if os.environ.get("RANK", "0") != "0":
-        return 0
-    for fold, best in summary["folds"].items():
-        print(f"fold {fold}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
-    print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-    print(
-        f"wrote {config.exp_dir}\nnext: {shlex.join(['python', 'plot_loss_metric.py', str(config.exp_dir)])}"
-    )
-    return 0
+    resuming.save(fold)
+    folder.write_history(fold.dir, fold.progress.history)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ import torch
 
 from benchmarks import timing
 from benchmarks.material import prepared_archive
-from benchmarks.step import ours
-from metrics import AverageMeter
-from train import train_one_epoch
-from training.fold_run import FoldRun, build_fold_run
+from benchmarks.step import next_epoch, ours
+from train import build_fold, train_one_epoch
+from training.fold import Fold
 from training.stopwatch import WAITING
 
 
@@ -45,33 +44,33 @@ def main() -> None:
             train_dir=config.fold_dir(0),
         )
         names = sorted(df["primary_label"].unique())
-        run = build_fold_run(df, df[:1], 0, names, config, torch.device("cpu"))
+        fold = build_fold(df, df[:1], 0, names, config, torch.device("cpu"))
         with (
             timing.one_core()
         ):  # the model's; threads that wait for each other spin, which CPU time counts as work
-            measure(run)  # the first steps make plans that later ones use
-            rows = [measure(run) for _ in range(options.repeats)]
+            measure(fold)  # the first steps make plans that later ones use
+            rows = [measure(fold) for _ in range(options.repeats)]
     timing.report("epoch", rows, {"clips": options.clips, "model": options.model})
 
 
-def measure(run: FoldRun) -> dict[str, float | str]:
+def measure(fold: Fold) -> dict[str, float | str]:
     """Train an epoch through the loader, then the same steps on its batches in memory; return a row."""
-    loader = run.train_loader
+    loader = fold.train_loader
     children = cpu_of_children()
-    run.watch.restart()
+    fold.watch.restart()
     started, cpu = time.perf_counter(), time.process_time()
-    train_one_epoch(run)
-    waited = run.watch.seconds()[WAITING]
+    train_one_epoch(fold)
+    waited = fold.watch.seconds()[WAITING]
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    run.epoch, run.batch, run.train_loss = run.epoch + 1, 0, AverageMeter()
-    run.train_sampler.set_position(run.epoch)
+    next_epoch(fold)
+    fold.train_sampler.set_position(fold.progress.epoch)
     batches = list(loader)
     loader._iterator = None  # ends the workers; the CPU time of a child counts when it has ended
     loading = (cpu_of_children() - children) / 2  # two epochs were loaded
     in_memory = time.process_time()
-    ours(run, batches)()
+    ours(fold, batches)()
     model = time.process_time() - in_memory
-    run.train_loader = loader
+    fold.train_loader = loader
     return {
         "candidate": "an epoch",
         "seconds": seconds,

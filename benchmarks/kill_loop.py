@@ -75,7 +75,7 @@ def attempt(df: pd.DataFrame, settings: dict[str, Any], phase: Any) -> None:
     train.train_step = _telling(train.train_step, phase, "stepping")
     train.validate = _telling(train.validate, phase, "validating")
     ckpt.save_checkpoint = _telling(ckpt.save_checkpoint, phase, "writing")
-    folder.write_atomically = _telling(folder.write_atomically, phase, "writing")
+    folder.write_file = _telling(folder.write_file, phase, "writing")
     train.run(df, Config(**settings))
 
 

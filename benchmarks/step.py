@@ -18,8 +18,8 @@ from benchmarks.material import prepared_archive
 from configs import Config
 from metrics import AverageMeter, get_loss
 from model import build_model, compile_model
-from train import train_one_epoch
-from training.fold_run import FoldRun, build_fold_run
+from train import build_fold, train_one_epoch
+from training.fold import Fold
 
 MODEL_PARTS = ("forward", "backward", "optimizer step")
 Batches = list[dict[str, torch.Tensor]]
@@ -45,12 +45,10 @@ def main() -> None:
             train_dir=config.fold_dir(0),
         )
         names = sorted(df["primary_label"].unique())
-        run = build_fold_run(
-            df[: options.batch_size], df[:8], 0, names, config, torch.device("cpu")
-        )
-        batches = list(run.train_loader)
+        fold = build_fold(df[: options.batch_size], df[:8], 0, names, config, torch.device("cpu"))
+        batches = list(fold.train_loader)
         formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-        candidates = {"ours": ours(run, batches)}
+        candidates = {"ours": ours(fold, batches)}
         for name, memory_format in formats.items():
             candidates[f"bare, {name}"] = bare_loop(config, len(names), batches, memory_format)
             if options.compile:
@@ -60,10 +58,10 @@ def main() -> None:
             timing.one_core()
         ):  # several threads wait for each other by spinning, which CPU time counts as work
             timing.alternate(candidates, 3)  # plans and compiled code are made here
-            run.watch.restart()
+            fold.watch.restart()
             runs = timing.alternate(candidates, options.repeats, warm_up=0)
     rows = timing.summarise(runs, options.batch_size, "clip", ours="bare, channels_last")
-    timing.report("step", rows, overhead(runs) | pieces(run, runs["ours"]))
+    timing.report("step", rows, overhead(runs) | pieces(fold, runs["ours"]))
 
 
 def overhead(runs: timing.Runs) -> dict[str, Any]:
@@ -77,24 +75,30 @@ def overhead(runs: timing.Runs) -> dict[str, Any]:
     return {name: timing.median_interval(wall), "the same in CPU time": timing.median_interval(cpu)}
 
 
-def pieces(run: FoldRun, steps: list[timing.Run]) -> dict[str, float]:
+def pieces(fold: Fold, steps: list[timing.Run]) -> dict[str, float]:
     """Give the mean time of each part of a step of ours, and the share of what a bare loop does not have at all."""
-    seconds, whole = run.watch.seconds(), sum(step.wall_s for step in steps)
+    seconds, whole = fold.watch.seconds(), sum(step.wall_s for step in steps)
     found = {f"ours, ms a step: {part}": 1e3 * seconds[part] / len(steps) for part in MODEL_PARTS}
     return found | {
         "ours, outside of these, %": 100 * (1 - sum(seconds[part] for part in MODEL_PARTS) / whole)
     }
 
 
-def ours(run: FoldRun, batches: Batches) -> Callable[[], Any]:
+def ours(fold: Fold, batches: Batches) -> Callable[[], Any]:
     """Return a function that trains an epoch on the batches by train.py's own loop."""
-    run.train_loader = batches  # type: ignore[assignment]
+    fold.train_loader = batches  # type: ignore[assignment]
 
     def epoch() -> None:
-        train_one_epoch(run)
-        run.epoch, run.batch, run.train_loss = run.epoch + 1, 0, AverageMeter()
+        train_one_epoch(fold)
+        next_epoch(fold)
 
     return epoch
+
+
+def next_epoch(fold: Fold) -> None:
+    """Go to the next epoch without validation."""
+    progress = fold.progress
+    progress.epoch, progress.batch, progress.train_loss = progress.epoch + 1, 0, AverageMeter()
 
 
 def bare_loop(

@@ -33,8 +33,8 @@ from audio import damage
 from catalog import filenames, labels, tables
 from configs import Config, UserError
 from files import FORMULA, NUMBER, csv_text, original_cell
-from metrics import AverageMeter
-from training import fold_run
+from training import resuming
+from training.fold import Parts, Progress
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST_S = 10.0  # an input of a few kilobytes that takes longer than this is one that hangs
@@ -257,7 +257,7 @@ def fuzz_checkpoint(data: bytes) -> None:
 
 
 def make_run() -> Any:
-    """As much of a FoldRun as it takes to go on from a checkpoint, with a network of eight weights."""
+    """As much of a Fold as it takes to go on from a checkpoint, with a network of eight weights."""
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     scheduler, scaler = (
@@ -265,17 +265,21 @@ def make_run() -> Any:
         torch.amp.GradScaler("cpu", enabled=False),
     )
     return SimpleNamespace(
-        fold=0, train_dir=scratch(), config=Config(), class_names=["NA", "22961"], model=model, optimizer=optimizer,
-        scheduler=scheduler, scaler=scaler, ema=None, epoch=0, batch=0, step=0, train_loss=AverageMeter(), history=[],
-    )  # fmt: skip
+        number=0,
+        dir=scratch(),
+        config=Config(),
+        class_names=["NA", "22961"],
+        parts=Parts(model, optimizer, scheduler, scaler),
+        progress=Progress(),
+    )
 
 
 def make_state() -> dict[str, Any]:
     """A sound checkpoint of such a run after a step."""
     run = make_run()
-    run.model(torch.ones(1, 3)).sum().backward()
-    run.optimizer.step()
-    parts = ("model", "optimizer", "scheduler", "scaler", "train_loss")
+    run.parts.model(torch.ones(1, 3)).sum().backward()
+    run.parts.optimizer.step()
+    parts = ("model", "optimizer", "scheduler", "scaler")
     row = {
         "epoch": 1,
         "step": 1,
@@ -285,7 +289,8 @@ def make_state() -> dict[str, Any]:
         "cmap_pad_5": 0.75,
     }
     return {
-        **{name: getattr(run, name).state_dict() for name in parts},
+        **{name: getattr(run.parts, name).state_dict() for name in parts},
+        "train_loss": run.progress.train_loss.state_dict(),
         **{
             "epoch": 1,
             "batch": 0,
@@ -314,10 +319,10 @@ def use_checkpoint(path: Path) -> None:
     try:
         state = ckpt.read_checkpoint(path)
         ckpt.check_same_setup(state, path, run.config, run.class_names)
-        fold_run.resume(run, path, state)
-        run.model(torch.zeros(1, 3)).sum().backward()
-        run.optimizer.step()
-        run.scheduler.step(0.5)
+        resuming.resume(run, path, state)
+        run.parts.model(torch.zeros(1, 3)).sum().backward()
+        run.parts.optimizer.step()
+        run.parts.scheduler.step(0.5)
     except UserError as error:
         assert len(str(error).splitlines()) == 1, error
     finally:
@@ -335,7 +340,7 @@ TARGETS: dict[
     "metadata": (fuzz_metadata, (tables, filenames, labels)),
     "config": (fuzz_config, (configs,)),
     "flags": (fuzz_flags, (configs,)),
-    "checkpoint": (fuzz_checkpoint, (ckpt, fold_run)),
+    "checkpoint": (fuzz_checkpoint, (ckpt, resuming)),
 }
 
 

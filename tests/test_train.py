@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ import train
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from model import pick_amp_dtype, pick_device
-from training import folder, step
+from training import folder
+from training.fold import Fold
 
 CPU = torch.device("cpu")
 SPECIES = ["bird0", "bird1", "bird2"]
@@ -52,15 +54,15 @@ def df(config) -> pd.DataFrame:
     return make_recordings(config)
 
 
-def build(df: pd.DataFrame, config: Config) -> train.FoldRun:
+def build(df: pd.DataFrame, config: Config) -> Fold:
     config.train_dir = config.fold_dir(0)
     config.train_dir.mkdir(parents=True, exist_ok=True)
     parts = data.split_fold(df, 0, [])
-    return train.build_fold_run(*parts, 0, SPECIES, config, CPU)
+    return train.build_fold(*parts, 0, SPECIES, config, CPU)
 
 
-def weights(run: train.FoldRun) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in run.model.state_dict().items()}
+def weights(fold: Fold) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in fold.parts.model.state_dict().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -72,15 +74,15 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def test_one_batch_is_learnt_in_thirty_steps(df, config):
     config.p_mixup = config.p_cutmix = config.p_spec_augment = 0.0
-    run = build(df, config)
-    run.model.train()
-    batch = next(iter(run.train_loader))
+    fold = build(df, config)
+    fold.parts.model.train()
+    batch = next(iter(fold.train_loader))
     losses = []
     for _ in range(30):
-        run.batch = 0
-        before = run.train_loss.total
-        train.train_step(run, batch)
-        losses.append((run.train_loss.total - before) / 7)
+        fold.progress.batch = 0
+        before = fold.progress.train_loss.total
+        train.train_step(fold, batch)
+        losses.append((fold.progress.train_loss.total - before) / 7)
     assert losses[-1] < 0.35 * losses[0]
 
 
@@ -88,21 +90,22 @@ def test_one_batch_is_learnt_in_thirty_steps(df, config):
 def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
     config.p_mixup, config.p_cutmix = (1.0, 0.0) if kind == "mixup" else (0.0, 1.0)
     config.p_spec_augment = 0.0
-    run = build(df, config)
-    run.model.eval()
-    batch = next(iter(run.train_loader))
-    loss = step.forward_loss(run, step.mix_batch(run, batch))
+    fold = build(df, config)
+    fold.parts.model.eval()
+    batch = next(iter(fold.train_loader))
+    mixed = train.mix_batch(fold, *fold.to_device(batch))
+    loss = train.mixed_loss(fold.criterion, fold.forward(mixed.images), mixed)
 
     rng = np.random.default_rng(
         (config.seed, 1, 0, 1)
-    )  # (seed, epoch, batch, 1), as forward_loss draws it
+    )  # (seed, epoch, batch, 1), as mix_batch draws it
     rng.random(1 if kind == "mixup" else 2)
-    mix = getattr(step, kind)
+    mix = getattr(train, kind)
     alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
     images, targets_a, targets_b, lam = mix(
         batch["image"].expand(-1, 3, -1, -1), batch["targets"], alpha, rng
     )
-    output = run.model(images)
+    output = fold.parts.model(images)
     criterion = BCEFocal2WayLoss()
     expected = lam * criterion(output, targets_a) + (1 - lam) * criterion(output, targets_b)
     assert 0 < lam < 1 and float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
@@ -122,11 +125,11 @@ class Linear(torch.nn.Module):
                 "clipwise_output": framewise.mean(dim=1).float().sigmoid()}  # fmt: skip
 
 
-def with_linear_model(run: train.FoldRun, lr: float = 0.1) -> train.FoldRun:
+def with_linear_model(fold: Fold, lr: float = 0.1) -> Fold:
     torch.manual_seed(0)
-    run.model = Linear()
-    run.optimizer = torch.optim.SGD(run.model.parameters(), lr=lr)
-    return run
+    model = Linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return replace(fold, parts=replace(fold.parts, model=model, optimizer=optimizer))
 
 
 def test_accumulated_batches_step_like_one_large_batch(df, config):
@@ -134,29 +137,30 @@ def test_accumulated_batches_step_like_one_large_batch(df, config):
     found = []
     for bs, groups in ((9, 1), (3, 3), (4, 3)):  # 4 + 4 + 1: the last batch counts by its clips
         changed = Config(**{**config.to_dict(), "train_bs": bs, "accumulation_steps": groups})
-        run = with_linear_model(build(df[:12], changed))
-        stepped = [train.train_step(run, batch) for batch in positioned(run, 1)]
+        fold = with_linear_model(build(df[:12], changed))
+        stepped = [train.train_step(fold, batch) for batch in positioned(fold, 1)]
         assert stepped == [False] * (groups - 1) + [True]
-        found.append(run.model.head.weight.detach())
+        found.append(fold.parts.model.head.weight.detach())
     assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(
         found[0], found[2], atol=1e-7
     )
 
 
-def positioned(run, epoch):
-    run.train_sampler.set_position(epoch)
-    return run.train_loader
+def positioned(fold, epoch):
+    fold.train_sampler.set_position(epoch)
+    return fold.train_loader
 
 
 def test_clipping_acts_on_unscaled_gradients(df, config):
     config.p_mixup = config.p_cutmix = 0.0
     config.grad_clip = 1e-4
-    run = with_linear_model(build(df, config), lr=1.0)
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    before = [parameter.detach().clone() for parameter in run.model.parameters()]
-    train.train_step(run, next(iter(positioned(run, 1))))
+    fold = with_linear_model(build(df, config), lr=1.0)
+    fold.parts.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = [parameter.detach().clone() for parameter in fold.parts.model.parameters()]
+    train.train_step(fold, next(iter(positioned(fold, 1))))
     moved = [
-        after.detach() - old for after, old in zip(run.model.parameters(), before, strict=True)
+        after.detach() - old
+        for after, old in zip(fold.parts.model.parameters(), before, strict=True)
     ]
     assert math.sqrt(sum(float(part.square().sum()) for part in moved)) == pytest.approx(
         1e-4, rel=1e-3
@@ -169,35 +173,47 @@ def test_clipping_acts_on_unscaled_gradients(df, config):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_amp_trains_on_the_cpu_through_the_same_path(df, config, dtype):
     config.amp_dtype = dtype
-    run = build(df, config)
-    assert run.scaler.is_enabled() == (dtype == "float16")
+    fold = build(df, config)
+    assert fold.parts.scaler.is_enabled() == (dtype == "float16")
     seen = []
-    run.model.encoder.conv_stem.register_forward_hook(lambda *args: seen.append(args[2].dtype))
-    before = weights(run)
-    train.train_one_epoch(run)
+    fold.parts.model.encoder.conv_stem.register_forward_hook(
+        lambda *args: seen.append(args[2].dtype)
+    )
+    before = weights(fold)
+    train.train_one_epoch(fold)
     assert set(seen) == {getattr(torch, dtype)}
-    assert run.step == 3 and run.skipped_steps <= 1  # the first scale may be too high for float16
-    assert 0 < run.train_loss.avg < 1
-    assert not same(before, run.model.state_dict())
-    loss, meter = train.validate(run)
+    assert (
+        fold.progress.step == 3 and fold.progress.skipped_steps <= 1
+    )  # the first scale may be too high for float16
+    assert 0 < fold.progress.train_loss.avg < 1
+    assert not same(before, fold.parts.model.state_dict())
+    loss, meter = train.validate(fold)
     assert 0 < loss < 1 and meter.scores.dtype == np.float32
 
 
 def test_an_overflowing_step_is_skipped_the_scale_halves_and_training_goes_on(df, config):
     config.amp_dtype = "float16"
-    run = build(df, config)
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    run.model.train()
-    batches = iter(positioned(run, 1))
-    before = weights(run)
-    train.train_step(run, next(batches))
-    assert run.scaler.get_scale() == 2.0**39
-    assert same(before, run.model.state_dict()) and (run.step, run.skipped_steps) == (1, 1)
-    while run.scaler.get_scale() > 2.0**10 and run.skipped_steps == run.step:
-        run.batch = 0
-        train.train_step(run, next(iter(positioned(run, 1))))
-        run.bad_steps = 0
-    assert run.skipped_steps < run.step and not same(before, run.model.state_dict())
+    fold = build(df, config)
+    fold.parts.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    fold.parts.model.train()
+    batches = iter(positioned(fold, 1))
+    before = weights(fold)
+    train.train_step(fold, next(batches))
+    assert fold.parts.scaler.get_scale() == 2.0**39
+    assert same(before, fold.parts.model.state_dict()) and (
+        fold.progress.step,
+        fold.progress.skipped_steps,
+    ) == (1, 1)
+    while (
+        fold.parts.scaler.get_scale() > 2.0**10
+        and fold.progress.skipped_steps == fold.progress.step
+    ):
+        fold.progress.batch = 0
+        train.train_step(fold, next(iter(positioned(fold, 1))))
+        fold.progress.bad_steps = 0
+    assert fold.progress.skipped_steps < fold.progress.step and not same(
+        before, fold.parts.model.state_dict()
+    )
 
 
 def test_amp_is_off_by_itself_only_where_it_does_not_pay(config):
@@ -228,50 +244,54 @@ def test_one_scaler_serves_the_whole_run(df, config, monkeypatch):
 
 
 def test_a_bad_batch_is_skipped_named_and_leaves_no_trace(df, config, caplog):
-    run = build(df, config)
-    run.model.train()
-    batch = next(iter(positioned(run, 1)))
-    before = weights(run)
+    fold = build(df, config)
+    fold.parts.model.train()
+    batch = next(iter(positioned(fold, 1)))
+    before = weights(fold)
     bad = {**batch, "image": batch["image"].clone()}
     bad["image"][2, 0, 5, 5] = float("nan")
     with caplog.at_level(logging.WARNING):
-        assert train.train_step(run, bad)
-    assert same(before, run.model.state_dict())  # the running statistics too
-    assert (run.step, run.skipped_steps, run.bad_steps) == (1, 1, 1) and run.train_loss.count == 0
-    names = {run.train_loader.dataset.filename(index) for _, index in run.train_sampler.keys(0)}
+        assert train.train_step(fold, bad)
+    assert same(before, fold.parts.model.state_dict())  # the running statistics too
+    assert (fold.progress.step, fold.progress.skipped_steps, fold.progress.bad_steps) == (
+        1,
+        1,
+        1,
+    ) and fold.progress.train_loss.count == 0
+    names = {fold.train_loader.dataset.filename(index) for _, index in fold.train_sampler.keys(0)}
     assert "loss nan" in caplog.text and all(name in caplog.text for name in names)
-    assert train.train_step(run, batch) and run.bad_steps == 0
+    assert train.train_step(fold, batch) and fold.progress.bad_steps == 0
 
 
 def test_too_many_bad_steps_in_a_row_stop_the_run(df, config):
     config.max_bad_steps = 2
-    run = build(df, config)
-    batch = next(iter(positioned(run, 1)))
+    fold = build(df, config)
+    batch = next(iter(positioned(fold, 1)))
     batch["image"][:] = float("inf")
-    train.train_step(run, batch)
+    train.train_step(fold, batch)
     with pytest.raises(UserError, match="2 steps in a row without a finite loss"):
-        train.train_step(run, batch)
+        train.train_step(fold, batch)
 
 
 def test_infinite_gradients_without_a_scaler_are_skipped_too(df, config):
-    run = with_linear_model(build(df, config))
-    run.model.head.weight.register_hook(lambda grad: grad * float("inf"))
-    before = weights(run)
-    train.train_step(run, next(iter(positioned(run, 1))))
-    assert same(before, run.model.state_dict()) and run.skipped_steps == 1
+    fold = with_linear_model(build(df, config))
+    fold.parts.model.head.weight.register_hook(lambda grad: grad * float("inf"))
+    before = weights(fold)
+    train.train_step(fold, next(iter(positioned(fold, 1))))
+    assert same(before, fold.parts.model.state_dict()) and fold.progress.skipped_steps == 1
 
 
 # Validation ---------------------------------------------------------------------------------------
 
 
 def test_validation_loss_is_averaged_over_samples_on_hard_targets_and_scored_once(df, config):
-    run = with_linear_model(build(df, config))
-    assert len(run.valid_loader.dataset) == 6  # a batch of 4 and one of 2
-    loss, meter = train.validate(run)
-    items = [run.valid_loader.dataset[index] for index in range(6)]
+    fold = with_linear_model(build(df, config))
+    assert len(fold.valid_loader.dataset) == 6  # a batch of 4 and one of 2
+    loss, meter = train.validate(fold)
+    items = [fold.valid_loader.dataset[index] for index in range(6)]
     targets = torch.stack([item["targets"] for item in items])
     assert targets.unique().tolist() == pytest.approx([0.0, 0.3, 1.0])
-    output = run.model(torch.stack([item["image"] for item in items]))
+    output = fold.parts.model(torch.stack([item["image"] for item in items]))
     expected = BCEFocal2WayLoss()(output, targets)  # a mean over all six
     assert loss == pytest.approx(float(expected.detach()), rel=1e-6)
     labels = (targets == 1.0).numpy()
@@ -280,18 +300,18 @@ def test_validation_loss_is_averaged_over_samples_on_hard_targets_and_scored_onc
     assert meter.compute()["cmap_pad_5"] == pytest.approx(
         average_precision_score(*padded, average="macro"), abs=1e-12
     )
-    assert run.model.training is False
+    assert fold.parts.model.training is False
 
 
 def test_the_averaged_weights_are_what_is_scored(df, config):
     config.ema_decay = 0.9
-    run = build(df, config)
-    train.train_one_epoch(run)
-    assert run.scored_model is run.ema.module
-    assert not same(weights(run), run.ema.module.state_dict())
-    loss, _ = train.validate(run)
-    run.ema = None
-    assert train.validate(run)[0] != loss
+    fold = build(df, config)
+    train.train_one_epoch(fold)
+    assert fold.parts.scored_model is fold.parts.ema.module
+    assert not same(weights(fold), fold.parts.ema.module.state_dict())
+    loss, _ = train.validate(fold)
+    fold.parts.ema = None
+    assert train.validate(fold)[0] != loss
 
 
 # What a run leaves --------------------------------------------------------------------------------
@@ -332,9 +352,9 @@ def test_the_history_is_there_after_each_epoch_not_after_all_folds(df, config, m
     lengths = []
     original = train.finish_epoch
 
-    def watched(run, *args):
-        original(run, *args)
-        lengths.append(len((run.train_dir / "history.csv").read_text().splitlines()) - 1)
+    def watched(fold, *args):
+        original(fold, *args)
+        lengths.append(len((fold.dir / "history.csv").read_text().splitlines()) - 1)
 
     monkeypatch.setattr(train, "finish_epoch", watched)
     train.run(df, config)
@@ -362,7 +382,7 @@ def test_two_folds_make_one_summary_also_when_trained_apart(df, config):
 def test_early_stopping_counts_epochs_without_a_better_loss(df, config, monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.1])
     original = train.validate
-    monkeypatch.setattr(train, "validate", lambda run: (next(losses), original(run)[1]))
+    monkeypatch.setattr(train, "validate", lambda fold: (next(losses), original(fold)[1]))
     config.early_stopping, config.epochs = 2, 9
     train.run(df, config)
     history = pd.read_csv(config.fold_dir(0) / "history.csv")
@@ -372,7 +392,7 @@ def test_early_stopping_counts_epochs_without_a_better_loss(df, config, monkeypa
 def test_best_checkpoints_are_those_of_better_epochs_and_few(df, config, monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.3, 0.2])
     original = train.validate
-    monkeypatch.setattr(train, "validate", lambda run: (next(losses), original(run)[1]))
+    monkeypatch.setattr(train, "validate", lambda fold: (next(losses), original(fold)[1]))
     config.epochs, config.keep_checkpoints = 5, 2
     train.run(df, config)
     assert [item.epoch for item in ckpt.named_checkpoints(config.fold_dir(0))] == [4, 5]

@@ -1,4 +1,6 @@
-"""What a training run needs around its loop: batches, folders, processes, stopping, memory, verifying, resuming, time.
+"""What a training run needs around its loop.
+
+Batches, the folder, several processes, signals, lack of memory, checks, resuming, timing.
 
 May import everything but `inference` and the scripts.
 """

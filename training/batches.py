@@ -1,4 +1,4 @@
-"""Batches: which rows, in which order, and through which processes they come."""
+"""Batches: which rows, in which order, and which processes load them."""
 
 import os
 import signal
@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
+from tqdm import tqdm
 
 from configs import Config
 from dataset import Key, WaveformDataset
+from training import processes
+from training.stopwatch import Stopwatch
+
+SECONDS_TO_FINISH_A_STEP = 10  # that workers give the main process after SIGTERM
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -25,9 +30,8 @@ class EpochSampler(Sampler[list[Key]]):
         batch_size: items in a batch; the last one may be smaller.
         seed: the run's seed.
         shuffle: a new order each epoch; otherwise rows in order.
-        rank, world_size: of the processes that share each batch; this one's is every
-        `world_size`-th key from
-            `rank` on. In a small last batch it may have none.
+        rank, world_size: of the processes that share each batch; this one takes every
+            `world_size`-th key from `rank` on. In a small last batch it may have none.
     """
 
     def __init__(
@@ -57,6 +61,10 @@ class EpochSampler(Sampler[list[Key]]):
         for batch in range(self.first_batch, len(self)):
             yield [(self.epoch, int(index)) for index in self._of_batch(order, batch)[self.share]]
 
+    def rows(self) -> list[int]:
+        """List the rows of all batches from the position on, those of this process."""
+        return [row for keys in self for _, row in keys]
+
     def keys(self, batch: int) -> list[Key]:
         """List the keys of one batch of the current epoch, those of all processes."""
         return [(self.epoch, int(index)) for index in self._of_batch(self.order(self.epoch), batch)]
@@ -72,36 +80,44 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """Let a loader's worker go on when the whole process group is told to stop: the main process finishes its step."""
+    """Let a loader's worker go on when the process group is told to stop.
+
+    The main process still finishes its step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGALRM, lambda *_: os._exit(0)
-    )  # a death by signal would raise in the main process
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))  # seconds for that step
+    # A death by signal would raise in the main process.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_TO_FINISH_A_STEP))
 
 
 def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack items; of no items, a process's share of a small batch, nothing comes.
+    """Stack items into a batch.
+
+    An empty list gives an empty dict (a process without a share of the last batch).
 
     Where an image is one plane seen three times (stride 0), the batch has the plane alone, (B, 1,
-    T, F): a third of the bytes to write, share between processes, pin and copy. `step.to_device`
+    T, F): a third of the bytes to write, share between processes, pin and copy. `Fold.to_device`
     makes three channels of it.
     """
-    if items and "waveforms" in items[0]:
+    if not items:
+        return {}
+
+    if "waveforms" in items[0]:
         return collate_waveforms(items)
-    if items and all("image" in item and item["image"].stride(0) == 0 for item in items):
+
+    if all("image" in item and item["image"].stride(0) == 0 for item in items):
         items = [{**item, "image": item["image"][:1]} for item in items]
-    return default_collate(items) if items else {}
+    return default_collate(items)
 
 
 def collate_waveforms(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Put one item's birds after another's, for an image has one to three of them; stack the rest."""
+    """Put one item's birds after another's, as an image has one to three; stack the rest."""
     joined = ("waveforms", "bird_draws")
-    stacked: dict[str, torch.Tensor] = default_collate(
-        [{name: value for name, value in item.items() if name not in joined} for item in items]
-    )
     birds = {name: torch.cat([item[name] for item in items]) for name in joined}
-    return {**birds, **stacked, "n_birds": torch.tensor([len(item["waveforms"]) for item in items])}
+    n_birds = torch.tensor([len(item["waveforms"]) for item in items])
+
+    rest = [{name: item[name] for name in item if name not in joined} for item in items]
+    return {**birds, **default_collate(rest), "n_birds": n_birds}
 
 
 def build_loader(
@@ -112,24 +128,55 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> tuple[DataLoader, EpochSampler]:
-    """Make the loader of a data set and the sampler that says which epoch and batch it starts with."""
-    train = dataset.mode == "train"
-    batch_size = config.train_bs if train else config.valid_bs
+    """Make a data set's loader and the sampler that says which epoch and batch it starts with."""
+    is_train = dataset.mode == "train"
     sampler = EpochSampler(
-        len(dataset), batch_size, seed=config.seed, shuffle=train, rank=rank, world_size=world_size
+        len(dataset),
+        config.train_bs if is_train else config.valid_bs,
+        seed=config.seed,
+        shuffle=is_train,
+        rank=rank,
+        world_size=world_size,
     )
+    has_workers = config.num_workers > 0
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
         worker_init_fn=leave_signals_to_the_main_process,
         num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
-        prefetch_factor=2
-        if config.num_workers
-        else None,  # batches a worker is ahead: one slow batch holds nothing up
-        pin_memory=device.type
-        == "cuda",  # so that the copy to the device can run beside the computation
-        generator=torch.Generator(),  # its own, or each epoch would draw the workers' seed from torch's global one
+        persistent_workers=has_workers,
+        # Batches that a worker is ahead, so that one slow batch holds nothing up
+        prefetch_factor=2 if has_workers else None,
+        # So that the copy to the device can run beside the computation
+        pin_memory=device.type == "cuda",
+        # Its own, or each epoch would draw the workers' seed from torch's global one
+        generator=torch.Generator(),
     )
     return loader, sampler
+
+
+def batches_in_turn(
+    loader: DataLoader, watch: Stopwatch, part: str, *, what: str, done: int = 0
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the batches after those that are done; time spent waiting counts as `part`.
+
+    A bar shows how far it is. It vanishes at the end, and is not there when output is not a
+    terminal.
+    """
+    bar = tqdm(
+        loader,
+        desc=what,
+        initial=done,
+        total=len(loader),
+        leave=False,
+        disable=None if processes.is_first() else True,  # None: shown on a terminal
+        unit="batch",
+    )
+    batches = iter(bar)
+    while True:
+        with watch.part(part):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch

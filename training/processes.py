@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from configs import UserError
 
 T = TypeVar("T")
-LOST_CONNECTION = "Connection closed by peer"  # gloo says so in a plain RuntimeError, NCCL has an error of its own
+# gloo says so in a plain RuntimeError; NCCL has an error of its own.
+LOST_CONNECTION = "Connection closed by peer"
 
 
 def rank() -> int:
@@ -38,16 +40,20 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def is_first_of_torchrun() -> bool:
+    """Say the same before the processes have joined and after they have parted."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_restart() -> bool:
     """Say whether torchrun started the processes again after one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def local_device(name: str) -> str:
-    """Choose the device of this process: each of torchrun's has a CUDA device of its own, where there are any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (
-        name == "cuda" or name == "auto" and torch.cuda.is_available()
-    ):
+    """Choose the device of this process: under torchrun each has a CUDA device of its own."""
+    is_one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if is_one_of_several and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return name
 
@@ -100,15 +106,16 @@ def from_first(make: Callable[[], T]) -> T:
     """Call a function in the first process alone and return its result in all of them.
 
     Raises:
-        UserError: in all of them, where the function raised one.
+        UserError: in all of them, where the function raised one or an OSError.
     """
     if world_size() == 1:
         return make()
+
     box: list[Any] = [None, None]
     if is_first():
         try:
             box[0] = make()
-        except UserError as error:
+        except (UserError, OSError) as error:
             box[1] = str(error)
     dist.broadcast_object_list(box)
     if box[1] is not None:
@@ -125,13 +132,42 @@ def total(*values: float) -> list[float]:
     return sums.tolist()
 
 
+def mean(parts: list[tuple[Tensor, int]]) -> tuple[float, int]:
+    """Average losses () of parts of a batch over the clips of all parts and processes.
+
+    Returns:
+        The mean, and the number of clips.
+    """
+    summed = sum(float(loss) * n_clips for loss, n_clips in parts)
+    batch_loss, batch_clips = total(summed, sum(n_clips for _, n_clips in parts))
+    return batch_loss / batch_clips, int(batch_clips)
+
+
 def gather(value: T) -> list[T]:
     """Collect a value from each process, in the order of their numbers, in all of them."""
     if world_size() == 1:
         return [value]
+
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_rows(rows: list[int], *arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Join what all processes made of their rows, in the order of the rows, in all of them.
+
+    Args:
+        rows: row numbers of this process, each in one process alone.
+        arrays: lists of arrays whose first axes together are those rows.
+    """
+    shares = [share for share in gather((rows, arrays)) if share[0]]
+    order = np.argsort(np.concatenate([share_rows for share_rows, _ in shares]))
+
+    joined = []
+    for number in range(len(arrays)):
+        parts = [part for _, share_arrays in shares for part in share_arrays[number]]
+        joined.append(np.concatenate(parts)[order])
+    return joined
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -200,7 +236,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...) over all but the channels; B may be 0 in some of the processes, not in all."""
+        """Normalise (B, C, ...) over all but the channels; B may be 0 in some of the processes."""
         x = self._normalize(x) if self.training else self._by_running_statistics(x)
         for layer in self.after:
             x = layer(x)
@@ -242,7 +278,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module) -> nn.Module:
-    """Let every batch normalisation of a model see all processes' clips; with one process, leave it as it is."""
+    """Let each batch normalisation see the clips of all processes, if there are several."""
     if world_size() == 1:
         return model
     for name, layer in list(model.named_modules()):

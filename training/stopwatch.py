@@ -1,14 +1,29 @@
 """Where an epoch's time goes: seconds by part, and what they say about the machine."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+import torch
+
+from configs import Config
+
 WAITING, VALID_WAITING = "waiting for data", "validation: waiting for data"
 REST = "everything else"
-PARTS = (WAITING, "copy to the device", "forward", "backward", "optimizer step", VALID_WAITING, "validation: model",
-         "metric", "checkpoint", REST)  # fmt: skip
-DATA_LIMIT = 0.1  # share of the time spent waiting from which the data hold the model up
+PARTS = (
+    WAITING,
+    "copy to the device",
+    "forward",
+    "backward",
+    "optimizer step",
+    VALID_WAITING,
+    "validation: model",
+    "metric",
+    "checkpoint",
+    REST,
+)
+DATA_LIMIT = 0.1  # fraction of the time spent waiting from which the data hold the model up
 
 
 class Stopwatch:
@@ -43,7 +58,7 @@ class Stopwatch:
             self._turn_to(outer)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of every part until now, in the order of PARTS; their sum is the time since the start."""
+        """Seconds of every part until now, in the order of PARTS; they sum up to the clock."""
         self._turn_to(self._part)
         return dict(self._seconds)
 
@@ -56,8 +71,15 @@ class Stopwatch:
         return before
 
 
+def build_watch(config: Config, device: torch.device) -> Stopwatch:
+    """Make a run's stopwatch; it waits for a GPU, which slows training, only for --profile."""
+    is_waited_for = config.profile and device.type != "cpu"
+    wait = functools.partial(torch.accelerator.synchronize, device) if is_waited_for else None
+    return Stopwatch(wait)
+
+
 def describe_parts(seconds: Mapping[str, float]) -> str:
-    """Draw a table, a line a part, with its seconds and its share of all; the last line is the sum."""
+    """Draw a table, a line a part, with its seconds and percentage; the last line is the sum."""
     whole = sum(seconds.values())
     rows = [*seconds.items(), ("sum", whole)]
     return "\n".join(
@@ -66,7 +88,7 @@ def describe_parts(seconds: Mapping[str, float]) -> str:
 
 
 def find_limit(seconds: Mapping[str, float], *, num_workers: int, on_cpu: bool) -> str:
-    """Say in a line whether the data or the model limits the machine, and which settings would change that.
+    """Say whether the data or the model limits the machine, and what would change that.
 
     While the model has a batch ready whenever it is done with the one before, waiting is next to
     nothing, however much work the data are; a tenth of the time spent waiting says that they are

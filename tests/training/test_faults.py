@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.kill_loop import differences, make_run, run_kill_loop
 from configs import Config, UserError
 from model import SED
 from tests.test_train import Linear
-from training import folder, step
+from training import devices, folder, stopping
 
 ROOT = Path(train.__file__).resolve().parent
 
@@ -115,13 +116,13 @@ def test_a_signal_during_validation_is_resumed_with_validation(tmp_path, monkeyp
     config, df = make_run(tmp_path, epochs=2)
     train.run(df, config)
     broken = Config(**{**config.to_dict(), "models_dir": tmp_path / "other"})
-    original = train.score_in_memory
+    original = train.score_batch
 
-    def told_to_stop(run, batch):
+    def told_to_stop(fold, batch):
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(run, batch)
+        return original(fold, batch)
 
-    monkeypatch.setattr(train, "score_in_memory", told_to_stop)
+    monkeypatch.setattr(train, "score_batch", told_to_stop)
     with pytest.raises(SystemExit) as stopped:
         train.run(df, broken)
     assert stopped.value.code == 143
@@ -138,7 +139,7 @@ def test_a_signal_during_validation_is_resumed_with_validation(tmp_path, monkeyp
 
 def test_the_command_to_go_on_sets_nothing_aside(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--no-resume", "--folds", "0", "1"])
-    assert train.resume_command() == "python train.py --folds 0 1"
+    assert stopping.resume_command() == "python train.py --folds 0 1"
 
 
 @pytest.mark.slow
@@ -249,7 +250,7 @@ def change_a_sample(path: Path, value: float) -> None:
 def test_verify_finds_a_sample_that_changed(tmp_path):
     config, df = make_run(tmp_path, epochs=1, verify=True)
     make_report(config, df, check_sums=True)
-    train.verify_prepared(df, config)
+    train.verify(df, config)
     path = config.train_np_dir / df["filepath"][3]
     change_a_sample(path, np.nextafter(np.load(path)[100], np.float32(1)))  # by its last bit
     with pytest.raises(
@@ -261,7 +262,7 @@ def test_verify_finds_a_sample_that_changed(tmp_path):
 def test_verify_reads_what_the_header_does_not_tell(tmp_path):
     config, df = make_run(tmp_path, epochs=1, verify=True)
     make_report(config, df, check_sums=False)
-    train.verify_prepared(df, config)
+    train.verify(df, config)
     for row, damage in ((2, np.nan), (5, 3e5)):
         change_a_sample(config.train_np_dir / df["filepath"][row], damage)
     with pytest.raises(
@@ -318,16 +319,17 @@ def test_out_of_memory_halves_the_micro_batch_and_not_the_step(tmp_path, caplog,
             checkpoint_every_steps=0,
         )
         config.train_dir, config.amp = config.fold_dir(0), False
-        run = train.build_fold_run(
-            df, df, 0, ["bird0", "bird1", "bird2"], config, torch.device("cpu")
-        )
+        fold = train.build_fold(df, df, 0, ["bird0", "bird1", "bird2"], config, torch.device("cpu"))
         torch.manual_seed(0)
-        run.model = Small(n, where)
-        run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
-        train.train_one_epoch(run)
-        weights.append(run.model.head.weight.detach())
-        losses.append(run.train_loss.avg)
-        assert run.micro_batch == (0 if n == 12 else 2) and run.skipped_steps == 0
+        model = Small(n, where)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        fold = replace(fold, parts=replace(fold.parts, model=model, optimizer=optimizer))
+        train.train_one_epoch(fold)
+        weights.append(fold.parts.model.head.weight.detach())
+        losses.append(fold.progress.train_loss.avg)
+        assert (
+            fold.progress.micro_batch == (0 if n == 12 else 2) and fold.progress.skipped_steps == 0
+        )
     assert torch.allclose(weights[0], weights[1], rtol=0, atol=1e-6) and losses[0] == pytest.approx(
         losses[1], rel=1e-6
     )
@@ -373,14 +375,14 @@ def test_out_of_memory_in_validation_halves_its_batch_and_changes_no_score(
 
 def test_a_run_goes_on_with_the_micro_batch_it_had(tmp_path, monkeypatch):
     config, df = make_run(tmp_path, train_bs=6, epochs=2, checkpoint_every_steps=0)
-    whole = step.forward_loss
+    whole = train.forward_backward
 
-    def forward_loss(run, mixed):
+    def forward_backward(fold, mixed):
         if len(mixed.images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return whole(run, mixed)
+        return whole(fold, mixed)
 
-    monkeypatch.setattr(step, "forward_loss", forward_loss)
+    monkeypatch.setattr(train, "forward_backward", forward_backward)
     train.run(df, config)
     broken = Config(**{**config.to_dict(), "models_dir": tmp_path / "other"})
     train.run(df, Config(**{**broken.to_dict(), "epochs": 1}))
@@ -393,11 +395,11 @@ def test_a_run_goes_on_with_the_micro_batch_it_had(tmp_path, monkeypatch):
 def test_one_clip_too_much_is_an_error_that_says_what_to_do(tmp_path):
     config, df = make_run(tmp_path, amp=False, ema_decay=None)
     config.train_dir = config.fold_dir(0)
-    run = train.build_fold_run(df, df, 0, ["bird0", "bird1", "bird2"], config, torch.device("cpu"))
-    run.model = Small(0, "forward")
-    batch = next(iter(run.train_loader))
+    fold = train.build_fold(df, df, 0, ["bird0", "bird1", "bird2"], config, torch.device("cpu"))
+    fold = replace(fold, parts=replace(fold.parts, model=Small(0, "forward")))
+    batch = next(iter(fold.train_loader))
     with pytest.raises(UserError, match="CUDA out of memory; one clip alone does not fit"):
-        step.train_step(run, batch)
+        train.train_step(fold, batch)
 
 
 # Determinism --------------------------------------------------------------------------------------
@@ -408,7 +410,7 @@ def test_deterministic_asks_torch_and_says_where_it_ends(monkeypatch, caplog):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     caplog.set_level("INFO")
     try:
-        train.make_deterministic()
+        devices.make_deterministic()
         assert (
             torch.are_deterministic_algorithms_enabled()
             and torch.is_deterministic_algorithms_warn_only_enabled()

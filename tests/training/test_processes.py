@@ -138,14 +138,13 @@ def test_a_killed_process_is_restarted_and_the_run_goes_on(tmp_path, torchrun):
 # train.py, where the second process has memory for no clip
 ONE_IS_FULL = """
 import os, torch, train
-from training import step
 from configs import run_main
-whole = step.forward_loss
-def forward_loss(run, mixed):
+whole = train.forward_backward
+def forward_backward(fold, mixed):
     if os.environ["RANK"] == "1":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    return whole(run, mixed)
-step.forward_loss = forward_loss
+    return whole(fold, mixed)
+train.forward_backward = forward_backward
 run_main(train.main)
 """
 

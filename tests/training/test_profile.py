@@ -11,14 +11,14 @@ import checkpoint as ckpt
 import train
 from configs import Config
 from tests.test_train import config, df  # noqa: F401 - fixtures
-from training import folder, step, stopwatch
-from training.fold_run import build_watch
+from training import epoch_report, folder, processes, stopwatch
 from training.stopwatch import (
     PARTS,
     REST,
     VALID_WAITING,
     WAITING,
     Stopwatch,
+    build_watch,
     describe_parts,
     find_limit,
 )
@@ -117,18 +117,20 @@ def test_the_parts_of_an_epoch_add_up_to_its_wall_time_and_hold_what_happened_in
 
         monkeypatch.setattr(module, name, slow)
 
-    slower(step, "mix_batch", 0.03)  # in each of three steps
-    slower(step, "forward_loss", 0.05)
-    slower(step, "take_optimizer_step", 0.07)
-    slower(train, "score_in_memory", 0.11)  # in each of two batches of validation
-    slower(train, "gather_validation", 0.13)
+    slower(train, "mix_batch", 0.03)  # in each of three steps
+    slower(train, "mixed_loss", 0.05)
+    slower(train, "optimizer_step", 0.07)
+    slower(train, "score_batch", 0.11)  # in each of two batches of validation
+    slower(processes, "gather_rows", 0.13)
     slower(folder, "write_history", 0.17)
     original_epoch = train.train_one_epoch
     monkeypatch.setattr(
-        train, "train_one_epoch", lambda run: (began.append(time.monotonic()), original_epoch(run))
+        train,
+        "train_one_epoch",
+        lambda fold: (began.append(time.monotonic()), original_epoch(fold)),
     )
     monkeypatch.setattr(
-        train,
+        epoch_report,
         "describe_parts",
         lambda seconds: (ended.append(time.monotonic()), found.append(seconds)),
     )

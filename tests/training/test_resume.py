@@ -9,7 +9,6 @@ import checkpoint as ckpt
 import train
 from configs import Config
 from tests.test_train import make_recordings
-from training import step as one_step
 
 EVERYTHING_ON = {
     "p_noise_injection": 0.5, "p_gaussian_noise": 0.5, "p_pink_noise": 0.5, "p_random_volume": 0.5,
@@ -43,10 +42,10 @@ def run_until(df, config, monkeypatch, *, step: int) -> None:
     """Train and stop like a pulled plug, just before optimizer step `step` + 1."""
     original = train.train_step
 
-    def step_or_stop(run, batch):
-        if run.step >= step:
+    def step_or_stop(fold, batch):
+        if fold.progress.step >= step:
             raise Stopped
-        return original(run, batch)
+        return original(fold, batch)
 
     monkeypatch.setattr(train, "train_step", step_or_stop)
     with pytest.raises(Stopped):
@@ -129,13 +128,13 @@ def test_stopped_inside_epochs_again_and_again(df, config, monkeypatch):
 def test_a_batch_is_never_seen_twice_in_a_resumed_epoch(df, config, monkeypatch):
     config = copy_of(config, checkpoint_every_steps=1, epochs=1)
     seen = []
-    original = one_step.mix_batch
+    original = train.mix_batch
 
-    def recorded(run, batch):
-        seen.append((run.epoch, run.batch))
-        return original(run, batch)
+    def recorded(fold, images, targets):
+        seen.append((fold.progress.epoch, fold.progress.batch))
+        return original(fold, images, targets)
 
-    monkeypatch.setattr(one_step, "mix_batch", recorded)
+    monkeypatch.setattr(train, "mix_batch", recorded)
     run_until(df, config, monkeypatch, step=1)
     train.run(df, config)
     assert seen == [(0, 0), (0, 1), (0, 2), (0, 3)]

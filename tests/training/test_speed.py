@@ -13,7 +13,7 @@ from configs import UserError
 from model import compile_model, spec_augment
 from tests.test_train import CPU, SPECIES, build, config, df, positioned, weights  # noqa: F401 - fixtures among them
 from tests.training.test_resume import assert_same_end, copy_of, run_until
-from training import fold_run, step
+from training import devices
 from training.batches import build_loader, collate
 
 CUDA = torch.device("cuda")  # a name; nothing here needs the device
@@ -33,7 +33,7 @@ def test_a_plane_seen_three_times_travels_once_and_arrives_as_three_channels(rng
     items = plane_items(rng, 4)
     batch = collate(items)
     assert batch["image"].shape == (4, 1, 5, 4) and batch["targets"].shape == (4, 2)
-    images, targets = step.to_device(build(df, config), batch)
+    images, targets = build(df, config).to_device(batch)
     assert torch.equal(images, torch.stack([item["image"] for item in items]))
     assert images.untyped_storage().nbytes() == 4 * 5 * 4 * 4
     assert torch.equal(targets, batch["targets"])
@@ -53,12 +53,12 @@ def test_a_step_with_planes_is_that_with_channels_to_the_bit(df, config, kind): 
         setattr(config, kind, 1.0)
     found = []
     for n_channels in (1, 3):
-        run = build(df, config)
-        run.model.train()
-        batch = next(iter(positioned(run, 1)))
+        fold = build(df, config)
+        fold.parts.model.train()
+        batch = next(iter(positioned(fold, 1)))
         batch["image"] = batch["image"][:, :1].expand(-1, n_channels, -1, -1).contiguous()
-        train.train_step(run, batch)
-        found.append(weights(run))
+        train.train_step(fold, batch)
+        found.append(weights(fold))
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
@@ -86,9 +86,9 @@ def torch_settings(monkeypatch):
 
 
 def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
-    train.make_fast(CPU)
+    devices.make_fast(CPU)
     assert torch_settings() == (False, "highest")
-    train.make_fast(CUDA)
+    devices.make_fast(CUDA)
     assert torch_settings() == (True, "high")
     assert (
         torch.backends.cuda.matmul.fp32_precision
@@ -99,8 +99,8 @@ def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
 
 def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch):  # noqa: F811
     asked = []
-    monkeypatch.setattr(train, "make_deterministic", lambda: asked.append("deterministic"))
-    monkeypatch.setattr(train, "make_fast", lambda device: asked.append(device.type))
+    monkeypatch.setattr(devices, "make_deterministic", lambda: asked.append("deterministic"))
+    monkeypatch.setattr(devices, "make_fast", lambda device: asked.append(device.type))
     monkeypatch.setattr(train, "train_fold", lambda *args: None)
     monkeypatch.setattr(train.folder, "write_summary", lambda config: {})
     train.run(df, config)
@@ -112,17 +112,17 @@ def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_memory_format_is_the_settings_and_changes_no_result(df, config, channels_last):  # noqa: F811
     config.channels_last = channels_last
-    run = build(df, config)
-    weight = run.model.encoder.conv_stem.weight
+    fold = build(df, config)
+    weight = fold.parts.model.encoder.conv_stem.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
     seen = []
-    run.model.encoder.conv_stem.register_forward_hook(
+    fold.parts.model.encoder.conv_stem.register_forward_hook(
         lambda *args: seen.append(args[2].is_contiguous(memory_format=torch.channels_last))
     )
     config.channels_last = False
     plain = build(df, config)
-    batch = next(iter(positioned(run, 1)))
-    outputs = [each.model.eval()(step.to_device(each, batch)[0])["logit"] for each in (run, plain)]
+    batch = next(iter(positioned(fold, 1)))
+    outputs = [each.parts.model.eval()(each.to_device(batch)[0])["logit"] for each in (fold, plain)]
     assert seen == [
         channels_last
     ]  # the images are in no format of their own, the convolutions' outputs are
@@ -160,7 +160,7 @@ def quick_compiler(monkeypatch):
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, *, dynamic, options: original(
         model, dynamic=dynamic, backend="aot_eager"))  # fmt: skip
-    monkeypatch.setattr(fold_run, "build_model", lambda *args, **kwargs: Small())
+    monkeypatch.setattr(train, "build_model", lambda *args, **kwargs: Small())
     yield
     torch.compiler.reset()
 
@@ -175,10 +175,13 @@ def test_a_compiled_run_makes_the_same_draws_and_its_files_fit_one_that_is_not(
     config.ema_decay = 0.9
     compiled = copy_of(config, compile_model=True, models_dir=config.root / "compiled")
     sizes = []
-    original = step.compiled_forward
-    monkeypatch.setattr(
-        step, "compiled_forward", lambda run, x: (sizes.append(len(x)), original(run, x))[1]
-    )
+    original = train.compile_model
+
+    def counted(model):
+        forward = original(model)
+        return lambda images: (sizes.append(len(images)), forward(images))[1]
+
+    monkeypatch.setattr(train, "compile_model", counted)
     train.run(df, config)
     train.run(df, compiled)
     assert sizes == [7, 7, 7, 7]  # in each epoch two whole batches; the third has four clips
@@ -224,15 +227,15 @@ def test_compiled_code_drops_the_same_units_and_has_the_same_gradients():
 
 
 def test_without_a_compiler_one_line_says_so(df, config):  # noqa: F811
-    run = build(df, config)
+    fold = build(df, config)
 
     def no_compiler(images):
         raise torch._dynamo.exc.BackendCompilerFailed(
             None, RuntimeError("No working C++ compiler found"), None
         )
 
-    run.compiled = no_compiler
+    fold.precision.compiled = no_compiler
     with pytest.raises(
         UserError, match=r"^compile_model: .*No working C\+\+ compiler found.* train without it$"
     ):
-        train.train_step(run, next(iter(positioned(run, 1))))
+        train.train_step(fold, next(iter(positioned(fold, 1))))

@@ -1,0 +1,91 @@
+"""What the log and timing.csv say of an epoch: its scores, its speed, and what limited it."""
+
+import logging
+import time
+
+from training import folder, processes
+from training.fold import Fold
+from training.stopwatch import WAITING, describe_parts, find_limit
+
+logger = logging.getLogger("birdclef.train")
+
+
+def log_fold(fold: Fold) -> None:
+    """Log what a fold is about to be trained with."""
+    n_processes = processes.world_size()
+    logger.info(
+        "fold %d: %d recordings to train, %d to validate, %d species, on %s, %s",
+        fold.number,
+        len(fold.train_set),
+        len(fold.valid_set),
+        len(fold.class_names),
+        fold.device,
+        "1 process" if n_processes == 1 else f"{n_processes} processes",
+    )
+
+
+class EpochClock:
+    """Times one epoch of a fold, from here to `report`.
+
+    Args:
+        fold: about to train what is left of an epoch; its stopwatch starts from zero.
+    """
+
+    def __init__(self, fold: Fold) -> None:
+        fold.watch.restart()
+        self.batches_before = fold.progress.batch  # done before this process began
+        self.started = self.trained = time.perf_counter()
+
+    def end_training(self) -> None:
+        """Note that training ends here and validation begins."""
+        self.trained = time.perf_counter()
+
+    def report(self, fold: Fold) -> None:
+        """Log a line for the epoch that has ended, and add one to timing.csv."""
+        if not processes.is_first():
+            return
+
+        train_s, valid_s = self.trained - self.started, time.perf_counter() - self.trained
+        seconds = fold.watch.seconds()
+        sampler = fold.train_sampler
+        n_clips = max(0, sampler.n_items - self.batches_before * sampler.batch_size)
+        timing = {
+            "epoch": fold.progress.epoch,
+            "train_s": round(train_s, 2),
+            "valid_s": round(valid_s, 2),
+            "clips_per_s": round(n_clips / train_s, 2),
+            "waiting_share": round(seconds[WAITING] / train_s, 4),
+        }
+        _log_epoch(fold, timing)
+        folder.append_timing(fold.dir, timing)
+
+        if fold.config.profile:
+            limit = find_limit(
+                seconds,
+                num_workers=fold.config.num_workers,
+                on_cpu=fold.device.type == "cpu",
+            )
+            parts = describe_parts(seconds)
+            logger.info("where epoch %d went:\n%s\n%s", fold.progress.epoch, parts, limit)
+
+
+def _log_epoch(fold: Fold, timing: dict[str, float]) -> None:
+    row, progress = fold.progress.history[-1], fold.progress
+    is_best = progress.best_epoch == progress.epoch
+    logger.info(
+        "fold %d epoch %3d  train %.5f  valid %.5f  cmap_pad_5 %.4f (floor %.4f)  macro AP %.4f  "
+        "AUROC %.4f  lr %.2e  %.0f s, %.1f clips/s, %.0f %% waiting for data%s",
+        fold.number,
+        row["epoch"],
+        row["train_loss"],
+        row["valid_loss"],
+        row["cmap_pad_5"],
+        row["cmap_pad_5_floor"],
+        row["macro_ap"],
+        row["macro_roc_auc"],
+        row["lr"],
+        timing["train_s"] + timing["valid_s"],
+        timing["clips_per_s"],
+        100 * timing["waiting_share"],
+        "  *" if is_best else "",
+    )

@@ -1,0 +1,215 @@
+"""One fold's training in a few small objects: its parts, its progress, the step it is in."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch.utils.data import DataLoader
+
+from configs import Config, UserError
+from dataset import WaveformDataset
+from images.device_frontend import DeviceFrontend
+from metrics import AverageMeter
+from training import processes
+from training.batches import EpochSampler
+from training.stopwatch import Stopwatch
+
+Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+@dataclass
+class Parts:
+    """What learns: the objects whose state a checkpoint holds."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None = None  # averaged weights, scored in place of the model's own
+
+    @property
+    def scored_model(self) -> torch.nn.Module:
+        """The averaged weights where there are any."""
+        return self.ema.module if self.ema else self.model
+
+
+@dataclass
+class Progress:
+    """How far a fold has come; a checkpoint holds every field."""
+
+    epoch: int = 0  # complete epochs
+    batch: int = 0  # batches done of the epoch after them
+    step: int = 0  # optimizer steps in all
+    skipped_steps: int = 0  # of them without effect, in this epoch
+    bad_steps: int = 0  # skipped in a row
+    micro_batch: int = 0  # clips that go through the model at once; 0: the whole batch
+    best_loss: float = math.inf  # of validation
+    best_epoch: int = 0
+    train_loss: AverageMeter = field(default_factory=AverageMeter)  # of this epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # a row per complete epoch
+
+    def end_epoch(self, row: dict[str, float]) -> bool:
+        """Add a complete epoch's row and go to the next; say whether it is the best so far."""
+        self.history.append(row)
+        self.epoch, self.batch, self.skipped_steps = self.epoch + 1, 0, 0
+        self.train_loss = AverageMeter()
+
+        is_best = row["valid_loss"] < self.best_loss
+        if is_best:
+            self.best_loss, self.best_epoch = row["valid_loss"], self.epoch
+        return is_best
+
+    def has_stalled(self, patience: int | None) -> bool:
+        """Say whether the validation loss has not improved for `patience` epochs."""
+        if patience is None or self.epoch == 0:
+            return False
+        return self.epoch - self.best_epoch >= patience
+
+
+@dataclass
+class StepGroup:
+    """The batches that make one optimizer step: `accumulation_steps`, or the epoch's rest."""
+
+    first: int  # number of its first batch in the epoch
+    last: int
+    n_clips: int  # of all its batches
+    is_sound: bool = True  # no loss or gradient of it is NaN or infinite so far
+
+
+@dataclass
+class Precision:
+    """How the model is called: in which number format, and compiled or not."""
+
+    amp_dtype: torch.dtype | None  # of autocast; None is plain float32
+    compiled: Forward | None = None  # the model's forward pass as torch.compile makes it
+    valid_micro_batch: int = 0  # clips validated at once; 0: the whole batch
+
+
+class RunningStatistics:
+    """A model's buffers (running means and variances) and a copy of them to go back to.
+
+    The copies are made once and then written over, all buffers of a dtype in one call, so that a
+    good step pays next to nothing for being undoable.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        buffers = list(model.buffers())
+        dtypes = dict.fromkeys(buffer.dtype for buffer in buffers)
+        self.buffers = [[one for one in buffers if one.dtype == dtype] for dtype in dtypes]
+        self.copies = [[torch.empty_like(one) for one in group] for group in self.buffers]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Copy the buffers as they are now."""
+        for copies, buffers in zip(self.copies, self.buffers, strict=True):
+            torch._foreach_copy_(copies, buffers)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what forward passes did to the buffers since `remember`."""
+        for copies, buffers in zip(self.copies, self.buffers, strict=True):
+            torch._foreach_copy_(buffers, copies)
+
+
+@dataclass
+class Fold:
+    """One fold's training."""
+
+    number: int
+    class_names: list[str]
+    config: Config
+    device: torch.device
+    train_loader: DataLoader
+    train_sampler: EpochSampler
+    valid_loader: DataLoader
+    valid_sampler: EpochSampler
+    criterion: Any
+    parts: Parts
+    precision: Precision
+    frontend: (
+        DeviceFrontend | None
+    )  # makes images of waveforms on the device, if the loader does not
+    watch: Stopwatch
+
+    progress: Progress = field(default_factory=Progress)
+    group: StepGroup = field(default_factory=lambda: StepGroup(0, 0, 0))
+
+    def __post_init__(self) -> None:
+        self.statistics = RunningStatistics(self.parts.model)
+
+    @property
+    def dir(self) -> Path:
+        """The fold's folder."""
+        assert self.config.train_dir is not None
+        return self.config.train_dir
+
+    @property
+    def train_set(self) -> WaveformDataset:
+        """The recordings to train on."""
+        assert isinstance(self.train_loader.dataset, WaveformDataset)
+        return self.train_loader.dataset
+
+    @property
+    def valid_set(self) -> WaveformDataset:
+        """The recordings to validate on."""
+        assert isinstance(self.valid_loader.dataset, WaveformDataset)
+        return self.valid_loader.dataset
+
+    def step_seed(self) -> int:
+        """Make the seed of torch's generators from (seed, epoch, batch, process)."""
+        progress = self.progress
+        key = (self.config.seed, progress.epoch + 1, progress.batch, processes.rank())
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def to_device(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copy a batch to the device: images (B, 3, T, F) and targets (B, C).
+
+        The images may be one plane seen three times. The model's first layers rearrange them
+        whatever their memory format, so they are not brought into its.
+        """
+        if not batch:  # this process has no share in it
+            image = torch.zeros(0, 3, self.config.n_frames, self.config.n_mels)
+            batch = {"image": image, "targets": torch.zeros(0, len(self.class_names))}
+
+        # From pinned memory the copy runs beside the program; from other memory it blocks anyway.
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        if "image" not in batch:  # frontend="device"
+            assert self.frontend is not None
+            return self.frontend(batch), batch["targets"]
+        return batch["image"].expand(-1, 3, -1, -1), batch["targets"]
+
+    def start_group(self) -> bool:
+        """Find the group of the current batch; say whether it begins here."""
+        sampler, size = self.train_sampler, self.config.accumulation_steps
+        batch = self.progress.batch
+        first = batch - batch % size
+        if batch == first or self.group.first != first:
+            end = min(first + size, len(sampler))
+            n_clips = min(end * sampler.batch_size, sampler.n_items) - first * sampler.batch_size
+            self.group = StepGroup(first, end - 1, n_clips)
+        return batch == first
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Go through the model; whole batches go through its compiled form, if there is one.
+
+        Another number of clips would take minutes to compile, too.
+
+        Raises:
+            UserError: the model cannot be compiled here.
+        """
+        compiled = self.precision.compiled
+        if compiled is None or len(images) != self.config.train_bs:
+            return self.parts.model(images)
+
+        try:
+            return compiled(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"compile_model: this model cannot be compiled here ({reason}); train without it"
+            ) from error

@@ -1,0 +1,126 @@
+"""A fold goes on from its newest checkpoint as if it had never stopped."""
+
+import logging
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import checkpoint as ckpt
+from configs import Config, versions
+from training import folder, processes
+from training.fold import Fold, Progress
+
+logger = logging.getLogger("birdclef.train")
+
+PARTS = ("model", "optimizer", "scheduler", "scaler")
+COUNTERS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
+# Added in a later version; older checkpoints lack them and take these defaults
+LATER_COUNTERS = {"micro_batch": 0}
+
+
+def find_checkpoint(config: Config, class_names: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    """Read the newest sound checkpoint of the fold's folder; None where there is none at all.
+
+    Raises:
+        CheckpointError: it was made with other classes, another network or other audio settings.
+    """
+    path = ckpt.get_initial_checkpoint(config)
+    if path is None:
+        return None
+
+    state = ckpt.read_checkpoint(path)
+    ckpt.check_same_setup(state, path, config, class_names)
+    return path, state
+
+
+def state_of(fold: Fold) -> dict[str, Any]:
+    """Collect all that a resume needs, in tensors and plain types."""
+    parts, progress = fold.parts, fold.progress
+    return {
+        **{name: getattr(parts, name).state_dict() for name in PARTS},
+        **{name: getattr(progress, name) for name in COUNTERS},
+        "ema": parts.ema.module.state_dict() if parts.ema else None,
+        "train_loss": progress.train_loss.state_dict(),
+        "rng": ckpt.capture_rng(),
+        "fold": fold.number,
+        "class_names": fold.class_names,
+        "config": fold.config.to_dict(),
+        "versions": versions(),
+    }
+
+
+def resume(fold: Fold, path: Path, state: dict[str, Any]) -> None:
+    """Go on from a checkpoint, and leave the folder as an unbroken run would have it at this point.
+
+    Args:
+        fold: its parts and progress take the checkpoint's state.
+        path: of the checkpoint.
+        state: what `find_checkpoint` read from it.
+
+    Raises:
+        CheckpointError: it does not fit the run, or lacks a part.
+    """
+    config, parts, progress = fold.config, fold.parts, fold.progress
+    ckpt.load_checkpoint(
+        parts.model,
+        parts.optimizer,
+        state,
+        scheduler=parts.scheduler,
+        scaler=parts.scaler if parts.scaler.is_enabled() else None,
+        ema=parts.ema.module if parts.ema else None,
+    )
+    earlier_lr = state["config"].get("lr", config.lr)
+    if earlier_lr != config.lr:
+        ckpt.scale_rates(parts.optimizer, parts.scheduler, config.lr / earlier_lr)
+
+    needed = [name for name in (*COUNTERS, "train_loss") if name not in LATER_COUNTERS]
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ckpt.CheckpointError(f"{path}: no {', '.join(missing)} in it")
+
+    for name in COUNTERS:
+        setattr(progress, name, state.get(name, LATER_COUNTERS.get(name)))
+    progress.train_loss.load_state_dict(state["train_loss"])
+
+    if processes.is_first():
+        if (
+            path.name != ckpt.LAST_NAME
+        ):  # stopped between an epoch's two files, or last.pth is damaged
+            save(fold)
+        ckpt.prune_checkpoints(fold.dir, config.keep_checkpoints)
+        folder.write_history(fold.dir, progress.history)
+
+    logger.info(
+        "fold %d: going on from %s, epoch %d, batch %d",
+        fold.number,
+        path,
+        progress.epoch + 1,
+        progress.batch,
+    )
+
+
+def save(fold: Fold) -> None:
+    """Write `last.pth`, in the first process."""
+    if processes.is_first():
+        with fold.watch.part("checkpoint"):
+            ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state_of(fold))
+
+
+class SaveTimer:
+    """Says when a checkpoint within an epoch is due, by optimizer steps or by the clock."""
+
+    def __init__(self, config: Config) -> None:
+        self.every_steps = config.checkpoint_every_steps
+        self.every_s = config.checkpoint_every_minutes * 60
+        self.restart()
+
+    def restart(self) -> None:
+        """Count the time from now on."""
+        self.saved_at = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Say whether to save after this optimizer step."""
+        by_steps = self.every_steps > 0 and step % self.every_steps == 0
+        by_time = self.every_s > 0 and time.monotonic() - self.saved_at > self.every_s
+        return by_steps or by_time

@@ -96,7 +96,9 @@ import torch  # noqa: E402
 import checkpoint as ckpt  # noqa: E402
 import dataset as data  # noqa: E402
 from files import write_file  # noqa: E402
-from inference.scorers import EXPORT_FORMAT, Session, TorchModels, find_checkpoints, open_exported  # noqa: E402
+from inference.exported import EXPORT_FORMAT, Session, open_exported  # noqa: E402
+from inference.model_files import find_checkpoints, fold_folders  # noqa: E402
+from inference.scorers import TorchModels  # noqa: E402
 from inference.waveform_model import WaveformModel  # noqa: E402
 from metrics import describe_scores, padded_cmap, padded_cmap_floor  # noqa: E402
 from transforms import crop_or_pad  # noqa: E402
@@ -412,7 +414,7 @@ def model_card(
 def choose_checkpoints(path: Path, *, ensemble: bool) -> list[Path]:
     """Find the newest sound best checkpoint of the fold, or with `ensemble` of each fold (UserError)."""
     paths = find_checkpoints(path)
-    if ensemble and not any(path.glob("fold_*")):
+    if ensemble and not (path.is_dir() and fold_folders(path)):
         raise UserError(
             f"--ensemble wants the folder of an experiment, models/Exp_47 say; {path} is not one"
         )

@@ -15,7 +15,9 @@ import checkpoint as ckpt
 import dataset as data
 import export
 from configs import Config, UserError, run_main
-from inference.scorers import EXPORT_FORMAT, TorchModels, find_checkpoints, open_exported
+from inference.exported import EXPORT_FORMAT, open_exported
+from inference.model_files import find_checkpoints
+from inference.scorers import TorchModels
 from model import SED
 from transforms import crop_or_pad
 

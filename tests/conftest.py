@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from configs import Config
+
 if TYPE_CHECKING:
+    import pandas as pd
+
     from inference.scorers import TorchModels
 
 
@@ -33,3 +37,19 @@ def sounds(tmp_path) -> Path:
     for number, seconds in enumerate((3.0, 0.3, 2.4)):
         write_wav(tmp_path / "sounds" / f"s{number}.wav", song(seconds, seed=number))
     return tmp_path / "sounds"
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    """Settings of a training run that takes seconds."""
+    flags = {"base_model_name": "test_efficientnet", "pretrained": False, "n_mels": 32}
+    loader = {"train_bs": 7, "valid_bs": 4, "num_workers": 0}
+    return Config(root=tmp_path, period=1.0, epochs=2, folds=[0], device="cpu", **flags, **loader)
+
+
+@pytest.fixture
+def df(config) -> "pd.DataFrame":
+    """The table of 24 recordings that this run trains on."""
+    from tests.small_run import make_recordings
+
+    return make_recordings(config)

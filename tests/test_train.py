@@ -12,57 +12,13 @@ import torch
 from sklearn.metrics import average_precision_score
 
 import checkpoint as ckpt
-import dataset as data
 import train
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from model import pick_amp_dtype, pick_device
+from tests.small_run import CPU, SPECIES, build, positioned, weights
 from training import folder
 from training.fold import Fold
-
-CPU = torch.device("cpu")
-SPECIES = ["bird0", "bird1", "bird2"]
-
-
-def make_recordings(config: Config, n: int = 24) -> pd.DataFrame:
-    """Tones of another pitch for each species, in noise; every third row names a background bird."""
-    rng = np.random.default_rng(1)
-    rows = []
-    for number in range(n):
-        label = SPECIES[number % 3]
-        time = np.arange(80_000) / 32_000
-        waveform = np.sin(2 * np.pi * (1000 + 2500 * (number % 3)) * time) * (np.sin(7 * time) > 0)
-        path = config.train_np_dir / label / f"{number}.ogg.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, (waveform + 0.05 * rng.standard_normal(80_000)).astype(np.float32) / 2)
-        labels = f"{label} {SPECIES[(number + 1) % 3]} other" if number % 3 == 0 else label
-        rows.append({"primary_label": label, "labels": labels, "filepath": f"{label}/{path.name}",
-                     "kfold": number // 3 % 4})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-@pytest.fixture
-def config(tmp_path) -> Config:
-    return Config(
-        root=tmp_path, base_model_name="test_efficientnet", pretrained=False, n_mels=32, period=1.0, train_bs=7,
-        valid_bs=4, epochs=2, folds=[0], num_workers=0, device="cpu",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def df(config) -> pd.DataFrame:
-    return make_recordings(config)
-
-
-def build(df: pd.DataFrame, config: Config) -> Fold:
-    config.train_dir = config.fold_dir(0)
-    config.train_dir.mkdir(parents=True, exist_ok=True)
-    parts = data.split_fold(df, 0, [])
-    return train.build_fold(*parts, 0, SPECIES, config, CPU)
-
-
-def weights(fold: Fold) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in fold.parts.model.state_dict().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -144,11 +100,6 @@ def test_accumulated_batches_step_like_one_large_batch(df, config):
     assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(
         found[0], found[2], atol=1e-7
     )
-
-
-def positioned(fold, epoch):
-    fold.train_sampler.set_position(epoch)
-    return fold.train_loader
 
 
 def test_clipping_acts_on_unscaled_gradients(df, config):

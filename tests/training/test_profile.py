@@ -10,7 +10,6 @@ import torch
 import checkpoint as ckpt
 import train
 from configs import Config
-from tests.test_train import config, df  # noqa: F401 - fixtures
 from training import epoch_report, folder, processes, stopwatch
 from training.stopwatch import (
     PARTS,
@@ -104,7 +103,7 @@ def test_an_unknown_part_is_refused():
 
 def test_the_parts_of_an_epoch_add_up_to_its_wall_time_and_hold_what_happened_in_them(
     df, config, monkeypatch
-):  # noqa: F811
+):
     config.epochs, config.profile = 1, True
     began, ended, found = [], [], []
 
@@ -145,7 +144,7 @@ def test_the_parts_of_an_epoch_add_up_to_its_wall_time_and_hold_what_happened_in
     assert seconds[REST] < 0.3 * sum(seconds.values())
 
 
-def test_looking_changes_nothing_but_the_log(df, config, caplog):  # noqa: F811
+def test_looking_changes_nothing_but_the_log(df, config, caplog):
     config.epochs = 1
     with caplog.at_level(logging.INFO, "birdclef"):
         train.run(df, config)

@@ -8,7 +8,7 @@ import torch
 import checkpoint as ckpt
 import train
 from configs import Config
-from tests.test_train import make_recordings
+from tests.small_run import make_recordings
 
 EVERYTHING_ON = {
     "p_noise_injection": 0.5, "p_gaussian_noise": 0.5, "p_pink_noise": 0.5, "p_random_volume": 0.5,

@@ -11,7 +11,7 @@ import dataset as data
 import train
 from configs import UserError
 from model import compile_model, spec_augment
-from tests.test_train import CPU, SPECIES, build, config, df, positioned, weights  # noqa: F401 - fixtures among them
+from tests.small_run import CPU, SPECIES, build, positioned, weights
 from tests.training.test_resume import assert_same_end, copy_of, run_until
 from training import devices
 from training.batches import build_loader, collate
@@ -29,7 +29,7 @@ def plane_items(rng: np.random.Generator, n: int) -> list[dict[str, torch.Tensor
     ]
 
 
-def test_a_plane_seen_three_times_travels_once_and_arrives_as_three_channels(rng, df, config):  # noqa: F811
+def test_a_plane_seen_three_times_travels_once_and_arrives_as_three_channels(rng, df, config):
     items = plane_items(rng, 4)
     batch = collate(items)
     assert batch["image"].shape == (4, 1, 5, 4) and batch["targets"].shape == (4, 2)
@@ -47,7 +47,7 @@ def test_three_channels_that_differ_stay_three(rng):
 
 
 @pytest.mark.parametrize("kind", ["p_mixup", "p_cutmix", "nothing"])
-def test_a_step_with_planes_is_that_with_channels_to_the_bit(df, config, kind):  # noqa: F811
+def test_a_step_with_planes_is_that_with_channels_to_the_bit(df, config, kind):
     config.p_mixup = config.p_cutmix = 0.0
     if kind != "nothing":
         setattr(config, kind, 1.0)
@@ -65,7 +65,7 @@ def test_a_step_with_planes_is_that_with_channels_to_the_bit(df, config, kind): 
 # What is set where --------------------------------------------------------------------------------
 
 
-def test_memory_is_pinned_for_cuda_and_workers_fetch_ahead(df, config):  # noqa: F811
+def test_memory_is_pinned_for_cuda_and_workers_fetch_ahead(df, config):
     dataset = data.WaveformDataset(df, config, "train", SPECIES)
     for num_workers, device in ((0, CPU), (2, CUDA)):
         config.num_workers = num_workers
@@ -97,7 +97,7 @@ def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
     )
 
 
-def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch):  # noqa: F811
+def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch):
     asked = []
     monkeypatch.setattr(devices, "make_deterministic", lambda: asked.append("deterministic"))
     monkeypatch.setattr(devices, "make_fast", lambda device: asked.append(device.type))
@@ -110,7 +110,7 @@ def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_the_memory_format_is_the_settings_and_changes_no_result(df, config, channels_last):  # noqa: F811
+def test_the_memory_format_is_the_settings_and_changes_no_result(df, config, channels_last):
     config.channels_last = channels_last
     fold = build(df, config)
     weight = fold.parts.model.encoder.conv_stem.weight
@@ -170,7 +170,7 @@ TORCHS_OWN_TRACING = "ignore:The .grad attribute of a Tensor that is not a leaf"
 
 @pytest.mark.filterwarnings(TORCHS_OWN_TRACING)
 def test_a_compiled_run_makes_the_same_draws_and_its_files_fit_one_that_is_not(
-    df, config, quick_compiler, monkeypatch  # noqa: F811
+    df, config, quick_compiler, monkeypatch
 ):  # fmt: skip
     config.ema_decay = 0.9
     compiled = copy_of(config, compile_model=True, models_dir=config.root / "compiled")
@@ -200,7 +200,7 @@ def test_a_compiled_run_makes_the_same_draws_and_its_files_fit_one_that_is_not(
 
 
 @pytest.mark.filterwarnings(TORCHS_OWN_TRACING)
-def test_a_compiled_run_resumes_exactly(df, config, quick_compiler, monkeypatch):  # noqa: F811
+def test_a_compiled_run_resumes_exactly(df, config, quick_compiler, monkeypatch):
     config = copy_of(config, compile_model=True, checkpoint_every_steps=1, ema_decay=0.9)
     train.run(df, config)
     broken = copy_of(config, models_dir=config.root / "other")
@@ -226,7 +226,7 @@ def test_compiled_code_drops_the_same_units_and_has_the_same_gradients():
         torch.testing.assert_close(compiled, plain)
 
 
-def test_without_a_compiler_one_line_says_so(df, config):  # noqa: F811
+def test_without_a_compiler_one_line_says_so(df, config):
     fold = build(df, config)
 
     def no_compiler(images):

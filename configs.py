@@ -28,6 +28,7 @@ from settings.groups import (
     RECORDINGS,
     RUN,
     STRICT,
+    TABLES,
     TARGETS,
     Count,
     NotNegative,
@@ -149,6 +150,21 @@ class Config(SoundSettings):
         0.05, "largest fraction of bad recordings before prepare_audios.py exits with status 1"
     )
 
+    # Tables
+    label_column: str | None = TABLES(
+        None, "metadata column of the labels; none finds the usual names, such as species"
+    )
+    filename_column: str | None = TABLES(
+        None, "metadata column of the file names; none finds the usual names, such as file"
+    )
+    from_folders: bool = TABLES(
+        False, "use no table: the folder that a recording lies in is its label"
+    )
+    non_species: Literal["leave_out", "negatives", "classes"] = TABLES(
+        "leave_out", "recordings labelled Background, noise, nocall, _trash and the like: leave "
+        "them out, train on them as negatives (no bird), or as classes like any other",
+    )  # fmt: skip
+
     # Folds
     n_folds: Annotated[int, Field(ge=2)] = FOLDS(5, "parts of the cross-validation")
     folds: Annotated[list[NotNegative], Field(min_length=1)] = FOLDS(
@@ -158,6 +174,7 @@ class Config(SoundSettings):
     fold_group: str | None = FOLDS(
         None, "column whose values never cross folds, such as author; none groups copies alone"
     )
+    find_copies: bool = FOLDS(True, "keep recordings that sound the same in one fold")
     rare_birds: list[str] = FOLDS(
         lambda: ["brcwea1", "lotcor1", "whhsaw1"],
         "species that stay in the training part of every fold", used_by="train",

@@ -114,7 +114,8 @@ def prepare(config: Config) -> "pd.DataFrame":
 
 def _plan(config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
     """Rows by filename: what is done or missing, and of the rest what it will be made from; and the jobs to do."""
-    import pandas as pd
+    from catalog.metadata import match_archive
+    from catalog.tables import read_table
 
     rows, jobs, previous = {}, {}, _report_rows(config.report_path)
     recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
@@ -142,12 +143,9 @@ def _plan(config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
         )
         if not done:
             jobs[name] = {"source": str(source), "target": str(target)} | recipe
-    if config.metadata_path.exists():
-        try:
-            how: Any = {"dtype": str, "keep_default_na": False, "encoding_errors": "replace"}
-            listed = pd.read_csv(config.metadata_path, usecols=["filename"], **how)["filename"]
-        except (ValueError, OSError) as error:
-            raise UserError(f"{config.metadata_path}: {' '.join(str(error).split())}") from None
+    if config.metadata_path.exists() and not config.from_folders:
+        table = read_table(config.metadata_path)
+        listed = match_archive(table, config, sorted(rows))["filename"]
         missing = UNREADABLE | {"status": "missing", "reason": f"in {config.metadata_path} only"}
         rows |= dict.fromkeys(set(listed) - rows.keys(), missing)
     return rows, jobs

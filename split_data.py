@@ -13,24 +13,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from catalog.filenames import check_metadata, list_files, refuse_links
+from catalog.filenames import list_files, refuse_links
 from catalog.fold_report import fold_report, format_report
 from catalog.folds import assign_folds, group_rows
 from catalog.identity import content_ids, recording_ids
 from catalog.labels import add_labels
+from catalog.metadata import read_archive, tidy_archive
 from catalog.sources import note_sources
-from catalog.tables import AS_TEXT, read_metadata
+from catalog.tables import read_table
 from configs import Config, UserError, configure_logger, load_config, next_command, run_main
-from files import csv_text, write_file
+from files import csv_text, original_cell, write_file
 
 
 def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Merge metadata with the prepared recordings and deal them into folds.
 
     Args:
-        metadata: text, as read_metadata returns it; it is not changed.
-        config: of which n_folds, seed, fold_group, train_np_dir (holds `<filename>.npy` for each
-            filename) and train_audio_dir (where it exists, links out of it are refused) are used.
+        metadata: text, as read_table returns it; it is not changed.
+        config: of which the settings of tables and folds, train_np_dir (holds `<filename>.npy` for
+            each filename) and train_audio_dir (where it exists, links out of it are refused) are
+            used.
 
     Returns:
         The rows that have a prepared recording, in their order, with `labels`, `len_labels`,
@@ -38,11 +40,12 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
         with what was left out.
 
     Raises:
-        UserError: see check_metadata, add_labels; nothing prepared; links out of a folder; fewer
+        UserError: see tidy_archive, add_labels; nothing prepared; links out of a folder; fewer
             groups than folds.
     """
-    checked = check_metadata(metadata, config.fold_group)
-    table, malformed = add_labels(checked)
+    reasons = read_reasons(config.report_path)
+    rows, notes = tidy_archive(metadata, config, list_recordings(config, reasons))
+    table, malformed = add_labels(rows)
     table["filepath"] = table["filename"] + ".npy"
     prepared, is_prepared = find_prepared(table, config)
     absent, table = table.loc[~is_prepared, "filename"], table[is_prepared].copy()
@@ -52,8 +55,6 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
     table["kfold"] = assign_folds(
         table["primary_label"], groups, n_folds=config.n_folds, seed=config.seed
     )
-
-    reasons = read_reasons(config.report_path)
     leftovers = {
         "settings": {
             "n_folds": config.n_folds,
@@ -67,9 +68,14 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
         "malformed_secondary_labels": [
             {"row": row, "cell": cell[:200]} for row, cell in malformed.items()
         ],
-        "repeated_rows": list(metadata.index.difference(checked.index)),
     }
-    return table, fold_report(table, contents, config.fold_group) | leftovers
+    return table, fold_report(table, contents, config.fold_group) | leftovers | notes
+
+
+def list_recordings(config: Config, reasons: dict[str, dict[str, str]]) -> list[str]:
+    """List what prepare_audios.py has seen: prepared recordings, and those in its report."""
+    prepared, _ = list_files(config.train_np_dir, ".npy")
+    return sorted({name.removesuffix(".npy") for name in prepared} | reasons.keys())
 
 
 def find_prepared(table: pd.DataFrame, config: Config) -> tuple[list[str], pd.Series]:
@@ -78,10 +84,11 @@ def find_prepared(table: pd.DataFrame, config: Config) -> tuple[list[str], pd.Se
     Raises:
         UserError: no row has one; a row's file is a link out of its folder.
     """
+    source = table.attrs.get("source", "metadata")
     prepared, links = list_files(config.train_np_dir, ".npy")
-    refuse_links(table["filepath"], links, config.train_np_dir)
+    refuse_links(table["filepath"], links, config.train_np_dir, source)
     _, links = list_files(config.train_audio_dir)
-    refuse_links(table["filename"], links, config.train_audio_dir)
+    refuse_links(table["filename"], links, config.train_audio_dir, source)
 
     is_prepared = table["filepath"].isin(prepared)
     if not is_prepared.any():
@@ -116,9 +123,10 @@ def group_recordings(table: pd.DataFrame, contents: np.ndarray, config: Config) 
 def read_reasons(report_path: Path) -> dict[str, dict[str, str]]:
     """Look up what prepare_audios.py said of each file, if it did."""
     try:
-        report = pd.read_csv(report_path, **AS_TEXT)[["filename", "status", "reason"]]
-    except (OSError, ValueError, KeyError):
+        report = read_table(report_path)[["filename", "status", "reason"]]
+    except (UserError, KeyError):
         return {}
+    report["filename"] = report["filename"].map(original_cell)
     return report.drop_duplicates("filename").set_index("filename").to_dict("index")
 
 
@@ -135,7 +143,8 @@ def main() -> None:
             "another file"
         )
 
-    table, report = split(read_metadata(config.metadata_path), config)
+    recordings = list_recordings(config, read_reasons(config.report_path))
+    table, report = split(read_archive(config, recordings), config)
     text = csv_text([table.columns, *table.itertuples(index=False)])
     write_file(config.train_dataframe_path, text)
     report["made_from"] = note_sources(config, text)

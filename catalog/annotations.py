@@ -8,14 +8,14 @@ and an end in seconds, a label. Windows of a recording get the labels of their o
 import csv
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from catalog.labels import parse_labels
+from catalog.labels import parse_labels, split_labels
 from catalog.tables import read_table
 from configs import UserError
 
@@ -159,7 +159,7 @@ def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Sp
         return _read_audacity(path, names)
 
     try:
-        table = read_table(path)
+        table = read_table(path, may_be_empty=True)
     except UserError:
         if is_alone:
             raise
@@ -293,9 +293,15 @@ def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
         ]
         return marked or [""]
 
-    found = parse_labels(cells[columns.label].strip())
-    if found is None:
-        raise UserError(f"{where}: cannot read the labels {cells[columns.label][:60]!r}")
+    text = cells[columns.label].strip()
+    if columns.row_id:  # BirdCLEF joins codes by spaces
+        found = tuple(split_labels(text))
+    else:
+        is_one = not re.search(r"[;|,\[\n]", text)  # "Great tit" is one label
+        try:
+            found = parse_labels(text, {text} if is_one else ())
+        except ValueError as error:
+            raise UserError(f"{where}: cannot read the labels {text[:60]!r}: {error}") from None
     birds = [label for label in found if not is_no_bird(label)]
     return birds or [""]
 
@@ -313,7 +319,6 @@ def _read_row_ids(
 ) -> list[Span]:
     """Read rows of 5 s windows, named `<recording>_<second of the window's end>` as in BirdCLEF."""
     assert columns.row_id is not None
-    label: Callable[[pd.Series], str]
     if columns.label is None and not columns.one_hot:
         raise UserError(f"{path}: no column for the labels beside {columns.row_id!r}")
 

@@ -2,55 +2,222 @@
 
 import os
 import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from catalog.tables import refuse
+from catalog.identity import archive_id
+from catalog.tables import SHOWN, refuse
 from configs import UserError
 
-NEEDED_COLUMNS = ["primary_label", "filename"]
 BAD_PATH = re.compile(r"^'*[=+\-@]|^/|^[A-Za-z]:|[\\\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
+UPWARDS = re.compile(r"(?:^|/)\.\.(?:/|$)|\0")
+AUDIO_SUFFIX = re.compile(
+    r"\.(wav|mp3|ogg|oga|opus|flac|aiff?|au|caf|w64|m4a|aac|wma)$", re.IGNORECASE
+)
 
 
-def check_metadata(metadata: pd.DataFrame, fold_group: str | None = None) -> pd.DataFrame:
-    """Refuse what cannot be used or is not safe; keep one of rows that are the same in every cell.
+# From a table's names to files --------------------------------------------------------------------
+
+
+def match_filenames(
+    names: pd.Series, labels: pd.Series, files: Sequence[str], *, folder: Path, source: str
+) -> tuple[pd.Series, Counter[str]]:
+    r"""Find the file that each row of a table means.
+
+    A name is taken as it stands where there is such a file. Else it may differ from the one file
+    that fits, and that no other row names better, by: spaces around it, `\` for `/`, folders before
+    it, case, the form of accents, the suffix, or all but a xeno-canto number and the like.
 
     Args:
-        metadata: text, with primary_label and filename (`<label>/<id>.ogg`); the index names its
-            rows in messages.
-        fold_group: another column it must have.
+        names: (n_rows,) file names of the table, the index its rows.
+        labels: (n_rows,) in whose folder a name without a folder is looked for first.
+        files: POSIX paths of all recordings, relative to the audio folder.
+        folder: the audio folder, with which absolute names may begin.
+        source: the table's path, for messages.
+
+    Returns:
+        (n_rows,) the file of each row, or its tidied name where no file fits; and how many names
+        differ from their file, by the way in which they do.
 
     Raises:
-        UserError: a needed column is missing or not text; a filename that is absolute, has `..`,
-            backslashes or control characters, or starts as a formula; different rows for one
-            filename.
+        UserError: several files fit a name.
     """
-    wanted = [*NEEDED_COLUMNS, *([fold_group] if fold_group else [])]
-    if missing := [name for name in wanted if name not in metadata.columns]:
-        source = metadata.attrs.get("source", "metadata")
-        there = ", ".join(map(repr, metadata.columns))
-        raise UserError(
-            f"{source}: no column {' or '.join(map(repr, missing))}; the columns are {there}"
-        )
-    for name in NEEDED_COLUMNS:
-        if not pd.api.types.is_string_dtype(metadata[name]) or metadata[name].hasnans:
-            raise UserError(
-                f"metadata: {name} is not all text; read the table with "
-                "catalog.tables.read_metadata"
-            )
+    known = set(files)
+    tidy = names.map(lambda name: tidy_path(name, folder))
+    found = {row: name for row, name in tidy.items() if name in known}
+    found |= {row: name for row, name in names.items() if name in known}
 
-    names = metadata["filename"]
+    for with_suffix in (True, False):
+        if len(found) == len(names):
+            break
+        lookup = _Lookup(known - set(found.values()), with_suffix=with_suffix)
+        for way in lookup.ways():
+            hits = {}
+            for row in names.index.difference(list(found)):
+                if UPWARDS.search(tidy[row]):
+                    continue  # never followed, whatever its end is called
+                paths = way(tidy[row], labels[row])
+                _refuse_several(row, names[row], paths, source)
+                if paths:
+                    hits[row] = paths[0]
+            found |= hits
+            lookup.free -= set(hits.values())
+
+    matched = [found.get(row, tidy[row]) for row in names.index]
+    pairs = [(names[row], path) for row, path in found.items() if names[row] != path]
+    repairs = Counter(describe_repair(name, path) for name, path in pairs)
+    return pd.Series(matched, names.index, dtype=str, name=names.name), repairs
+
+
+class _Lookup:
+    """Files that no row has named yet, found by their names without case and form of accents."""
+
+    def __init__(self, files: Iterable[str], *, with_suffix: bool) -> None:
+        self.free = set(files)
+        self._with_suffix = with_suffix
+        self._by_path: dict[str, list[str]] = defaultdict(list)
+        self._by_tail: dict[str, list[str]] = defaultdict(list)
+        self._by_id: dict[str, list[str]] = defaultdict(list)
+        for path in sorted(files):
+            key = self._key(path)
+            self._by_path[key].append(path)
+            self._by_id[archive_id(path)].append(path)
+            for tail in _tails(key):
+                self._by_tail[tail].append(path)
+
+    def ways(self) -> list[Callable[[str, str], list[str]]]:
+        """Return the ways to look for (name, label), the surest first."""
+        ways: list[Callable[[str, str], list[str]]] = [
+            self._in_folder_of_label,
+            self._same_path,
+            self._part_of_name,
+            self._part_of_file,
+        ]
+        if not self._with_suffix:
+            ways.append(self._same_id)
+        return ways
+
+    def _key(self, name: str) -> str:
+        name = name if self._with_suffix else AUDIO_SUFFIX.sub("", name)
+        return _fold(name)
+
+    def _get(self, paths: dict[str, list[str]], key: str) -> list[str]:
+        return [path for path in paths.get(key, []) if path in self.free]
+
+    def _in_folder_of_label(self, name: str, label: str) -> list[str]:
+        return self._get(self._by_path, self._key(f"{label}/{name}"))
+
+    def _same_path(self, name: str, label: str) -> list[str]:
+        return self._get(self._by_path, self._key(name))
+
+    def _part_of_name(self, name: str, label: str) -> list[str]:
+        """`/home/ann/birds/wren/1.wav` for wren/1.wav: the table has more folders."""
+        found = (self._get(self._by_path, tail) for tail in _tails(self._key(name)))
+        return next((paths for paths in found if paths), [])
+
+    def _part_of_file(self, name: str, label: str) -> list[str]:
+        """`1.wav` for wren/2023/1.wav: the table has fewer folders, or none."""
+        paths = self._get(self._by_tail, self._key(name))
+        if len(paths) > 1:
+            start = self._key(label) + "/"
+            paths = [path for path in paths if self._key(path).startswith(start)] or paths
+        return paths
+
+    def _same_id(self, name: str, label: str) -> list[str]:
+        """`XC123456` for wren/XC123456 - Troglodytes troglodytes.mp3."""
+        number = archive_id(name)
+        if not number and name.isdecimal():
+            return self._get(self._by_id, f"XC{name}") or self._get(self._by_id, f"ML{name}")
+        return self._get(self._by_id, number) if number else []
+
+
+def _tails(path: str) -> list[str]:
+    """Return what is left of a path after one, two, ... folders are dropped: b/c and c of a/b/c."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(1, len(parts))]
+
+
+def tidy_path(name: str, folder: Path) -> str:
+    r"""Write a name as a POSIX path, without spaces around it, `.` parts and the audio folder."""
+    name = name.strip().strip("\ufeff\u200b").strip("\"'").replace("\\", "/")
+    root = os.path.abspath(folder).replace(os.sep, "/") + "/"
+    name = name.removeprefix(root)
+    return re.sub(r"(?<=/)(?:\./|/)+", "", re.sub(r"^(?:\./+)+", "", name))
+
+
+def describe_repair(name: str, path: str) -> str:
+    r"""Say how a table's name differs from the file it was matched to: "after changing \ to /"."""
+    changes = []
+    if "\\" in name:
+        changes.append("changing \\ to /")
+        name = name.replace("\\", "/")
+    if name != name.strip().strip("\"'"):
+        changes.append("dropping spaces or quotes around them")
+        name = name.strip().strip("\"'")
+    changes += _compare_folders(name, path)
+    changes += _compare_files(name.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1])
+    return "after " + " and ".join(changes or ["ignoring case or the form of accents"])
+
+
+def _compare_folders(name: str, path: str) -> list[str]:
+    if name.count("/") > path.count("/") or "./" in name:
+        return ["dropping folders before them"]
+    if name.count("/") < path.count("/"):
+        return ["adding the folder"]
+    same = _fold(name.rpartition("/")[0]) == _fold(path.rpartition("/")[0])
+    return [] if same else ["taking another folder"]
+
+
+def _compare_files(name: str, path: str) -> list[str]:
+    stem, file_stem = AUDIO_SUFFIX.sub("", name), AUDIO_SUFFIX.sub("", path)
+    if _fold(stem) != _fold(file_stem):
+        return ["comparing the number in the name alone"]
+    if _fold(name) != _fold(path):
+        return ["taking another suffix"]
+    return ["ignoring case or the form of accents"] if name != path else []
+
+
+def _fold(name: str) -> str:
+    """Give names that differ only in case or the form of accents the same form."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _refuse_several(row: object, name: str, paths: list[str], source: str) -> None:
+    if len(paths) < 2:
+        return
+    shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+    raise UserError(
+        f"{source}: row {row}: {len(paths)} files fit filename {name!r}: {shown}; write the path "
+        "of the one you mean"
+    )
+
+
+def check_filenames(names: pd.Series, source: str) -> None:
+    """Refuse file names that are no plain paths below the audio folder, and those listed twice.
+
+    Raises:
+        UserError: a name that is absolute, has `..` or control characters, or starts as a formula;
+            or several rows for one file (in another case too: on some disks that is one file).
+    """
     refuse(
         names[names.str.contains(BAD_PATH)],
         "is not a plain path in the audio folder",
         "write it like a/XC1.ogg",
+        source=source,
     )
-    metadata = metadata.drop_duplicates()
-    names = metadata["filename"]
-    twins = names[names.str.casefold().duplicated(keep=False)]  # on some disks they are one file
-    refuse(twins, "stands in several rows, perhaps in other case", "keep one row per recording")
-    return metadata
+    refuse(
+        names[names.str.casefold().duplicated(keep=False)],
+        "stands in several rows, perhaps in other case",
+        "keep one row per recording, with its other species in secondary_labels",
+        source=source,
+    )
+
+
+# Files below a folder -----------------------------------------------------------------------------
 
 
 def list_files(folder: Path, suffix: str = "") -> tuple[list[str], list[str]]:
@@ -76,7 +243,7 @@ def _relative(paths: list[str], root: str) -> list[str]:
     return sorted(path[len(root) + 1 :].replace(os.sep, "/") for path in paths)
 
 
-def refuse_links(paths: pd.Series, links: list[str], folder: Path) -> None:
+def refuse_links(paths: pd.Series, links: list[str], folder: Path, source: str) -> None:
     """Refuse rows whose file is a link out of the folder, or lies behind one."""
     behind = paths.isin(links) | paths.str.startswith(tuple(f"{link}/" for link in links))
-    refuse(paths[behind], f"is a link out of {folder}", "put the file itself there")
+    refuse(paths[behind], f"is a link out of {folder}", "put the file itself there", source=source)

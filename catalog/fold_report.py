@@ -18,7 +18,10 @@ LEFTOVERS = {  # of the report, as people read them
     "npy_without_row": "prepared recordings without a metadata row, left out",
     "malformed_secondary_labels": "malformed secondary_labels, read as none",
     "repeated_rows": "repeated rows, kept once",
+    "other_folders": "rows with another label than the folder of their recording",
+    "non_species": "recordings whose label is no species, left out",
 }
+ALWAYS_SHOWN = tuple(LEFTOVERS)[:6]
 
 
 def fold_report(
@@ -44,7 +47,7 @@ def fold_report(
     }
     groups = group_rows(pd.factorize(keys["id"])[0], contents)
     several = pd.Series(groups).duplicated(keep=False).to_numpy()
-    for name in ("author", fold_group):
+    for name in ("author", *([fold_group] if fold_group else [])):
         if name in table:
             keys[name] = table[name].fillna("")
 
@@ -89,7 +92,8 @@ def format_report(report: dict[str, Any]) -> str:
         pd.DataFrame(folds, columns=TITLES).to_string(index=False),
         f"in several folds: {', '.join(crossing)}",
     ]
-    lines += [_describe_leftovers(title, report[key]) for key, title in LEFTOVERS.items()]
+    found = {key: title for key, title in LEFTOVERS.items() if report[key] or key in ALWAYS_SHOWN}
+    lines += [_describe_leftovers(title, report[key]) for key, title in found.items()]
     return "\n".join(lines)
 
 

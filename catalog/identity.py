@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -12,7 +13,35 @@ from tqdm import tqdm
 
 from configs import UserError
 
+# Archives number their recordings: xeno-canto XC123456, Macaulay Library ML123456, iNaturalist
+# iNat123456, Coleccion de Sonidos Ambientales CSA12345 (BirdCLEF+ 2025), Freesound FS12345.
+ARCHIVE_ID = re.compile(
+    r"(?<![a-z0-9])(xc|xeno[ _-]?canto|ml|macaulay|inat|inaturalist|csa|fs|freesound)"
+    r"[ _#-]{0,2}0*([1-9]\d{2,10})(?!\d)",
+    re.IGNORECASE,
+)
+ARCHIVES = {
+    "xc": "XC",
+    "xenocanto": "XC",
+    "ml": "ML",
+    "macaulay": "ML",
+    "inat": "iNat",
+    "inaturalist": "iNat",
+    "csa": "CSA",
+    "fs": "FS",
+    "freesound": "FS",
+}
+
 READERS = 8  # threads that compare files: they wait for the disk more than they compute
+
+
+def archive_id(path: str) -> str:
+    """Find an archive's number in a file's name, else in its folders': "XC134880", or ""."""
+    for part in reversed(path.split("/")):
+        if match := ARCHIVE_ID.search(part):
+            archive = re.sub(r"[ _-]", "", match[1].casefold())
+            return ARCHIVES[archive] + match[2]
+    return ""
 
 
 def recording_ids(filenames: pd.Series) -> pd.Series:

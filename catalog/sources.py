@@ -14,9 +14,10 @@ def note_sources(config: Config, table: str) -> dict[str, str]:
     The path of the metadata is relative to the folder of the report, so both can be moved.
     """
     folder = config.fold_report_path.parent
+    has_table = config.metadata_path.is_file() and not config.from_folders
     return {
         "metadata": os.path.relpath(config.metadata_path, folder).replace(os.sep, "/"),
-        "metadata_sha256": _sha256(config.metadata_path),
+        "metadata_sha256": _sha256(config.metadata_path) if has_table else "",
         "table_sha256": hashlib.sha256(table.encode()).hexdigest(),
         "command": next_command("split_data.py"),
     }
@@ -36,7 +37,8 @@ def check_sources(config: Config) -> None:
         made_from = json.loads(config.fold_report_path.read_bytes())["made_from"]
         metadata = config.fold_report_path.parent / made_from["metadata"]
         is_the_table = _sha256(config.train_dataframe_path) == made_from["table_sha256"]
-        is_changed = metadata.is_file() and _sha256(metadata) != made_from["metadata_sha256"]
+        noted = made_from["metadata_sha256"]
+        is_changed = bool(noted) and metadata.is_file() and _sha256(metadata) != noted
         command = str(made_from["command"])
     except (OSError, ValueError, KeyError, TypeError):
         return

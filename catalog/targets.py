@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from catalog.labels import split_labels
 from configs import UserError
 
 logger = logging.getLogger("birdclef.dataset")
@@ -60,7 +61,8 @@ def _encode_background(
     cells: pd.Series, number: dict[str, int], primary: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the class numbers of all rows (m,) int32, and where each row's begin, (n + 1,)."""
-    lists = cells.fillna("").astype(str).str.split().reset_index(drop=True)
+    texts = cells.fillna("").astype(str).reset_index(drop=True)
+    lists = texts.map(lambda cell: split_labels(cell, number))
     labels = lists.explode().dropna()
 
     codes = labels.map(number)

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from audio.prepared import open_recording
+from catalog.labels import NO_BIRD
+from catalog.reread import as_written
 from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.dataset")
@@ -54,7 +56,7 @@ def check_table(df: pd.DataFrame, source: str = "train.csv") -> pd.DataFrame:
             f"{source}: no column {', '.join(missing)} (it has {found}); run split_data.py first"
         )
 
-    df = df.reset_index(drop=True)
+    df = as_written(df.reset_index(drop=True), Path(source))
     empty = df["primary_label"].isna() | (df["primary_label"].astype(str) == "")
     if empty.any():
         raise UserError(
@@ -85,8 +87,11 @@ def _file_row(is_bad: pd.Series) -> int:
 
 
 def load_class_names(df: pd.DataFrame) -> list[str]:
-    """List the species sorted, so that a class keeps its column from run to run."""
-    return sorted(df["primary_label"].astype(str).unique())
+    """List the species sorted, so that a class keeps its column from run to run.
+
+    NO_BIRD, the label of recordings without a bird, is no species.
+    """
+    return sorted(set(df["primary_label"].astype(str)) - {NO_BIRD})
 
 
 def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:

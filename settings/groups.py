@@ -19,6 +19,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 RUN = Group("run", "train", on_resume="warn")
 PATHS = Group("paths", "prepare_audios", "split_data", "train", on_resume="free", is_local=True)
 RECORDINGS = Group("recordings", "prepare_audios")
+TABLES = Group("tables", "prepare_audios", "split_data")
 FOLDS = Group("folds", "split_data")
 CLIP = Group("clip and log-mel", "train", on_resume="fixed", identity="clip")
 CHOICE = Group("choice of clips", "train")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import split_data
-from catalog.tables import read_metadata
+from catalog.tables import read_table
 from configs import Config
 
 SCRIPT = Path(split_data.__file__)
@@ -37,7 +37,7 @@ def save(config: Config, name: str, samples: np.ndarray) -> None:
 
 
 def split(config: Config):
-    return split_data.split(read_metadata(config.metadata_path), config)
+    return split_data.split(read_table(config.metadata_path), config)
 
 
 def run_script(config: Config, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -108,7 +108,7 @@ def test_every_field_says_everything_about_itself():
         if setting.group not in groups[-1:]:
             groups.append(setting.group)
     assert groups == [
-        "run", "paths", "recordings", "folds", "clip and log-mel", "choice of clips",
+        "run", "paths", "recordings", "tables", "folds", "clip and log-mel", "choice of clips",
         "waveform augmentation", "image augmentation", "batch mixing", "targets and loss", "model",
         "optimisation", "checkpoints",
     ]  # fmt: skip

@@ -107,7 +107,7 @@ def test_any_table_that_pythons_csv_writes_is_read_cell_by_cell(rows):
     csv.writer(text).writerows([["primary_label", "filename", "author", "notes"], *rows])
     path = fuzz.scratch() / "written.csv"
     path.write_bytes(text.getvalue().encode())
-    assert fuzz.tables.read_metadata(path).to_numpy().tolist() == rows
+    assert fuzz.tables.read_table(path).to_numpy().tolist() == rows
 
 
 PLAIN = st.one_of(

@@ -8,7 +8,7 @@ import pytest
 
 import split_data
 from catalog.fold_report import format_report
-from catalog.tables import read_metadata
+from catalog.tables import read_table
 from configs import UserError
 from tests.archive import make_archive, run_script, save, split
 
@@ -36,7 +36,7 @@ def test_copies_under_two_ids_or_two_labels_share_a_fold(tmp_path):
 
 def test_fold_group_keeps_authors_together_and_lets_empty_ones_go(tmp_path):
     config = make_archive(tmp_path, {"a": 20, "b": 20})
-    table = read_metadata(config.metadata_path)
+    table = read_table(config.metadata_path)
     table["author"] = ["Ann", "Ben", "Cy", "  ", ""] * 8
     config.fold_group = "author"
     table, report = split_data.split(table, config)
@@ -47,7 +47,7 @@ def test_fold_group_keeps_authors_together_and_lets_empty_ones_go(tmp_path):
 
 def test_a_class_that_one_group_makes_uneven_is_reported(tmp_path):
     config = make_archive(tmp_path, {"a": 10, "b": 10})
-    table = read_metadata(config.metadata_path)
+    table = read_table(config.metadata_path)
     table["author"] = ["Ann"] * 6 + [""] * 14
     config.fold_group = "author"
     table, report = split_data.split(table, config)
@@ -74,7 +74,7 @@ def test_fewer_groups_than_folds_are_refused(tmp_path):
 def test_table_columns_and_paths(tmp_path):
     config = make_archive(tmp_path, {"b": 6, "a": 6})
     table, _ = split(config)
-    metadata = read_metadata(config.metadata_path)
+    metadata = read_table(config.metadata_path)
     assert table.columns.tolist() == [
         *metadata.columns,
         "labels",
@@ -178,7 +178,7 @@ def test_script_writes_the_same_bytes_again_and_says_what_is_next(tmp_path):
 
 def test_written_table_is_safe_in_a_spreadsheet_and_whole(tmp_path):
     config = make_archive(tmp_path, {"a": 6})
-    table = read_metadata(config.metadata_path)
+    table = read_table(config.metadata_path)
     table["author"] = ["=cmd|' /C calc'!A0", "@x", "-15.9", 'say "hi", you', "one\rtwo", "+tab"]
     table.to_csv(config.metadata_path, index=False, lineterminator="\r\n")
     assert run_script(config).returncode == 0

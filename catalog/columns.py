@@ -1,0 +1,132 @@
+"""Columns of a table of recordings, by the names that people give them."""
+
+import logging
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from catalog.filenames import AUDIO_SUFFIX
+from catalog.tables import SHOWN
+from configs import UserError
+
+logger = logging.getLogger("birdclef.columns")
+
+# Usual names, the first that a table has is taken. Compared without case, spaces, - and _.
+LABEL_NAMES = (
+    "primary_label", "label", "species_code", "ebird_code", "species", "species_name", "bird",
+    "bird_name", "birds", "labels", "class", "class_name", "class_label", "category", "common_name",
+    "english_name", "vernacular_name", "scientific_name", "sci_name", "latin_name", "taxon",
+    "taxon_name", "manual_id", "annotation", "annotations", "tag", "tags", "target_name", "en",
+    "code", "art", "espece", "especie", "target", "y",
+)  # fmt: skip
+FILENAME_NAMES = (
+    "filename", "file_name", "file", "filepath", "file_path", "path", "relative_path", "rel_path",
+    "audio_filename", "audio_file", "audio_file_name", "audio_path", "audio_filepath", "audio",
+    "recording", "recording_path", "recording_file", "recording_name", "sound_file", "sound_path",
+    "sound", "wav", "wav_file", "wav_path", "wavfile", "fname", "full_path", "in_file",
+    "begin_path", "begin_file", "clip", "clip_path", "clip_name", "xc_id", "xeno_canto_id",
+    "ml_catalog_number", "catalog_number", "asset_id", "recording_id", "id", "name",
+)  # fmt: skip
+SECONDARY_NAMES = (
+    "secondary_labels", "secondary_label", "secondary", "secondary_species", "background",
+    "background_species", "background_labels", "background_birds", "background_label",
+    "other_species", "other_labels", "additional_species", "also",
+)  # fmt: skip
+WEB_ADDRESS = re.compile(r"(https?:)?//", re.IGNORECASE)
+
+
+def name_columns(
+    table: pd.DataFrame, *, label_column: str | None = None, filename_column: str | None = None
+) -> pd.DataFrame:
+    """Give the columns of labels, file names and further labels BirdCLEF's names.
+
+    Args:
+        table: text, as read_table returns it.
+        label_column: the column of labels, by its own name; None looks for a usual name.
+        filename_column: the same for file names.
+
+    Returns:
+        The table with `primary_label`, `filename` and, where there is one, `secondary_labels`. A
+        column that had one of these names and is not the one asked for becomes `<name> (original)`.
+
+    Raises:
+        UserError: no such column; the message lists the columns and the setting.
+    """
+    source = table.attrs.get("source", "metadata")
+    chosen = {
+        "primary_label": _choose(table, label_column, LABEL_NAMES, "--label-column", source),
+        "filename": _choose(
+            table, filename_column, FILENAME_NAMES, "--filename-column", source, is_file=True
+        ),
+    }
+    used = set(chosen.values())
+    secondary = _find(table, SECONDARY_NAMES, used)
+    if secondary:
+        chosen["secondary_labels"] = secondary
+    if chosen["primary_label"] == chosen["filename"]:
+        raise UserError(
+            f"{source}: column {chosen['filename']!r} cannot be both labels and file names; name "
+            "them with --label-column and --filename-column"
+        )
+
+    renamed = {name: new for new, name in chosen.items() if new != name}
+    if not renamed:
+        return table
+    taken = {name: f"{name} (original)" for name in renamed.values() if name in table.columns}
+    what = {"primary_label": "labels", "filename": "file names", "secondary_labels": "other labels"}
+    said = ", ".join(f"{what[new]} from column {name!r}" for name, new in renamed.items())
+    logger.info("%s: %s", source, said)
+    return table.rename(columns={**taken, **renamed})
+
+
+def _choose(
+    table: pd.DataFrame,
+    asked: str | None,
+    usual: Sequence[str],
+    flag: str,
+    source: str,
+    *,
+    is_file: bool = False,
+) -> str:
+    if asked is not None:
+        found = asked if asked in table.columns else _find(table, [asked], set())
+    else:
+        found = _find(table, usual, set(), is_file=is_file)
+    if found:
+        return found
+
+    there = ", ".join(map(repr, table.columns))
+    if is_file and any(AUDIO_SUFFIX.search(str(name)) for name in table.columns):
+        raise UserError(
+            f"{source}: has no header, its first row is {there}; add a first row such as "
+            "primary_label,filename"
+        )
+    wanted = repr(asked) if asked is not None else f"{usual[0]!r} (or {', '.join(usual[1:6])}, ...)"
+    raise UserError(f"{source}: no column {wanted}; the columns are {there}; choose with {flag}")
+
+
+def _find(
+    table: pd.DataFrame, usual: Sequence[str], used: set[str], *, is_file: bool = False
+) -> str | None:
+    """Return the column with the first of the usual names that is not used and holds something."""
+    by_word = {}
+    for name in reversed(table.columns):
+        by_word[_word(name)] = name
+    for name in usual:
+        column = by_word.get(_word(name))
+        if column is None or column in used:
+            continue
+        if is_file and _holds_web_addresses(table[column]):
+            continue
+        return column
+    return None
+
+
+def _holds_web_addresses(cells: pd.Series) -> bool:
+    first = cells.head(SHOWN).astype(str)
+    return bool(first.str.match(WEB_ADDRESS).all())
+
+
+def _word(name: object) -> str:
+    return re.sub(r"[\W_]+", "", str(name)).casefold()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from configs import UserError
@@ -70,7 +71,7 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
 
     index = pd.RangeIndex(first_row + 1, first_row + 1 + len(rows), name="row")
     table = pd.DataFrame(rows, columns=header, index=index, dtype=str)
-    table = table[[not _is_blank(row) for row in rows]]
+    table = table[np.array([not _is_blank(row) for row in rows], dtype=bool)]
     if table.empty and not may_be_empty:
         raise UserError(f"{path}: no rows below the header")
     table.attrs["source"] = str(path)

@@ -126,6 +126,11 @@ def test_columns_without_a_name_or_with_one_twice_are_named_as_pandas_does(tmp_p
     assert "a second column 'a' is read as 'a.1'" in caplog.text
 
 
+def test_a_header_alone_is_a_table_where_that_is_asked_for(tmp_path):
+    table = read_table(write(tmp_path, b"a,b\n,\n"), may_be_empty=True)
+    assert (table.columns.tolist(), len(table)) == (["a", "b"], 0)
+
+
 def test_a_delimiter_that_is_no_comma_is_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "birdclef"):
         read_table(write(tmp_path, b"a;b\n1;2\n"))

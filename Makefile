@@ -1,12 +1,17 @@
-# `make demo` and `make test` set up everything they need; running them again installs nothing again.
-PYTHON ?= python3.11
+# Each target sets up what it needs in .venv, once, with the versions in constraints.txt.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint 
+.PHONY: demo quick test lint format
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+# Tests that take less than 5 s each.
+quick: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -16,13 +21,17 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+$(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
+	$(PIP) --requirement requirements.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(wildcard requirements-*.txt) $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	$(PIP) --requirement requirements-dev.txt
 	touch $@

@@ -15,14 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from catalog.labels import parse_labels, split_labels
+from catalog.labels import is_no_bird, parse_labels, split_labels
 from catalog.tables import read_table
 from configs import UserError
 
 logger = logging.getLogger("birdclef.annotations")
 
 TABLE_SUFFIXES = (".txt", ".csv", ".tsv")
-NO_BIRD = ("nocall", "no call", "noise", "background", "none", "")  # labels of an empty span
 
 # Columns under their usual names, in lower case without units and punctuation.
 START_COLUMNS = ("begin time", "start time", "start", "begin", "onset", "t start", "start s")
@@ -304,11 +303,6 @@ def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
             raise UserError(f"{where}: cannot read the labels {text[:60]!r}: {error}") from None
     birds = [label for label in found if not is_no_bird(label)]
     return birds or [""]
-
-
-def is_no_bird(label: str) -> bool:
-    """Say whether a label means that no bird sings."""
-    return label.strip().casefold() in NO_BIRD
 
 
 # BirdCLEF's labelled soundscapes ------------------------------------------------------------------

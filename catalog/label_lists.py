@@ -18,7 +18,7 @@ TOKEN = re.compile(
 )
 WRAPPED = re.compile(r"(?:array|index|set|frozenset|list|tuple)\((.*)\)", re.DOTALL | re.IGNORECASE)
 DTYPE = re.compile(r",\s*dtype=[^\]]*$")
-PLAIN = re.compile(r"[^\W_][^\[\]{}<>=\"\\*?!:@#$^`~]*")
+LABEL_TEXT = re.compile(r"[^\W_][^\[\]{}<>=\"\\*?!:@#$^`~]*")
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -168,7 +168,7 @@ def _cut_into_known(words: list[str], known: Container[str]) -> list[tuple[str, 
 
 def _check_plain(name: str) -> str:
     is_number = re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)
-    if not PLAIN.fullmatch(name) or is_number or name in ("True", "False"):
+    if not LABEL_TEXT.fullmatch(name) or is_number or name in ("True", "False"):
         raise MalformedError("not a list of names")
     if name.count("(") != name.count(")"):
         raise MalformedError("not a list of names")

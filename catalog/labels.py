@@ -35,7 +35,7 @@ UNSORTED_WORDS = frozenset([
 
 BAD_LABEL = re.compile(r"^$|^'*[=+\-@]|[;\x00-\x1f\x7f\ud800-\udfff]")
 FLOAT = re.compile(r"\d+\.0+")
-NUMBER = re.compile(r"(\d+)(?:\.0+)?")
+WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0+)?")
 SPACE = re.compile(r"[\s\u200b\ufeff]+")
 
 
@@ -100,7 +100,7 @@ def number_repair(labels: Iterable[str], known: Collection[str]) -> Callable[[st
         labels: of the whole column.
         known: right spellings.
     """
-    numbers = {label for label in labels if NUMBER.fullmatch(label)}
+    numbers = {label for label in labels if WHOLE_NUMBER.fullmatch(label)}
     all_floats = all(FLOAT.fullmatch(label) for label in numbers)
     spelled: dict[int, set[str]] = defaultdict(set)
     for name in known:
@@ -108,7 +108,7 @@ def number_repair(labels: Iterable[str], known: Collection[str]) -> Callable[[st
             spelled[int(name)].add(name)
 
     def repair(label: str) -> str:
-        match = NUMBER.fullmatch(label)
+        match = WHOLE_NUMBER.fullmatch(label)
         if label in known or not match:
             return label
         found = spelled[int(match[1])]

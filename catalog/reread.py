@@ -12,7 +12,7 @@ from files import original_cell
 
 logger = logging.getLogger("birdclef.reread")
 
-TEXT_COLUMNS = ("primary_label", "secondary_labels", "labels", "filename", "filepath")
+REREAD_COLUMNS = ("primary_label", "secondary_labels", "labels", "filename", "filepath")
 
 
 def as_written(df: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def as_written(df: pd.DataFrame, path: Path) -> pd.DataFrame:
     written = written.drop_duplicates("filepath").set_index("filepath")
     texts = {
         name: df["filepath"].map(written[name]).astype(str)
-        for name in TEXT_COLUMNS
+        for name in REREAD_COLUMNS
         if name in df and name in written
     }
     logger.info(

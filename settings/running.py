@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import random
 import shlex
 import sys
 from collections.abc import Callable
@@ -70,13 +69,3 @@ def configure_logger(config: Any) -> logging.Logger:
         logger.addHandler(console)
     console.stream = sys.stderr  # that of an earlier call may be closed
     return logger
-
-
-def set_seed(seed: int) -> None:
-    """Seed Python, numpy and torch (every device), for what draws from their global generators."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that draw from it; ours never do
-    torch.manual_seed(seed)

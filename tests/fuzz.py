@@ -31,9 +31,9 @@ import checkpoint as ckpt
 import configs
 from audio import damage
 from catalog import labels, metadata, tables
-from configs import Config, UserError
+from configs import Config, UserError, capture_rng, restore_rng
 from files import FORMULA, NUMBER, csv_text, original_cell
-from training import resuming
+from training import changes, resuming
 from training.fold import Parts, Progress
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -308,7 +308,7 @@ def make_state() -> dict[str, Any]:
             "best_epoch": 1,
             "history": [row],
             "ema": None,
-            "rng": ckpt.capture_rng(),
+            "rng": capture_rng(),
         },
         **{"class_names": list(run.class_names), "config": run.config.to_dict()},
     }
@@ -317,11 +317,12 @@ def make_state() -> dict[str, Any]:
 def use_checkpoint(path: Path) -> None:
     """Go on from a file, given a digest that fits, as train.py does; only a UserError of one line may come of it."""
     if path.stat().st_size >= 2:
-        ckpt._sign(path)
-    run, before = make_run(), ckpt.capture_rng()
+        with path.open("r+b") as file:
+            ckpt.sign(file)
+    run, before = make_run(), capture_rng()
     try:
         state = ckpt.read_checkpoint(path)
-        ckpt.check_same_setup(state, path, run.config, run.class_names)
+        changes.check_same_setup(state, path, run.config, run.class_names)
         resuming.resume(run, path, state)
         run.parts.model(torch.zeros(1, 3)).sum().backward()
         run.parts.optimizer.step()
@@ -329,7 +330,7 @@ def use_checkpoint(path: Path) -> None:
     except UserError as error:
         assert len(str(error).splitlines()) == 1, error
     finally:
-        ckpt.restore_rng(before)
+        restore_rng(before)
 
 
 # The driver ---------------------------------------------------------------------------------------

@@ -14,7 +14,15 @@ import numpy as np
 import yaml
 
 from configs import Config, UserError, versions
-from files import CannotWriteError, LockedError, append_rows, csv_text, locked, write_file
+from files import (
+    CannotWriteError,
+    LockedError,
+    append_rows,
+    csv_text,
+    locked,
+    sweep_parts,
+    write_file,
+)
 from training import processes
 
 logger = logging.getLogger("birdclef.folder")
@@ -41,6 +49,7 @@ def _open(stack: contextlib.ExitStack, config: Config) -> None:
     assert config.train_dir is not None
     stack.enter_context(lock_folder(config.train_dir))
     stack.enter_context(log_to_file(config.train_dir / "train.log"))
+    sweep_parts(config.train_dir)  # a killed run may leave a checkpoint half-written
     # After a restart by torchrun, the earlier run is this one.
     if not config.resume and not processes.is_restart():
         set_aside(config.train_dir)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import checkpoint as ckpt
-from configs import Config, versions
-from training import folder, processes
+from configs import Config, capture_rng, versions
+from training import changes, folder, processes
 from training.fold import Fold, Progress
 
 logger = logging.getLogger("birdclef.train")
@@ -30,7 +30,7 @@ def find_checkpoint(config: Config, class_names: list[str]) -> tuple[Path, dict[
         return None
 
     state = ckpt.read_checkpoint(path)
-    ckpt.check_same_setup(state, path, config, class_names)
+    changes.check_same_setup(state, path, config, class_names)
     return path, state
 
 
@@ -42,7 +42,7 @@ def state_of(fold: Fold) -> dict[str, Any]:
         **{name: getattr(progress, name) for name in COUNTERS},
         "ema": parts.ema.module.state_dict() if parts.ema else None,
         "train_loss": progress.train_loss.state_dict(),
-        "rng": ckpt.capture_rng(),
+        "rng": capture_rng(),
         "fold": fold.number,
         "class_names": fold.class_names,
         "config": fold.config.to_dict(),
@@ -72,7 +72,7 @@ def resume(fold: Fold, path: Path, state: dict[str, Any]) -> None:
     )
     earlier_lr = state["config"].get("lr", config.lr)
     if earlier_lr != config.lr:
-        ckpt.scale_rates(parts.optimizer, parts.scheduler, config.lr / earlier_lr)
+        changes.scale_rates(parts.optimizer, parts.scheduler, config.lr / earlier_lr)
 
     needed = [name for name in (*COUNTERS, "train_loss") if name not in LATER_COUNTERS]
     missing = [name for name in needed if name not in state]

@@ -21,6 +21,7 @@ import prepare_audios
 import train
 from benchmarks.kill_loop import differences, make_run, run_kill_loop
 from configs import Config, UserError
+from files import CannotWriteError
 from model import SED
 from tests.test_train import Linear
 from training import devices, folder, stopping
@@ -191,7 +192,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_old_checkpoints(
     before = {path.name: path.read_bytes() for path in config.fold_dir(0).glob("*.pth")}
     assert len(before) == 2
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
-    with pytest.raises(UserError, match="cannot be written.*unchanged") as full:
+    with pytest.raises(CannotWriteError, match="cannot be written.*unchanged") as full:
         train.run(df, Config(**{**config.to_dict(), "epochs": 3}))
     assert len(str(full.value).splitlines()) == 1
     assert {path.name: path.read_bytes() for path in config.fold_dir(0).glob("*.pth")} == before

@@ -33,6 +33,16 @@ def test_a_second_run_is_kept_out_and_a_killed_one_leaves_no_lock(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
+def test_what_a_killed_run_left_half_written_is_deleted(tmp_path):
+    config = Config(train_dir=tmp_path)
+    (tmp_path / "last.pth").write_bytes(b"whole")
+    (tmp_path / "last.pth.4194305.part").write_bytes(b"ha")  # above the largest process id
+    (tmp_path / "last.pth.part").write_bytes(b"ha")  # of an earlier version
+    with folder.opened(config):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".lock", "train.log", "last.pth"}
+
+
 def test_set_aside_loses_nothing(tmp_path):
     for number in (1, 2):
         (tmp_path / "history.csv").write_text(str(number))

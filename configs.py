@@ -144,6 +144,10 @@ class Config(SoundSettings):
         None, "cut both ends of a recording where it stays this far below its peak; none keeps all",
         unit="dB", makes_arrays=True,
     )  # fmt: skip
+    follow_links: bool = RECORDINGS(
+        False, "read what lies behind links that lead out of the audio folder",
+        used_by="prepare_audios split_data", on_resume="free",
+    )  # fmt: skip
     file_timeout_s: Positive = RECORDINGS(
         120.0, "longest time for one recording before it is given up", unit="s",
         on_resume="free", for_prediction="given",

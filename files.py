@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
-
 PART = re.compile(r".*\.(?P<pid>\d+)\.part")
 MAX_NAME = 255  # bytes of a file's name, on nearly every file system
 ROOM_FOR_SUFFIXES = 24  # bytes that ".npy" and ".<process id>.part" may add to a name
@@ -298,6 +296,8 @@ def locked(path: Path) -> Iterator[None]:
         LockedError: another process holds it.
         CannotWriteError: the lock file cannot be made.
     """
+    import filelock  # a twentieth of a second
+
     lock = filelock.FileLock(path, blocking=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

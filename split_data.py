@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audio.recording import array_name
 from catalog.filenames import list_files, refuse_links
 from catalog.fold_report import fold_report, format_report
 from catalog.folds import assign_folds, group_rows
@@ -46,7 +47,7 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
     reasons = read_reasons(config.report_path)
     rows, notes = tidy_archive(metadata, config, list_recordings(config, reasons))
     table, malformed = add_labels(rows)
-    table["filepath"] = table["filename"] + ".npy"
+    table["filepath"] = table["filename"].map(array_name)
     prepared, is_prepared = find_prepared(table, config)
     absent, table = table.loc[~is_prepared, "filename"], table[is_prepared].copy()
 
@@ -75,7 +76,9 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
 def list_recordings(config: Config, reasons: dict[str, dict[str, str]]) -> list[str]:
     """List what prepare_audios.py has seen: prepared recordings, and those in its report."""
     prepared, _ = list_files(config.train_np_dir, ".npy")
-    return sorted({name.removesuffix(".npy") for name in prepared} | reasons.keys())
+    of_reasons = {array_name(name) for name in reasons}
+    others = {name.removesuffix(".npy") for name in prepared if name not in of_reasons}
+    return sorted(others | reasons.keys())
 
 
 def find_prepared(table: pd.DataFrame, config: Config) -> tuple[list[str], pd.Series]:
@@ -87,8 +90,9 @@ def find_prepared(table: pd.DataFrame, config: Config) -> tuple[list[str], pd.Se
     source = table.attrs.get("source", "metadata")
     prepared, links = list_files(config.train_np_dir, ".npy")
     refuse_links(table["filepath"], links, config.train_np_dir, source)
-    _, links = list_files(config.train_audio_dir)
-    refuse_links(table["filename"], links, config.train_audio_dir, source)
+    if not config.follow_links:
+        _, links = list_files(config.train_audio_dir)
+        refuse_links(table["filename"], links, config.train_audio_dir, source)
 
     is_prepared = table["filepath"].isin(prepared)
     if not is_prepared.any():

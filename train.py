@@ -29,12 +29,12 @@ from timm.utils import ModelEmaV3
 
 import checkpoint as ckpt
 from catalog import train_table
+from catalog.report import read_report
 from catalog.sources import check_sources
 from dataset import WaveformDataset
 from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
 from model import build_model, compile_model, find_backbone, pick_amp_dtype, pick_device
-from prepare_audios import read_report
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader

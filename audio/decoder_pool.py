@@ -20,8 +20,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from audio.decoder import BLOCK_VALUES, NOTHING, Block, decode, listen_to_stderr
-from audio.recording import UNREADABLE, Row, part_path, prepare_recording
+import files
+from audio.decoder import BLOCK_VALUES, NOTHING, Block, decode, listen_to_stderr, look
+from audio.recording import UNREADABLE, Row, prepare_recording
 
 SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from audio.decoder_pool import serve; serve()"
 COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent.parent))
@@ -135,7 +136,8 @@ def serve() -> None:
     """Do the jobs that come on stdin, a line of JSON each, until it ends.
 
     {"timeout_s": s, "decode": [path, sample_rate]} is answered as in `_Asked.send`; {"timeout_s":
-    s, "prepare": the arguments of prepare_recording} with its row, or {"cannot_write": why}.
+    s, "prepare": the arguments of prepare_recording} with its row, or {"cannot_write": why};
+    {"timeout_s": s, "look": path} with what `decoder.look` says.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     asked = _Asked()
@@ -155,6 +157,11 @@ def _do(asked: _Asked, job: dict[str, Any]) -> None:
         path, sample_rate = job["decode"]
         asked.send(Path(path), sample_rate, job["timeout_s"])
         return
+    if "look" in job:
+        with _Clock(job["timeout_s"], asked.silence):
+            asked.answer(look(Path(job["look"])))
+        return
+
     recipe = job["prepare"]
     source, target = Path(recipe.pop("source")), Path(recipe.pop("target"))
     try:
@@ -298,8 +305,18 @@ class DecoderPool:
             self._end(process)
         if "crc32" not in row:  # nothing was written, or not to its end
             with contextlib.suppress(OSError):
-                part_path(Path(job["target"]), process.popen.pid).unlink()
+                files.part_path(Path(job["target"]), process.popen.pid).unlink()
         return row
+
+    def look(self, path: Path, timeout_s: float) -> float:
+        """Return what `decoder.look` says of a recording; 0 where its decoder dies."""
+        process = self._ask({"look": str(path)}, timeout_s)
+        seconds = process.answer()
+        if seconds is None:
+            self._end(process)
+            return 0.0
+        self._give_back(process)
+        return float(seconds)
 
     def _ask(self, job: dict[str, Any], timeout_s: float) -> _Process:
         """Give a job to a process that waits for one, or to a new one."""

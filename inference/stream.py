@@ -8,15 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from audio.decoder import Block, decode
+from audio.kinds import list_recordings
 from audio.windows import window_starts
 from configs import UserError
 
 logger = logging.getLogger("birdclef.stream")
-
-SUFFIXES = (
-    *(".ogg", ".oga", ".opus", ".mp3", ".wav", ".flac"),
-    *(".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
-)
 
 
 def find_recordings(path: Path) -> dict[str, Path]:
@@ -33,18 +29,13 @@ def find_recordings(path: Path) -> dict[str, Path]:
         return {path.name: path}
     if not path.is_dir():
         raise UserError(f"{path}: no such recording or folder")
-    found = {
-        one.relative_to(path).as_posix(): one
-        for one in path.rglob("*")
-        if one.suffix.lower() in SUFFIXES
-    }
-    found = {
-        name: one for name, one in found.items() if one.is_file() and not f"/{name}".count("/.")
-    }
-    if not found:
-        endings = " ".join(SUFFIXES)
-        logger.warning("no recordings in %s or below: nothing ends in %s", path.resolve(), endings)
-    return dict(sorted(found.items()))
+
+    listing = list_recordings(path, follow_links=True)
+    for name, reason in listing.unread.items():
+        logger.warning("%s is left out: %s", name, reason)
+    if not listing.recordings:
+        logger.warning("no recordings in %s or below", path.resolve())
+    return {name: path / name for name in listing.recordings}
 
 
 class Stream:

@@ -22,6 +22,7 @@ from audio.damage import UNKNOWN_FRAMES, describe_damage
 
 BLOCK_VALUES = 2**15  # float32 values decoded at a time, of all channels; an error costs so many
 MARGIN_S = 0.1  # decoded beyond max_seconds, so that the resampler sees no edge there
+GUESSED_LENGTH = ("MP3", "OGG")  # libsndfile's formats whose header may promise too little
 MOST_BAD = 0.01  # share of samples that are not finite from which a recording is not used
 
 # For what it cannot read mpg123 plays silence, and tells stderr alone; errors in tags stand in
@@ -111,12 +112,13 @@ class Decoder:
         if not math.isinf(self.max_seconds):
             wanted = math.ceil((self.max_seconds + MARGIN_S) * sound.samplerate)
         kept = self.max_seconds * sound.samplerate
+        promised = UNKNOWN_FRAMES if sound.format in GUESSED_LENGTH else sound.frames
         size = max(1, BLOCK_VALUES // sound.channels)
 
         n_frames, error = 0, ""
         while True:
             try:
-                n_next = min(size, wanted - n_frames)
+                n_next = min(size, wanted - n_frames, promised - n_frames)
                 block = sound.read(n_next, "float32", always_2d=True)  # (frames, channels)
             except RuntimeError as fault:  # soundfile's own
                 error = str(fault)
@@ -154,10 +156,10 @@ class _Mixer:
 
     def mix(self, block: np.ndarray, *, n_kept: float) -> np.ndarray:
         """Mix a block (frames, channels) to (frames,) float32, of which the first `n_kept` are kept."""
-        if block.shape[1] == 1:
-            mono = block[:, 0]
-        else:
-            mono = block @ self._channels(block)  # 20 times as fast as its mean
+        is_mono = block.shape[1] == 1
+        mono = (
+            block[:, 0] if is_mono else block @ self._channels(block)
+        )  # 20 times its mean's speed
 
         finite = np.isfinite(mono)
         if not finite.all():

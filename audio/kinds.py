@@ -105,7 +105,7 @@ def _walk(
             continue
 
         is_outside = entry.is_symlink() and not _lies_in(os.path.realpath(entry.path), root)
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield entry, is_outside
         elif is_outside and not follow_links:
             yield entry, True
@@ -114,6 +114,14 @@ def _walk(
             if (place.st_dev, place.st_ino) not in seen:  # else a link leads round in a circle
                 inside = seen | {(place.st_dev, place.st_ino)}
                 yield from _walk(entry.path, root, follow_links, inside)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder; a link that leads round in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _lies_in(path: str, root: str) -> bool:

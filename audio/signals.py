@@ -134,14 +134,17 @@ def scale_to_unity(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, str]:
 def describe_quality(waveform: np.ndarray, peak: float, subtype: str) -> str:
     """Remark on few bits and on clipping, which nothing can mend; a sixteenth of the samples tells.
 
+    Clipped samples are neighbours that stand at the very peak and do not differ.
+
     Args:
         waveform: (n,) float32.
         peak: its largest absolute value.
         subtype: libsndfile's name of how samples are stored.
     """
     remarks = [COARSE[subtype]] if subtype in COARSE else []
-    some = np.abs(waveform[::16])
-    share = float((some >= np.float32(0.999 * peak)).mean())
-    if peak > 0.5 and share > CLIPPED:
+    some, next_ones = waveform[:-1:16], waveform[1::16]
+    is_flat = (some == next_ones) & (np.abs(some) >= np.float32(0.999 * peak))
+    share = float(is_flat.mean()) if len(some) else 0.0
+    if share > CLIPPED:
         remarks.append(f"clipped: {share:.1%} of its samples stand at its peak")
     return "; ".join(remarks)

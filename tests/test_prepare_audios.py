@@ -14,8 +14,9 @@ import soundfile
 
 import prepare_audios
 from audio.recording import prepare_recording, trim_silence
+from catalog.report import read_report
 from configs import Config, UserError
-from prepare_audios import find_recordings, prepare, read_report
+from prepare_audios import find_recordings, prepare
 
 RECIPE = {"sample_rate": 32_000, "max_seconds": 30.0, "audio_dtype": "float32", "trim_db": None}
 
@@ -74,24 +75,14 @@ def test_channels_are_averaged_and_samples_at_the_same_rate_unchanged(tmp_path, 
     )
 
 
-def test_int16_is_rounded_and_clipped(tmp_path):
-    waveform = np.array(
-        [[0.0], [1.0], [-1.0], [0.5], [1.7], [-1.7], [1.4 / 32767], [1.6 / 32767]], np.float32
-    )
-    source = write(tmp_path / "x.wav", waveform, subtype="FLOAT")
+@pytest.mark.parametrize(("peak", "scale"), [(1.0, 32767), (1.7, 32767 / 1.7)])
+def test_int16_is_rounded_and_a_peak_above_full_scale_is_brought_to_it(tmp_path, peak, scale):
+    waveform = np.array([0.0, peak, -peak, 0.5, 1.4 / 32767, 1.6 / 32767], np.float32)
+    source = write(tmp_path / "x.wav", waveform[:, None], subtype="FLOAT")
     prepare_recording(source, tmp_path / "x.npy", **RECIPE | {"audio_dtype": "int16"})
     array = np.load(tmp_path / "x.npy", allow_pickle=False)
     assert array.dtype == np.int16
-    assert array.tolist() == [
-        0,
-        32767,
-        -32767,
-        16384,
-        32767,
-        -32767,
-        1,
-        2,
-    ]  # 0.5 * 32767 = 16383.5, to even
+    assert array.tolist() == [round(float(value) * scale) for value in waveform]
 
 
 def test_values_above_full_scale_are_kept_in_float32(tmp_path):
@@ -155,7 +146,7 @@ def test_trim_drops_quiet_frames_at_both_ends_only():
 
 
 def test_trim_follows_the_cut(tmp_path):
-    waveform = np.concatenate([np.zeros((32_000, 1), np.float32), song(1.0)])
+    waveform = np.concatenate([np.full((32_000, 1), 1e-4, np.float32), song(1.0)])
     source = write(tmp_path / "x.wav", waveform)
     row = prepare_recording(
         source, tmp_path / "x.npy", **RECIPE | {"max_seconds": 1.5, "trim_db": 40.0}
@@ -319,7 +310,7 @@ def test_no_recordings_says_where_it_looked(config, made):
     if made:
         (config.train_audio_dir / "label").mkdir(parents=True)
     with pytest.raises(UserError, match=str(config.train_audio_dir)):
-        find_recordings(config.train_audio_dir)
+        find_recordings(config)
 
 
 def test_a_full_or_read_only_disk_ends_the_run(config):
@@ -352,9 +343,9 @@ def test_as_many_recordings_as_workers_are_prepared_at_once(config, said_to_jobl
     both_are_here = threading.Barrier(
         2, timeout=30
     )  # seconds; one after the other, neither would get past it
-    alone = prepare_audios._prepare_safely
+    alone = prepare_audios.prepare_safely
     monkeypatch.setattr(
-        prepare_audios, "_prepare_safely", lambda *job: (both_are_here.wait(), alone(*job))[1]
+        prepare_audios, "prepare_safely", lambda *job: (both_are_here.wait(), alone(*job))[1]
     )
     with joblib.parallel_config(**said_to_joblib):
         assert prepare(config)["status"].tolist() == ["ok"] * 4

@@ -131,7 +131,7 @@ def test_no_alarm_for_sound_files(tmp_path, seconds, name, sample_rate, channels
     data = encode(tmp_path / name, song(seconds, sample_rate, channels), sample_rate, **how)
     for max_seconds in (30.0, 0.25):
         row = result(tmp_path / name, data, max_seconds=max_seconds)
-        assert (row["status"], row["reason"]) == ("ok", "")
+        assert (row["status"], row["reason"]) == ("ok", "8 bits a sample" * (subtype == "PCM_U8"))
         assert row["channels"] == channels and row["native_rate"] == sample_rate
 
 
@@ -288,8 +288,8 @@ def test_flac_headers(tmp_path, sound):
     assert result(tmp_path / "x.flac", stating(n_frames * 2))["status"] == "truncated"
     piped = stating(0)
     assert result(tmp_path / "x.flac", piped, max_seconds=2.0)["status"] == "ok"
-    row = result(tmp_path / "x.flac", piped)  # soundfile cannot read the end of it
-    assert row["status"] == "truncated" and SECONDS - 0.7 < row["seconds"] <= SECONDS
+    row = result(tmp_path / "x.flac", piped)  # as ffmpeg writes it into a pipe
+    assert (row["status"], row["seconds"]) == ("ok", SECONDS)
 
 
 # Odd files ----------------------------------------------------------------------------------------
@@ -302,8 +302,7 @@ def test_flac_headers(tmp_path, sound):
         (np.zeros((1000, 1)), "silent"),
         (np.full((1000, 2), 0.25), "silent"),  # a broken microphone's offset
         (np.full((1, 1), 0.25), "silent"),
-        (np.array([[0.5, -0.5]] * 99 + [[-0.5, 0.5]]), "silent"),  # the channels cancel out
-        (np.array([[0.0], [np.nan], [0.5]]), "non_finite"),
+        (np.array([[0.0], [np.nan], [0.5]]), "non_finite"),  # one of three is too many
         (np.array([[0.0], [np.inf], [0.5]]), "non_finite"),
         (np.array([[0.0], [4e-5]]), "ok"),
     ],
@@ -316,25 +315,26 @@ def test_odd_samples(tmp_path, waveform, expected):
     assert (tmp_path / "x.npy").exists() == (expected == "ok")
 
 
-@pytest.mark.parametrize(
-    ("at_s", "expected"), [(0.999, "non_finite"), (1.0, "ok"), (1.05, "ok"), (1.5, "ok")]
-)
+@pytest.mark.parametrize(("at_s", "is_kept"), [(0.999, True), (1.05, False), (1.5, False)])
 @pytest.mark.parametrize("rate", [32_000, 16_000])
-def test_samples_behind_the_kept_part_need_not_be_finite(tmp_path, at_s, expected, rate):
+def test_a_sample_that_is_not_finite_costs_no_other(tmp_path, at_s, is_kept, rate):
     waveform = song(2.0, rate).reshape(-1, 1).astype(np.float32)
+    encode(tmp_path / "whole.wav", waveform, rate, subtype="FLOAT")
+    recipe = RECIPE | {"max_seconds": 1.0}
+    prepare_recording(tmp_path / "whole.wav", tmp_path / "whole.npy", **recipe)
     waveform[round(at_s * rate)] = np.nan
     encode(tmp_path / "x.wav", waveform, rate, subtype="FLOAT")
-    row = prepare_recording(tmp_path / "x.wav", tmp_path / "x.npy", **RECIPE | {"max_seconds": 1.0})
-    assert row["status"] == expected
-    assert row["reason"] == (
-        "holds NaN or infinite samples from 0.999 s on" if expected == "non_finite" else ""
-    )
-    assert row["seconds"] == (1.0 if expected == "ok" else 0.0)
+
+    row = prepare_recording(tmp_path / "x.wav", tmp_path / "x.npy", **recipe)
+    assert row["status"] == "ok" and row["seconds"] == 1.0
+    assert row["reason"] == ("1 samples are NaN or infinite and were set to 0" if is_kept else "")
+    apart = np.abs(np.load(tmp_path / "x.npy") - np.load(tmp_path / "whole.npy")) > 1e-3
+    assert apart.sum() <= 0.02 * 32_000  # around the bad one, by the resampler's filter
 
 
 def test_odd_files_are_rows_with_reasons(config, sound):
     folder = config.train_audio_dir / "a"
-    (folder / "folder.ogg").mkdir(parents=True)
+    folder.mkdir(parents=True)
     os.mkfifo(folder / "fifo.ogg")
     (folder / "loop.ogg").symlink_to("loop.ogg")
     (folder / "device.ogg").symlink_to("/dev/zero")
@@ -347,9 +347,7 @@ def test_odd_files_are_rows_with_reasons(config, sound):
     table = prepare(config).set_index("filename")
     expected = {
         "broken": ("unreadable", "broken link"),
-        "device": ("unreadable", "device"),
         "fifo": ("unreadable", "FIFO"),
-        "folder": ("unreadable", "folder"),
         "link": ("ok", ""),
         "loop": ("unreadable", "broken link"),
         "text": ("unreadable", "Format not recognised"),
@@ -361,6 +359,7 @@ def test_odd_files_are_rows_with_reasons(config, sound):
         assert row["status"] == status, name
         assert reason in row["reason"], name
     assert table.loc["a/real.OGG", "status"] == "ok"
+    assert "a/device.ogg" not in table.index  # a link that leads out is not followed
 
 
 def test_a_file_without_permission_says_so(tmp_path, sound, monkeypatch):

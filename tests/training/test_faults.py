@@ -17,7 +17,7 @@ import torch
 import yaml
 
 import checkpoint as ckpt
-import prepare_audios
+from catalog import report
 import train
 from benchmarks.kill_loop import differences, make_run, run_kill_loop
 from configs import Config, UserError
@@ -235,7 +235,7 @@ def make_report(config: Config, df: pd.DataFrame, *, check_sums: bool) -> None:
             "crc32": f"{zlib.crc32(samples.tobytes()):08x}",
         }
         rows[filepath.removesuffix(".npy")] = {"status": "ok", "seconds": 2.0} | facts
-    prepare_audios._write_report(config.report_path, rows)
+    report.write_rows(config.report_path, rows)
     if not check_sums:
         pd.read_csv(config.report_path).drop(columns="crc32").to_csv(
             config.report_path, index=False

@@ -62,9 +62,7 @@ def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audi
     ]
     df = pd.DataFrame(rows)
     config.train_dir = tmp_path / "fold_0"
-    fold = train.build_fold(
-        df, df, 0, SPECIES, replace(config, num_workers=0), torch.device("cpu")
-    )
+    fold = train.build_fold(df, df, 0, SPECIES, replace(config, num_workers=0), torch.device("cpu"))
     checkpoint = save_model(tmp_path / "m.pth", config, ema=True)
     fold.parts.model.load_state_dict(ckpt.read_checkpoint(checkpoint)["ema"])
     _, meter = train.validate(fold)

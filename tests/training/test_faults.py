@@ -17,9 +17,9 @@ import torch
 import yaml
 
 import checkpoint as ckpt
-from catalog import report
 import train
 from benchmarks.kill_loop import differences, make_run, run_kill_loop
+from catalog import report
 from configs import Config, UserError
 from files import CannotWriteError
 from model import SED

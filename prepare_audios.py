@@ -25,7 +25,7 @@ from catalog import report
 from catalog.metadata import match_archive
 from catalog.outlook import describe_outlook
 from catalog.report import GOOD, WITH_AUDIO, Row, read_report
-from catalog.tables import read_table
+from catalog.tables import SHOWN, read_table
 from configs import (
     Config,
     UserError,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("birdclef.prepare_audios")
 
 NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
-SHOWN = 5  # names in a message
 
 _decoders = DecoderPool()  # of this process; a process of a joblib backend has its own
 

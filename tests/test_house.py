@@ -49,7 +49,9 @@ PENDING = tuple(
     inference/growing_file.py inference/outputs.py inference/pipeline.py
     inference/progress.py inference/results.py inference/text_files.py settings/about.py
     settings/help.py settings/reading.py settings/running.py settings/sound.py
-    settings/version.py training/bad_steps.py training/batches.py training/devices.py
+    settings/version.py audio/kinds.py audio/signals.py catalog/report.py catalog/outlook.py
+    PLAIN NUMBER TEXT_COLUMNS catalog/metadata.py inference/exported.py inference/scorers.py
+    training/bad_steps.py training/batches.py training/devices.py
     training/epoch_report.py training/memory.py training/resuming.py training/stopping.py
     training/stopwatch.py training/verifying.py tests/test_predict_exported.py
     """.split()

@@ -1,5 +1,6 @@
-"""Every command that the README shows is run, on a tiny archive and with a tiny model."""
+"""What README.md and docs/ say is so: commands run, links lead somewhere, names exist."""
 
+import ast
 import re
 import shlex
 import shutil
@@ -8,19 +9,31 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
+from configs import Config
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-# Later flags win: these make each command of the README small.
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
+
+# Pages whose commands are run, in this order and in one folder.
+RUN_PAGES = ["README.md", "docs/settings.md", "docs/predicting.md", "docs/worked_example.md"]
+
+# Later flags win: these make each command small.
 SMALL = {
-    "train.py": "--epochs 1 --base-model-name test_efficientnet --n-mels 32 --period 1 --no-pretrained --folds 0 "
-    "--device cpu --num-workers 0 --lr 1e-4",
+    "train.py": "--epochs 1 --base-model-name test_efficientnet --n-mels 32 --period 1 "
+    "--no-pretrained --folds 0 --device cpu --num-workers 0 --lr 1e-4",
     "dataset.py": "--n-mels 32 --period 1",
     "prepare_audios.py": "--max-bad-fraction 0.2",
     "examples/make_soundscapes.py": "--count 2 --seconds 30",
 }
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
 def commands(text: str) -> list[str]:
@@ -34,88 +47,126 @@ def commands(text: str) -> list[str]:
 
 def test_the_readme_shows_each_stage():
     shown = {command.split()[1] for command in commands(README)}
-    assert shown >= {
-        "prepare_audios.py",
-        "split_data.py",
-        "train.py",
-        "plot_loss_metric.py",
-        "dataset.py",
-        "predict.py",
-    }
-    assert set(re.findall(r"make (\w+)", README)) <= set(
-        re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-    )
+    stages = "prepare_audios split_data train plot_loss_metric dataset predict".split()
+    assert shown >= {f"{stage}.py" for stage in stages}
 
 
-def test_every_picture_and_setting_it_names_exists():
-    from configs import Config
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_of_ours_is_there(page):
+    targets = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    ours = [target for target in targets if not target.startswith("http")]
+    for target in ours:
+        assert (page.parent / target).exists(), target
+        if target.endswith(".png"):
+            assert (page.parent / target).read_bytes().startswith(b"\x89PNG")
 
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
-    table = README.split("## Settings")[1].split("##")[0]
-    names = [
-        name
-        for row in re.findall(r"^\| (`[^|]+) \|", table, re.M)
-        for name in re.findall(r"`(\w+)`", row)
-    ]
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)", README))
+    assert {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")} == linked
+
+
+def test_every_setting_in_the_table_exists():
+    rows = re.findall(r"^\| (`[^|]+) \|", read("docs/settings.md").split("## Days")[0], re.M)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(names) > 15 and set(names) <= set(Config.__dataclass_fields__)
+
+
+def spoken_texts() -> str:
+    """Every text constant of the scripts and rooms, a line each."""
+    folders = "settings audio images catalog training inference".split()
+    paths = [*ROOT.glob("*.py"), *(path for name in folders for path in ROOT.glob(f"{name}/*.py"))]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return "\n".join(text for text in constants if isinstance(text, str))
+
+
+def test_every_message_that_is_explained_is_one_that_is_said():
+    rows = re.findall(r"^\| (`[^|]+) \|", read("docs/troubleshooting.md"), re.M)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) > 8
+    said = spoken_texts()
+    for message in messages:
+        for part in message.split("..."):
+            words = re.sub(r"^\d+ %", "%", part).strip(" =")
+            assert words in said, message
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """A folder as the README's reader has it: Kaggle's layout in data/, an archive of one's own in my/."""
+    """A reader's folder: Kaggle's layout in data/, an archive of one's own in my/."""
     folder = tmp_path_factory.mktemp("reader")
-    make = ("--output", "data", "--species", "4", "--recordings", "14", "--seconds", "4")
+    make = "--output data --species 4 --recordings 14 --seconds 4".split()
     script = str(ROOT / "examples/make_sample_data.py")
     subprocess.run([sys.executable, script, *make], cwd=folder, check=True, capture_output=True)
+
     shutil.copytree(folder / "data" / "train_audio", folder / "my" / "recordings")
     shutil.copy(folder / "data" / "train_metadata.csv", folder / "my" / "table.csv")
+
     (folder / "data" / "test_soundscapes").mkdir()
     copied = sorted((folder / "data" / "train_audio").glob("*/*.ogg"))[0]
     shutil.copy(copied, folder / "data" / "test_soundscapes" / "soundscape_1.ogg")
+
     (folder / "data" / "background").mkdir()
     for number in range(2):
         noise = 0.1 * np.random.default_rng(number).standard_normal(5 * 32_000)
         soundfile.write(folder / "data" / "background" / f"{number}.flac", noise, 32_000)
+
     (folder / "experiment.yaml").write_text("exp_id: 5\n")
     return folder
 
 
 @pytest.mark.slow
 def test_every_command_runs_in_the_order_shown(archive):
-    shown = commands(README)
-    assert len(shown) > 12
+    shown = list(dict.fromkeys(line for page in RUN_PAGES for line in commands(read(page))))
+    assert len(shown) > 18
     for command in shown:
-        program, script, *flags = shlex.split(command)
+        _, script, *flags = shlex.split(command)
         if "--help" not in flags:
-            flags += shlex.split(SMALL.get(script, ""))
+            flags += SMALL.get(script, "").split()
         answer = subprocess.run(
             [sys.executable, str(ROOT / script), *flags],
             cwd=archive,
             capture_output=True,
             text=True,
             timeout=300,
+            check=False,
         )
         assert answer.returncode == 0, f"{command}\n{answer.stderr}"
 
 
-def test_the_table_of_ones_own_needs_two_columns_only(tmp_path, archive):
-    import pandas as pd
+@pytest.mark.slow
+def test_the_python_of_the_settings_page_runs(archive):
+    (code,) = re.findall(r"```python\n(.*?)```", read("docs/settings.md"), re.S)
+    small = "exp_id=8, folds=[0], epochs=1, n_mels=32, period=1.0, pretrained=False, device='cpu'"
+    code = code.replace("Config()", f"Config({small}, base_model_name='test_efficientnet')")
+    for script in ("prepare_audios.py --max-bad-fraction 0.2", "split_data.py"):
+        stage = [sys.executable, *f"{ROOT}/{script}".split()]
+        subprocess.run(stage, cwd=archive, check=True, capture_output=True)
 
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=archive,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert (archive / "models/Exp_8/summary.json").exists()
+
+
+def test_the_table_of_ones_own_needs_two_columns_only(tmp_path, archive):
     table = pd.read_csv(archive / "my" / "table.csv", dtype=str, keep_default_na=False)
     table[["primary_label", "filename"]].to_csv(tmp_path / "table.csv", index=False)
-    flags = [
-        "--root",
-        str(tmp_path),
-        "--train-audio-dir",
-        str(archive / "my" / "recordings"),
-        "--metadata-path",
-        "table.csv",
-    ]
+    audio = archive / "my" / "recordings"
+    flags = f"--root {tmp_path} --train-audio-dir {audio} --metadata-path table.csv".split()
     for script in ("prepare_audios.py", "split_data.py"):
-        extra = shlex.split(SMALL.get(script, ""))
         answer = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags, *extra], capture_output=True, text=True
+            [sys.executable, str(ROOT / script), *flags, *SMALL.get(script, "").split()],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert answer.returncode == 0, answer.stderr
     assert {"labels", "filepath", "kfold"} <= set(pd.read_csv(tmp_path / "train.csv").columns)

@@ -42,7 +42,7 @@ POSIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
 # Faults that are known and wait for their repair: what a complaint begins with.
 PENDING = tuple(
     """
-    checkpoint.py export.py metrics.py model.py plot_loss_metric.py NEEDED_COLUMNS COLUMNS
+    COUNTERS NEEDED inference/exported.py inference/scorers.py checkpoint.py export.py metrics.py model.py plot_loss_metric.py NEEDED_COLUMNS COLUMNS
     NORMALISATIONS SUFFIXES SCORES PADDINGS PARTS audio/mel_kernel.py audio/prepared.py
     audio/recording.py catalog/targets.py catalog/train_table.py images/contact_sheet.py
     images/view.py images/view_torch.py inference/bootstrap.py inference/command_line.py
@@ -380,7 +380,6 @@ def import_all(root: Path, cwd: Path, names: list[str]) -> dict[str, object]:
 
 def test_importing_every_module_reads_no_file_seeds_nothing_and_picks_no_device(tmp_path):
     names = [dotted(module) for module in modules(ROOT) if module.name != "__init__.py"]
-    names = [name for name in names if name != "catalog.annotations"]
     assert len(names) > 40
     found = import_all(ROOT, tmp_path, names)
     assert found == {"read": [], "is_unchanged": True}

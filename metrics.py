@@ -1,4 +1,4 @@
-"""The losses that are trained on and the scores that are reported.
+"""Losses for training, and scores for reports.
 
 Losses take logits and targets in [0, 1] as torch tensors; scores take probabilities and hard labels
 as numpy arrays. Nothing here knows the settings of a run.
@@ -13,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PADDINGS = (1, 3, 5)  # rows of ones; 5 is what the BirdCLEF 2023 competition used
+# Rows of ones of each padded cmAP; BirdCLEF 2023 used 5.
+PADDED_SCORES = {"cmap_pad_1": 1, "cmap_pad_3": 3, "cmap_pad_5": 5}
 
 Output = Mapping[str, Tensor]  # what the SED model returns
+Criterion = Callable[[Output, Tensor], Tensor]  # of the output and targets, gives a () loss
 
+# Integers as wide as a float; see _sorted_keys.
 _KEY_DTYPES = {np.dtype(np.float32): np.uint32, np.dtype(np.float64): np.uint64}
 
 
@@ -24,59 +27,55 @@ _KEY_DTYPES = {np.dtype(np.float32): np.uint32, np.dtype(np.float64): np.uint64}
 
 
 class BCEFocalLoss(nn.Module):
-    """Binary cross entropy in which well classified examples count less.
+    """Binary cross-entropy in which well classified examples count less.
 
-    With p = sigmoid(logit) and t the target, the mean over all elements of
-    `t * alpha * (1 - p)^gamma * bce + (1 - t) * p^gamma * bce`, bce being the cross entropy of
-    (logit, t). Alpha weighs the positive part only (in RetinaNet's form, arXiv:1708.02002, the
-    negative one has 1 - alpha).
+    With p = sigmoid(logit) and target t, it is the mean over all elements of
+    `t * alpha * (1 - p)^gamma * bce + (1 - t) * p^gamma * bce`, where bce is the cross-entropy of
+    logit and t. Alpha weighs only the positive part; in RetinaNet's form (arXiv:1708.02002) the
+    negative part has 1 - alpha.
 
     Args:
         alpha: weight of the positive part, >= 0.
-        gamma: focusing exponent, >= 0. Gamma 0 with alpha 1 is the plain cross entropy.
+        gamma: focusing exponent, >= 0. Gamma 0 with alpha 1 is the plain cross-entropy.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
         if alpha < 0 or gamma < 0:
-            raise ValueError(
-                f"alpha and gamma must not be negative, got alpha={alpha}, gamma={gamma}"
-            )
-        self.alpha = alpha
-        self.gamma = gamma
+            raise ValueError(f"alpha={alpha} and gamma={gamma} must not be negative")
+        self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean focal loss in nats.
+        """Compute the mean focal loss in nats.
 
         Args:
             logits: any shape and float dtype; the loss is computed in float32.
-            targets: same shape, in [0, 1].
+            targets: in [0, 1]; another shape is refused (ValueError), as it would be broadcast.
 
         Returns:
             () float32. Value and gradient are finite for every finite logit.
-
-        Raises:
-            ValueError: if the shapes differ.
         """
         if logits.shape != targets.shape:
             raise ValueError(
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
             )
         logits, targets = logits.float(), targets.float()
-        # From the logarithms of p and 1 - p all is exact. Torch's own bce loses digits by
-        # cancellation where most negatives are (2.5e-4 of the loss at logit -7), and the gradient
-        # of (1 - p)^0.5 is NaN once 1 - p is 0.
+
+        # The logarithms of p and 1 - p keep every digit. Torch's own bce loses some by cancellation
+        # where most negatives are (2.5e-4 of the loss at logit -7), and the gradient of
+        # (1 - p)^0.5 is NaN once 1 - p is 0.
         log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
         bce = -(targets * log_p + (1 - targets) * log_not_p)
+
         positive = targets * self.alpha * torch.exp(self.gamma * log_not_p) * bce
         negative = (1 - targets) * torch.exp(self.gamma * log_p) * bce
         return (positive + negative).mean()
 
 
 class BCEFocal2WayLoss(nn.Module):
-    """Focal loss on the clip's logits plus focal loss on the loudest frame's.
+    """Focal loss on the clip's logits plus focal loss on its highest framewise logits.
 
-    The second part tells the frames apart: a clip holds a bird if any of its frames does.
+    The framewise part teaches the frames: a clip holds a bird if any of its frames does.
 
     Args:
         weights: of the clipwise and of the framewise part.
@@ -91,12 +90,12 @@ class BCEFocal2WayLoss(nn.Module):
         self.weights = tuple(weights)
         if len(self.weights) != 2:
             raise ValueError(
-                f"weights are those of the clipwise and the framewise part, got {self.weights}"
+                f"two weights are needed, for the clipwise and the framewise part; got {weights}"
             )
         self.focal = BCEFocalLoss(alpha, gamma)
 
     def forward(self, output: Output, targets: Tensor) -> Tensor:
-        """Weighted sum of both parts, in nats.
+        """Compute the weighted sum of both parts, in nats.
 
         Args:
             output: `logit` (B, C) and `framewise_logit` (B, T, C).
@@ -105,38 +104,21 @@ class BCEFocal2WayLoss(nn.Module):
         Returns:
             () float32.
         """
+        highest = output["framewise_logit"].amax(dim=1)  # (B, T, C) -> (B, C)
         clipwise = self.focal(output["logit"], targets)
-        framewise = self.focal(
-            output["framewise_logit"].amax(dim=1), targets
-        )  # (B, T, C) -> (B, C)
+        framewise = self.focal(highest, targets)
         return self.weights[0] * clipwise + self.weights[1] * framewise
 
 
-class BCELoss(nn.Module):
-    """Binary cross-entropy on the clipwise logits."""
-
-    def forward(self, output: Output, targets: Tensor) -> Tensor:
-        """Average over clips and classes of (B, C): () float32."""
-        logits = output["logit"].float()
-        return F.binary_cross_entropy_with_logits(logits, targets.float())
-
-
-class ClipwiseFocalLoss(nn.Module):
-    """BCEFocalLoss on the clipwise logits."""
-
-    def __init__(self, alpha: float, gamma: float) -> None:
-        super().__init__()
-        self.focal = BCEFocalLoss(alpha, gamma)
-
-    def forward(self, output: Output, targets: Tensor) -> Tensor:
-        """Average over clips and classes of (B, C): () float32."""
-        return self.focal(output["logit"], targets)
+def on_clip(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
+    """Make a loss of the model's output from one of the clip's logits and targets, both (B, C)."""
+    return lambda output, targets: loss(output["logit"].float(), targets.float())
 
 
 # A new loss is one entry: how to make it from alpha, gamma and the weights of its two parts.
-LOSSES: dict[str, Callable[[float, float, Sequence[float]], nn.Module]] = {
-    "bce": lambda alpha, gamma, weights: BCELoss(),
-    "bce_focal": lambda alpha, gamma, weights: ClipwiseFocalLoss(alpha, gamma),
+LOSSES: dict[str, Callable[[float, float, Sequence[float]], Criterion]] = {
+    "bce": lambda alpha, gamma, weights: on_clip(F.binary_cross_entropy_with_logits),
+    "bce_focal": lambda alpha, gamma, weights: on_clip(BCEFocalLoss(alpha, gamma)),
     "bce_focal_2way": lambda alpha, gamma, weights: BCEFocal2WayLoss(weights, alpha, gamma),
 }
 
@@ -147,18 +129,14 @@ def get_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
     weights: Sequence[float] = (1.0, 1.0),
-) -> nn.Module:
-    """Make a loss by its name in LOSSES.
+) -> Criterion:
+    """Make a loss of LOSSES: a function of the model's output and targets (B, C) in [0, 1].
 
     Args:
         loss_name: its name.
         alpha: weight of the positives in the focal losses.
         gamma: how much less easy examples count in them.
         weights: of the clipwise and the framewise part of a 2-way loss.
-
-    Returns:
-        A function of the model's output and targets (B, C) in [0, 1], which gives a () float32
-        loss.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
@@ -173,12 +151,12 @@ def get_loss(
 
 
 def padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int = 5) -> float:
-    """Class-wise mean average precision with padding, the metric of BirdCLEF 2023.
+    """Compute class-wise mean average precision with padding, the metric of BirdCLEF 2023.
 
-    Rows of ones are added to both arrays, then the average precision of each class is averaged over
-    the classes: scikit-learn's `average_precision_score(average="macro")` to 1e-12. A class without
+    Rows of ones are added to both arrays; then the average precision of the classes is averaged, as
+    scikit-learn's `average_precision_score(average="macro")` does (equal to 1e-12). A class without
     positives gets about 1, so report it beside its floor (`padded_cmap_floor`). Score a whole fold
-    at once: a mean over batches is something else.
+    at once: the mean over batches is another number.
 
     Args:
         labels: (N, C), exactly 0 or 1 of any dtype.
@@ -189,46 +167,31 @@ def padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int = 5)
         A number in (0, 1].
 
     Raises:
-        ValueError: for soft labels, logits, NaN (the message names row and column), shapes that
+        ValueError: soft labels, logits or NaN (the message names row and column), shapes that
             differ or are empty, or a padding_factor below 1.
     """
     if padding_factor < 1:
         raise ValueError(
             f"padding_factor must be at least 1, got {padding_factor}; see macro_average_precision"
         )
-    return _mean(
-        [_average_precision(keys, padding_factor) for keys in _sorted_keys(labels, scores)]
-    )
+    classes = _sorted_keys(labels, scores)
+    return _mean([_average_precision(keys, padding_factor) for keys in classes])
 
 
 def macro_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision without padding, averaged over the classes with positives.
+    """Average the average precision, without padding, over the classes with positives.
 
-    Args:
-        labels: (N, C), exactly 0 or 1 of any dtype.
-        scores: (N, C), probabilities in [0, 1].
-
-    Returns:
-        A number in (0, 1], or nan if no class has a positive.
-
-    Raises:
-        ValueError: as in padded_cmap.
+    Takes and refuses the same labels and scores (N, C) as padded_cmap. Returns a number in (0, 1],
+    or nan if no class has a positive.
     """
     return _mean([_average_precision(keys, 0) for keys in _sorted_keys(labels, scores)])
 
 
 def macro_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, averaged over the classes with at least one positive and one negative.
+    """Average the area under the ROC curve over the classes with positives and negatives.
 
-    Args:
-        labels: (N, C), exactly 0 or 1 of any dtype.
-        scores: (N, C), probabilities in [0, 1].
-
-    Returns:
-        A number in [0, 1], 0.5 by chance; nan if there is no such class.
-
-    Raises:
-        ValueError: as in padded_cmap.
+    Takes and refuses the same labels and scores (N, C) as padded_cmap. Returns a number in [0, 1],
+    0.5 by chance; nan if there is no such class.
     """
     return _mean([_roc_auc(keys) for keys in _sorted_keys(labels, scores)])
 
@@ -236,45 +199,43 @@ def macro_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 def padded_cmap_floor(
     n_positives_per_class: np.ndarray, n_rows: int, padding_factor: int = 5
 ) -> float:
-    """Expected padded cmAP of scores that are random, without ties and below 1.
+    """Compute the expected padded cmAP of random scores without ties, all below 1.
 
     The padding rows come first, each at precision 1. Each of the N places after them holds one of
-    the class's n positives with chance n / N; if place r does, (r - 1) (n - 1) / (N - 1) of those
-    before it are expected to, so the expected precision there is (P + 1 + (r - 1) (n - 1) / (N -
-    1)) / (P + r). By linearity of expectation
+    the n positives of a class with probability n / N. If place r does, the places before it hold
+    (r - 1) (n - 1) / (N - 1) positives on average, so the expected precision there is
 
-        E[AP] = [P + n / N * sum over r = 1..N of that] / (P + n),
+        p(r) = (P + 1 + (r - 1) (n - 1) / (N - 1)) / (P + r).
 
-    exactly. About P / (P + n) for rare classes, and 1 for a class without positives.
+    By linearity of expectation, E[AP] = (P + n / N * sum of p(r) over r = 1..N) / (P + n), exactly.
+    That is about P / (P + n) for rare classes, and 1 for a class without positives.
 
     Args:
         n_positives_per_class: (C,) whole numbers in 0..n_rows.
         n_rows: N >= 1.
-        padding_factor: P >= 0. With 0 it is the floor of macro_average_precision, which leaves out
-            the classes without positives.
+        padding_factor: P >= 0. With 0 it is the floor of macro_average_precision, over the classes
+            with positives.
 
     Returns:
-        The mean over the classes, in (0, 1]; nan if padding_factor is 0 and no class has a
-        positive.
+        The mean over the classes, in (0, 1]; nan if there are none.
 
     Raises:
-        ValueError: for counts outside 0..n_rows, no class, or numbers out of range.
+        ValueError: counts outside 0..n_rows, no class, or numbers out of range.
     """
     n_positives = np.asarray(n_positives_per_class, dtype=np.float64)
     if n_rows < 1 or padding_factor < 0:
-        raise ValueError(
-            f"n_rows >= 1 and padding_factor >= 0 are wanted, got {n_rows} and {padding_factor}"
-        )
+        raise ValueError(f"n_rows={n_rows} must be >= 1, padding_factor={padding_factor} >= 0")
     if n_positives.ndim != 1 or n_positives.size == 0:
-        raise ValueError(f"a count for each class is wanted, got shape {n_positives.shape}")
-    if not (
-        (n_positives >= 0) & (n_positives <= n_rows) & (n_positives == np.floor(n_positives))
-    ).all():
+        raise ValueError(f"a count for each class is needed, got shape {n_positives.shape}")
+    is_whole = n_positives == np.floor(n_positives)
+    if not (is_whole & (n_positives >= 0) & (n_positives <= n_rows)).all():
         raise ValueError(f"counts of positives are whole numbers in 0..{n_rows}, got {n_positives}")
+
     if padding_factor == 0:
         n_positives = n_positives[n_positives > 0]
     if n_positives.size == 0:
         return math.nan
+
     places = np.arange(1, n_rows + 1)
     for_itself = ((padding_factor + 1) / (padding_factor + places)).sum()
     for_others = ((places - 1) / (padding_factor + places)).sum() / max(n_rows - 1, 1)
@@ -283,13 +244,13 @@ def padded_cmap_floor(
 
 
 def _sorted_keys(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Score and label of each row in one integer, sorted within each class: (C, N), ascending.
+    """Join score and label of each row in one integer; sort those of each class: (C, N), ascending.
 
-    The bits of floats that are not negative, read as an integer, have the order of the floats.
-    Twice that plus the label is a key that a plain sort puts in order, which takes a tenth of the
-    time of an argsort and a gather.
+    The bits of floats >= 0, read as integers, have the order of the floats. Twice that plus the
+    label is a key that a plain sort puts in order, in a tenth of the time of an argsort.
     """
     labels, scores = _checked(labels, scores)
+
     by_class = np.array(scores.T, order="C")  # (C, N), a copy
     keys = by_class.view(_KEY_DTYPES[scores.dtype])
     keys <<= 1  # the sign bit falls off, so -0.0 is 0.0
@@ -299,7 +260,7 @@ def _sorted_keys(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _count_at_thresholds(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positives, and rows, that score at least each distinct score, from the highest score down."""
+    """Count positives, and rows, at or above each distinct score, from the highest score down."""
     descending = keys[::-1]
     scores = descending >> 1
     last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
@@ -307,55 +268,59 @@ def _count_at_thresholds(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _average_precision(keys: np.ndarray, padding_factor: int) -> float:
-    """Sum over the distinct scores of precision times the rise in recall; nan without a positive."""
+    """Sum precision times the rise in recall over the distinct scores; nan without a positive."""
     float_dtype = np.float32 if keys.dtype == np.uint32 else np.float64
-    padding_key = (
-        2 * np.ones(padding_factor, dtype=float_dtype).view(keys.dtype) + 1
-    )  # score 1.0, label 1: the highest
-    positives, rows = _count_at_thresholds(np.concatenate([keys, padding_key]))
+    ones = np.ones(padding_factor, dtype=float_dtype)
+    padding_keys = 2 * ones.view(keys.dtype) + 1  # score 1.0 and label 1: the highest
+    positives, rows = _count_at_thresholds(np.concatenate([keys, padding_keys]))
     if positives[-1] == 0:
         return math.nan
     return float((np.diff(positives, prepend=0) * (positives / rows)).sum() / positives[-1])
 
 
 def _roc_auc(keys: np.ndarray) -> float:
-    """Chance that a positive outscores a negative, a tie counting half; nan without one of each."""
+    """Compute how often a positive outscores a negative, a tie as half; nan without one of each."""
     positives, rows = _count_at_thresholds(keys)
     negatives = rows - positives
     if positives[-1] == 0 or negatives[-1] == 0:
         return math.nan
-    # For each score: its negatives are outscored by the positives above it, and tie with its own.
-    # Whole numbers.
+
+    # The negatives of a score lose to the positives above it and tie with its own. The sums are
+    # doubled, so that they stay whole numbers.
     twice_above_and_tied = 2 * positives - np.diff(positives, prepend=0)
     twice_wins = (np.diff(negatives, prepend=0) * twice_above_and_tied).sum()
     return float(twice_wins / (2 * positives[-1] * negatives[-1]))
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays (N, C), the scores float; refuse what average precision would quietly score wrong."""
+    """Return both as arrays (N, C), scores as floats; refuse what would quietly score wrong."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if scores.dtype not in _KEY_DTYPES:
         scores = scores.astype(np.float64)
     if labels.shape != scores.shape or labels.ndim != 2 or labels.size == 0:
         raise ValueError(
-            f"labels and scores of one shape (rows, classes), both at least 1, are wanted; "
+            "labels and scores must have one shape (rows, classes), with at least one of each; "
             f"got {labels.shape} and {scores.shape}"
         )
+
     if not (scores.min() >= 0 and scores.max() <= 1):  # a NaN makes both comparisons false
         row, column = np.argwhere(~((scores >= 0) & (scores <= 1)))[0]
         raise ValueError(
-            f"scores[{row}, {column}] is {scores[row, column]:g}: probabilities in [0, 1] are wanted, not logits or NaN"
+            f"scores[{row}, {column}] is {scores[row, column]:g}: scores must be probabilities in "
+            "[0, 1], not logits or NaN"
         )
+
     if labels.dtype != bool and not (hard := (labels == 0) | (labels == 1)).all():
         row, column = np.argwhere(~hard)[0]
         raise ValueError(
-            f"labels[{row}, {column}] is {labels[row, column]:g}: hard labels, 0 or 1, are wanted (targets >= 0.5)"
+            f"labels[{row}, {column}] is {labels[row, column]:g}: labels must be hard, 0 or 1; "
+            "take targets >= 0.5"
         )
     return labels, scores
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of the values that are defined, nan if none is."""
+    """Average the values that are not nan; nan if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else math.nan
 
@@ -364,9 +329,9 @@ def _mean(values: list[float]) -> float:
 
 
 class AverageMeter:
-    """Mean over samples of a value that comes as a mean over each batch.
+    """The mean over samples of a value that comes as the mean of each batch.
 
-    Weighing by samples gives the last, smaller batch its due share.
+    Each batch counts by its samples, so a smaller last batch counts less.
     """
 
     def __init__(self) -> None:
@@ -375,35 +340,31 @@ class AverageMeter:
 
     @property
     def avg(self) -> float:
-        """Mean so far; nan before the first sample."""
+        """The mean so far; nan before the first sample."""
         return self.total / self.count if self.count else math.nan
 
     def update(self, value: float, n: int = 1) -> None:
-        """Add the mean of n samples; a value that is not finite makes the mean so, too.
-
-        Raises:
-            ValueError: if n is negative.
-        """
+        """Add the mean of n >= 0 samples; a value that is not finite makes the mean so, too."""
         if n < 0:
-            raise ValueError(f"a number of samples is not negative, got {n}")
-        if n:
+            raise ValueError(f"n={n} samples: n must not be negative")
+        if n > 0:
             self.total += float(value) * n
             self.count += n
 
     def state_dict(self) -> dict[str, float]:
-        """Plain numbers, from which load_state_dict goes on exactly."""
+        """Return plain numbers from which `load_state_dict` goes on exactly."""
         return {"total": self.total, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from where a state_dict was taken."""
+        """Go on from what `state_dict` returned."""
         self.total, self.count = float(state["total"]), int(state["count"])
 
 
 class MetricMeter:
-    """Collects a whole epoch's scores and scores them once.
+    """Collects the scores of a whole epoch, and computes the metrics once.
 
-    The mean of per-batch average precisions is not the average precision: a batch has few
-    positives, and the padding makes up for the rest.
+    The mean of the batches' average precisions is another number: a batch has few positives, and
+    padding fills in for the rest.
     """
 
     def __init__(self) -> None:
@@ -418,17 +379,18 @@ class MetricMeter:
             labels: (B, C), exactly 0 or 1.
 
         Raises:
-            ValueError: as in padded_cmap; for scores in half precision, which rounds to 1.0 from a
-                logit of 7.6 on and so ties with the padding rows; or for another number of classes
-                than before.
+            ValueError: as in padded_cmap; scores in half precision, which round to 1.0 from a logit
+                of 7.6 and so tie with the padding rows; or another number of classes than before.
         """
         if str(scores.dtype).removeprefix("torch.") in ("float16", "bfloat16"):
             raise ValueError(f"scores are {scores.dtype}: take the sigmoid in float32")
+
         checked_labels, checked_scores = _checked(_to_numpy(labels), _to_numpy(scores))
         if self._scores and self._scores[0].shape[1] != checked_scores.shape[1]:
             raise ValueError(
                 f"{checked_scores.shape[1]} classes after batches of {self._scores[0].shape[1]}"
             )
+
         self._scores.append(checked_scores.astype(np.float32))
         self._labels.append(checked_labels.astype(np.uint8))
 
@@ -443,11 +405,12 @@ class MetricMeter:
         return _stacked(self._labels)
 
     def compute(self) -> dict[str, float]:
-        """Score all rows at once.
+        """Compute the metrics of all rows at once.
 
         Returns:
             `cmap_pad_1`, `_3`, `_5`, each with its `_floor`; `macro_ap` with its floor;
-            `macro_roc_auc`. The unpadded ones are nan where no class allows them.
+            `macro_roc_auc`. The unpadded ones are nan where no class has the positives, or the
+            negatives, that they need.
 
         Raises:
             ValueError: before the first batch.
@@ -455,16 +418,11 @@ class MetricMeter:
         labels = self.labels
         classes = _sorted_keys(labels, self.scores)
         n_positives = labels.sum(axis=0, dtype=np.int64)
+
         result = {}
-        for padding in PADDINGS:
-            result[f"cmap_pad_{padding}"] = _mean(
-                [_average_precision(keys, padding) for keys in classes]
-            )
-            result[f"cmap_pad_{padding}_floor"] = padded_cmap_floor(
-                n_positives, len(labels), padding
-            )
-        result["macro_ap"] = _mean([_average_precision(keys, 0) for keys in classes])
-        result["macro_ap_floor"] = padded_cmap_floor(n_positives, len(labels), 0)
+        for name, padding in {**PADDED_SCORES, "macro_ap": 0}.items():
+            result[name] = _mean([_average_precision(keys, padding) for keys in classes])
+            result[f"{name}_floor"] = padded_cmap_floor(n_positives, len(labels), padding)
         result["macro_roc_auc"] = _mean([_roc_auc(keys) for keys in classes])
         return result
 
@@ -475,12 +433,12 @@ def _to_numpy(values: Any) -> np.ndarray:
 
 def _stacked(batches: list[np.ndarray]) -> np.ndarray:
     if not batches:
-        raise ValueError("nothing was collected: update comes before scoring")
+        raise ValueError("there is nothing to score: call update first")
     return np.concatenate(batches)
 
 
 def describe_scores(scores: Mapping[str, float]) -> str:
-    """Put a history row's scores on one line, padded cmAP and macro AP beside what a random scorer reaches."""
+    """Write the scores of a history row on one line, with the floors that random scores reach."""
     return (
         f"loss {scores['valid_loss']:.5f}  "
         f"padded cmAP {scores['cmap_pad_5']:.4f} (floor {scores['cmap_pad_5_floor']:.4f})  "

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics import BCEFocal2WayLoss, BCEFocalLoss, get_loss
+from metrics import LOSSES, BCEFocal2WayLoss, BCEFocalLoss, get_loss, on_clip
 from tests.reference import slow_focal_loss
 
 
@@ -57,11 +57,11 @@ def test_huge_logits_give_finite_loss_and_gradient(gamma):
     targets = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0025, 0.995])
     loss = BCEFocalLoss(alpha=0.25, gamma=gamma)(logits, targets)
     loss.backward()
-    # right and sure: nothing; wrong and sure: |logit|, times alpha for a positive. A soft target
-    # that the logit contradicts (0.0025 at 100, 0.995 at -100) costs that part twice: in its weight
-    # and in the cross entropy.
+    # Right and sure costs nothing; wrong and sure costs |logit|, times alpha for a positive. Where
+    # the logit contradicts a soft target (0.0025 at 100, 0.995 at -100), that part counts twice:
+    # as a weight and in the cross-entropy.
     soft = 0.9975 * (0.9975 * 100) + 0.25 * 0.995 * (0.995 * 100)
-    if gamma == 0:  # then the easy part counts, too
+    if gamma == 0:  # the easy part counts, too
         soft += 0.25 * 0.0025 * (0.9975 * 100) + 0.005 * (0.995 * 100)
     assert loss.item() == pytest.approx((1e4 + 0.25 * 1e4 + soft) / 6, rel=1e-5)
     assert torch.isfinite(loss)
@@ -79,10 +79,9 @@ def test_gradient_matches_finite_differences(rng):
         up, down = values.copy(), values.copy()
         up[i] += step
         down[i] -= step
-        slope = (
-            slow_focal_loss(up, targets.numpy(), 0.25, 2.0)
-            - slow_focal_loss(down, targets.numpy(), 0.25, 2.0)
-        ) / (2 * step)
+        loss_up = slow_focal_loss(up, targets.numpy(), 0.25, 2.0)
+        loss_down = slow_focal_loss(down, targets.numpy(), 0.25, 2.0)
+        slope = (loss_up - loss_down) / (2 * step)
         assert logits.grad[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
@@ -99,11 +98,11 @@ def test_half_precision_logits_are_lossless_under_autocast():
         assert loss.item() == criterion(wide, targets).item()
 
 
-def test_two_way_loss_adds_the_loudest_frame(rng):
+def test_two_way_loss_adds_the_highest_frame_of_each_class(rng):
     output, targets = model_output(rng), torch.from_numpy(rng.random((4, 3)).astype("float32"))
-    loudest = output["framewise_logit"].numpy().max(axis=1)
+    highest = output["framewise_logit"].numpy().max(axis=1)
     clipwise = slow_focal_loss(output["logit"].numpy(), targets.numpy(), 0.3, 1.5)
-    framewise = slow_focal_loss(loudest, targets.numpy(), 0.3, 1.5)
+    framewise = slow_focal_loss(highest, targets.numpy(), 0.3, 1.5)
     loss = BCEFocal2WayLoss(weights=(1.0, 0.5), alpha=0.3, gamma=1.5)(output, targets)
     assert loss.item() == pytest.approx(clipwise + 0.5 * framewise, rel=1e-5)
 
@@ -111,11 +110,11 @@ def test_two_way_loss_adds_the_loudest_frame(rng):
 def test_get_loss_knows_three_names(rng):
     output, targets = model_output(rng), torch.from_numpy(rng.random((4, 3)).astype("float32"))
     logits = output["logit"].numpy()
+    highest = output["framewise_logit"].numpy().max(axis=1)
     plain = slow_focal_loss(logits, targets.numpy(), 1.0, 0.0)
     focal = slow_focal_loss(logits, targets.numpy(), 0.4, 1.0)
-    framewise = slow_focal_loss(
-        output["framewise_logit"].numpy().max(axis=1), targets.numpy(), 0.4, 1.0
-    )
+    framewise = slow_focal_loss(highest, targets.numpy(), 0.4, 1.0)
+
     given = {"alpha": 0.4, "gamma": 1.0, "weights": (2.0, 3.0)}
     assert get_loss("bce", **given)(output, targets).item() == pytest.approx(plain, rel=1e-5)
     assert get_loss("bce_focal", **given)(output, targets).item() == pytest.approx(focal, rel=1e-5)
@@ -124,15 +123,26 @@ def test_get_loss_knows_three_names(rng):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(
-        ValueError, match="unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"
-    ):
+    message = "unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"
+    with pytest.raises(ValueError, match=message):
         get_loss("focal")
     with pytest.raises(ValueError, match="must not be negative"):
         BCEFocalLoss(gamma=-1)
-    with pytest.raises(ValueError, match="clipwise and the framewise"):
-        BCEFocal2WayLoss(weights=(1.0, 1.0, 1.0))
     with pytest.raises(
-        ValueError, match="differ in shape"
-    ):  # (4, 1) would be broadcast without a word
+        ValueError, match="two weights are needed, for the clipwise and the framewise"
+    ):
+        BCEFocal2WayLoss(weights=(1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="differ in shape"):  # (4, 1) would be broadcast silently
         BCEFocalLoss()(torch.zeros(4, 3), torch.zeros(4, 1))
+
+
+def test_a_new_loss_is_one_entry(rng, monkeypatch):
+    def squared(logits, targets):
+        return (logits - targets).square().mean()
+
+    monkeypatch.setitem(LOSSES, "squared", lambda alpha, gamma, weights: on_clip(squared))
+    output, targets = model_output(rng), torch.zeros(4, 3)
+    expected = float((output["logit"].numpy() ** 2).mean())
+    assert get_loss("squared")(output, targets).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="choose from bce, bce_focal, bce_focal_2way, squared"):
+        get_loss("square")

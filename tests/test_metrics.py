@@ -49,21 +49,21 @@ def labels_and_scores(rng, n_rows, n_classes, dtype=np.float64, levels=None):
 
 def test_golden_numbers():
     # class 1: 5/6 + 1/6 * 6/7 = 41/42; class 2 has no positives: 1
-    assert padded_cmap(
-        [[1, 0], [0, 0], [0, 0]], [[0.2, 0.3], [0.9, 0.2], [0.1, 0.1]], 5
-    ) == pytest.approx(83 / 84, abs=1e-15)
+    labels = [[1, 0], [0, 0], [0, 0]]
+    scores = [[0.2, 0.3], [0.9, 0.2], [0.1, 0.1]]
+    assert padded_cmap(labels, scores, 5) == pytest.approx(83 / 84, abs=1e-15)
+
     # class 1: both rows tie at 0.5: 5/6 + 1/6 * 6/7 = 41/42; the others 1
-    assert padded_cmap(
-        [[1, 0, 1], [0, 0, 1]], [[0.5, 0.5, 0.9], [0.5, 0.1, 0.8]], 5
-    ) == pytest.approx(125 / 126, abs=1e-15)
+    labels = [[1, 0, 1], [0, 0, 1]]
+    scores = [[0.5, 0.5, 0.9], [0.5, 0.1, 0.8]]
+    assert padded_cmap(labels, scores, 5) == pytest.approx(125 / 126, abs=1e-15)
 
 
 def test_score_of_one_ties_with_the_padding():
-    # a negative at 1.0 joins the five padding rows: precision 5/6 for them, 6/7 for the positive
-    # below
-    assert padded_cmap([[0], [1]], [[1.0], [0.5]], 5) == pytest.approx(
-        5 / 6 * 5 / 6 + 1 / 6 * 6 / 7, abs=1e-15
-    )
+    # a negative at 1.0 joins the padding rows: precision 5/6 for them, 6/7 for the positive below
+    tied = 5 / 6 * 5 / 6 + 1 / 6 * 6 / 7
+    assert padded_cmap([[0], [1]], [[1.0], [0.5]], 5) == pytest.approx(tied, abs=1e-15)
+
     # a positive at 1.0 does no harm; nor does a negative just below 1, in either precision
     assert padded_cmap([[1], [0]], [[1.0], [0.5]], 5) == 1.0
     for dtype in (np.float32, np.float64):
@@ -76,9 +76,8 @@ def test_score_of_one_ties_with_the_padding():
 def test_padded_cmap_matches_exact_fractions_with_ties(rng, padding, dtype):
     for _ in range(40):
         labels = rng.integers(0, 2, size=(rng.integers(1, 12), 4))
-        scores = (rng.integers(0, 5, size=labels.shape) / 4).astype(
-            dtype
-        )  # ties everywhere, some with the padding
+        levels = rng.integers(0, 5, size=labels.shape)
+        scores = (levels / 4).astype(dtype)  # ties everywhere, some with the padding
         exact = slow_padded_cmap(labels, scores, padding)
         assert padded_cmap(labels, scores, padding) == pytest.approx(float(exact), abs=1e-12)
 
@@ -105,19 +104,18 @@ def test_all_scores_match_scikit_learn(rng, dtype, levels):
 def test_any_floats_match_exact_fractions(data):
     n_rows, n_classes = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 3))
     width = data.draw(st.sampled_from([32, 64]))
-    edge = np.array([0.0, -0.0, 1.0, 2.0**-149, 2.0**-126, 0.5, 1 - 2.0**-24])
-    value = st.one_of(st.sampled_from(edge.tolist()), st.floats(0, 1, width=width))
-    shape = (n_rows, n_classes)
-    scores = np.array(
-        data.draw(st.lists(value, min_size=n_rows * n_classes, max_size=n_rows * n_classes))
-    )
-    scores = scores.reshape(shape).astype(f"float{width}")
-    labels = np.array(
-        data.draw(st.lists(st.integers(0, 1), min_size=scores.size, max_size=scores.size))
-    ).reshape(shape)
-    assert padded_cmap(labels, scores, 3) == pytest.approx(
-        float(slow_padded_cmap(labels, scores, 3)), abs=1e-12
-    )
+    edge = [0.0, -0.0, 1.0, 2.0**-149, 2.0**-126, 0.5, 1 - 2.0**-24]
+    score = st.one_of(st.sampled_from(edge), st.floats(0, 1, width=width))
+
+    def draw_table(value):
+        n = n_rows * n_classes
+        values = data.draw(st.lists(value, min_size=n, max_size=n))
+        return np.array(values).reshape(n_rows, n_classes)
+
+    scores = draw_table(score).astype(f"float{width}")
+    labels = draw_table(st.integers(0, 1))
+    exact = float(slow_padded_cmap(labels, scores, 3))
+    assert padded_cmap(labels, scores, 3) == pytest.approx(exact, abs=1e-12)
 
 
 def test_padded_cmap_is_kept_by_row_order_and_by_monotone_maps_below_one(rng):
@@ -147,9 +145,8 @@ def test_labels_of_any_dtype(rng, dtype):
 def test_mean_over_batches_would_be_another_number(rng):
     labels = (rng.random((320, 40)) < 0.02).astype(np.uint8)
     scores = np.clip(0.3 * labels + 0.6 * rng.random(labels.shape), 0, 0.99)
-    per_batch = np.mean(
-        [padded_cmap(labels[i : i + 4], scores[i : i + 4]) for i in range(0, 320, 4)]
-    )
+    batches = [slice(start, start + 4) for start in range(0, 320, 4)]
+    per_batch = np.mean([padded_cmap(labels[batch], scores[batch]) for batch in batches])
     assert per_batch > padded_cmap(labels, scores) + 0.1
 
 
@@ -166,7 +163,7 @@ def test_refuses_what_would_be_scored_wrong(score):
         score(labels, [[0.2, -0.3], [0.5, 0.2]])
     with pytest.raises(ValueError, match=r"scores\[1, 1\] is nan"):
         score(labels, [[0.2, 0.3], [0.5, math.nan]])
-    with pytest.raises(ValueError, match=r"labels\[0, 0\] is 0.995.*hard labels"):
+    with pytest.raises(ValueError, match=r"labels\[0, 0\] is 0.995.*labels must be hard"):
         score([[0.995, 0], [0, 1]], scores)
     with pytest.raises(ValueError, match=r"labels\[1, 1\] is 2"):
         score([[1, 0], [0, 2]], scores)
@@ -193,19 +190,17 @@ def test_unpadded_scores_match_the_slow_ones(rng):
         labels[0] = [1, 0, 1]
         labels[1] = [0, 0, 1]
         scores = rng.integers(0, 4, size=labels.shape) / 4
-        exact = slow_macro_average_precision(labels, scores)
-        assert macro_average_precision(labels, scores) == pytest.approx(float(exact), abs=1e-12)
-        assert macro_roc_auc(labels, scores) == pytest.approx(
-            float(slow_macro_roc_auc(labels, scores)), abs=1e-12
-        )
+        exact_ap = float(slow_macro_average_precision(labels, scores))
+        exact_auc = float(slow_macro_roc_auc(labels, scores))
+        assert macro_average_precision(labels, scores) == pytest.approx(exact_ap, abs=1e-12)
+        assert macro_roc_auc(labels, scores) == pytest.approx(exact_auc, abs=1e-12)
 
 
 def test_classes_that_cannot_be_scored_are_left_out():
     labels = np.array([[1, 0, 1], [0, 0, 1]])
     scores = np.array([[0.4, 0.9, 0.3], [0.6, 0.1, 0.2]])
-    assert macro_average_precision(labels, scores) == pytest.approx(
-        (1 / 2 + 1) / 2
-    )  # without class 2
+    without_class_2 = (1 / 2 + 1) / 2
+    assert macro_average_precision(labels, scores) == pytest.approx(without_class_2)
     assert macro_roc_auc(labels, scores) == 0.0  # class 1 alone
     nothing = np.zeros((2, 3), dtype=int)
     with warnings.catch_warnings():
@@ -229,18 +224,16 @@ def test_floor_of_one_positive_in_two_rows():
 def test_floor_is_the_mean_over_every_order(padding):
     for n_rows in range(1, 8):
         for n_positives in range(0 if padding else 1, n_rows + 1):
-            exact = exhaustive_floor(n_positives, n_rows, padding)
-            assert padded_cmap_floor([n_positives], n_rows, padding) == pytest.approx(
-                float(exact), abs=1e-14
-            )
+            exact = float(exhaustive_floor(n_positives, n_rows, padding))
+            floor = padded_cmap_floor([n_positives], n_rows, padding)
+            assert floor == pytest.approx(exact, abs=1e-14)
 
 
 def test_floor_averages_the_classes_and_knows_the_empty_one():
     both = padded_cmap_floor([0, 3], 10, 5)
     assert both == pytest.approx((1 + padded_cmap_floor([3], 10, 5)) / 2, abs=1e-15)
-    assert padded_cmap_floor([0, 3], 10, 0) == padded_cmap_floor(
-        [3], 10, 0
-    )  # as macro_average_precision does
+    # without padding it leaves out the empty class, as macro_average_precision does
+    assert padded_cmap_floor([0, 3], 10, 0) == padded_cmap_floor([3], 10, 0)
     assert math.isnan(padded_cmap_floor([0, 0], 10, 0))
     # rare among many: about 5 / (5 + n)
     assert padded_cmap_floor([20], 1_000_000, 5) == pytest.approx(5 / 25, abs=1e-3)
@@ -251,9 +244,8 @@ def test_random_scores_get_the_floor(rng):
     labels[:2, 0] = labels[:20, 1] = 1
     values = [padded_cmap(labels, rng.random(labels.shape)) for _ in range(2_000)]
     error = np.std(values) / math.sqrt(len(values))
-    assert np.mean(values) == pytest.approx(
-        padded_cmap_floor(labels.sum(axis=0), 60, 5), abs=5 * error
-    )
+    floor = padded_cmap_floor(labels.sum(axis=0), 60, 5)
+    assert np.mean(values) == pytest.approx(floor, abs=5 * error)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +253,7 @@ def test_random_scores_get_the_floor(rng):
     [([4], 3, 5), ([-1], 3, 5), ([0.5], 3, 5), ([], 3, 5), ([1], 0, 5), ([1], 3, -1)],
 )
 def test_floor_refuses_impossible_counts(counts, n_rows, padding):
-    with pytest.raises(ValueError, match="wanted|whole numbers"):
+    with pytest.raises(ValueError, match="must be|is needed|whole numbers"):
         padded_cmap_floor(counts, n_rows, padding)
 
 
@@ -275,7 +267,7 @@ def test_average_meter_weighs_by_samples():
     meter.update(torch.tensor(5.0), 8)
     meter.update(math.nan, 0)  # no sample, no effect
     assert meter.avg == (32 + 40) / 40
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         meter.update(1.0, -1)
 
 
@@ -300,10 +292,9 @@ def test_metric_meter_scores_the_whole_epoch(rng):
     labels[:, 2] = 0
     meter = MetricMeter()
     for start in range(0, 70, 32):
-        meter.update(
-            torch.from_numpy(scores[start : start + 32]),
-            torch.from_numpy(labels[start : start + 32]).float(),
-        )
+        batch = slice(start, start + 32)
+        meter.update(torch.from_numpy(scores[batch]), torch.from_numpy(labels[batch]).float())
+
     result = meter.compute()
     assert {type(value) for value in result.values()} == {float}
     counts = labels.sum(axis=0)
@@ -330,7 +321,7 @@ def test_metric_meter_keeps_copies():
 
 def test_metric_meter_refuses_at_once():
     meter = MetricMeter()
-    with pytest.raises(ValueError, match="update comes before"):
+    with pytest.raises(ValueError, match="call update first"):
         meter.compute()
     with pytest.raises(ValueError, match=r"labels\[0, 0\] is 0.995"):
         meter.update(torch.tensor([[0.2]]), torch.tensor([[0.995]]))

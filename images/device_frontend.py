@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from audio.mel import mel_bank
+from audio.mel import bank_settings, mel_bank
 from configs import Config
 from images.noise import PinkNoiseImages
 from images.recipe import Draws
+from images.view_torch import TorchView, min_max
 
 WAVEFORMS_AT_A_TIME = 16  # their frames and spectra take 160 MB at the default settings
 
@@ -32,41 +33,46 @@ class DeviceFrontend:
 
     def __init__(self, config: Config, pink: PinkNoiseImages, device: torch.device) -> None:
         self.config, self.pink, self.device = config, pink, device
-        bank_settings = {
-            name: value for name, value in pink.mel_settings.items() if name != "hop_length"
-        }
-        self.bank = torch.from_numpy(mel_bank(**bank_settings).toarray().T).to(
-            device
-        )  # (1 + n_fft // 2, n_mels)
+        self.view = TorchView(config).to(device)
+        bank = mel_bank(**bank_settings(config)).toarray().T  # (1 + n_fft // 2, n_mels)
+        self.bank = torch.from_numpy(bank).to(device)
         self.window = torch.hann_window(config.n_fft, device=device)
         self._pink_images: torch.Tensor | None = None  # (pink.size, n_frames, n_mels)
 
     @torch.no_grad()
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Make images (B, 3, n_frames, n_mels) float32 in [0, 1], three views of one plane.
+        """Make images (B, in_channels, image_frames, image_bands) float32.
+
+        Equal channels are views of one plane.
 
         Args:
             batch: `waveforms` (W, n_samples) float32 or int16, `bird_draws` (W, 2), `n_birds` (B,),
-                `draws` (B, 12), and `masks` (B, n_mels, n_frames) bool where there are any, all on
-                the device.
+                `draws` (B, 12), and where there are any `band_gains` (B, n_mels), `crops` (B, 4)
+                and `masks` (B, n_mels, n_frames) bool, all on the device.
         """
-        power = torch.cat(
-            [self.mel_power(part) for part in batch["waveforms"].split(WAVEFORMS_AT_A_TIME)]
-        )
-        exponent, gain = batch["bird_draws"][:, :, None, None].unbind(
-            1
-        )  # as in BirdDraws, each (W, 1, 1)
-        power = raise_to(power, exponent) * gain  # (W, n_frames, n_mels)
-        image_of = torch.repeat_interleave(batch["n_birds"])  # (W,)
-        mixed = power.new_zeros(len(batch["n_birds"]), *power.shape[1:]).index_add_(
-            0, image_of, power
-        )
-        image = self.apply_steps(to_unit_image(mixed, self.config.top_db), batch["draws"])
+        mixed = self.mix_birds(batch)  # (B, n_frames, n_mels)
+        if "band_gains" in batch:
+            mixed = mixed * batch["band_gains"][:, None]
+
+        image = self.apply_steps(self.view.levels(mixed), batch["draws"])
+        if "crops" in batch:
+            image = stretch(image, batch["crops"])
         if "masks" in batch:
-            image = torch.where(
-                batch["masks"].transpose(1, 2), image.amin((1, 2), keepdim=True), image
-            )
-        return min_max(image)[:, None].expand(-1, 3, -1, -1)
+            floor = image.amin((1, 2), keepdim=True)
+            image = torch.where(batch["masks"].transpose(1, 2), floor, image)
+
+        return self.view.finish(image).expand(-1, self.config.in_channels, -1, -1)
+
+    def mix_birds(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`recipe.mix_birds` of each image: (B, n_frames, n_mels)."""
+        parts = batch["waveforms"].split(WAVEFORMS_AT_A_TIME)
+        power = torch.cat([self.mel_power(part) for part in parts])  # (W, n_frames, n_mels)
+        exponent, gain = batch["bird_draws"][:, :, None, None].unbind(1)  # each (W, 1, 1)
+        power = raise_to(power, exponent) * gain
+
+        image_of = torch.repeat_interleave(batch["n_birds"])  # (W,)
+        mixed = power.new_zeros(len(batch["n_birds"]), *power.shape[1:])
+        return mixed.index_add_(0, image_of, power)
 
     def mel_power(self, waveforms: torch.Tensor) -> torch.Tensor:
         """`mel.mel_power` of (W, n_samples) scaled to a peak of 1: (W, n_frames, n_mels)."""
@@ -77,10 +83,11 @@ class DeviceFrontend:
         frames = padded.unfold(
             1, self.config.n_fft, self.config.hop_length
         )  # (W, n_frames, n_fft), a view
-        spectrum = torch.view_as_real(
-            torch.fft.rfft(frames * self.window)
-        )  # (W, n_frames, 1 + n_fft // 2, 2)
-        return spectrum.square().sum(-1) @ self.bank
+        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window))
+        power = spectrum.square().sum(-1)  # (W, n_frames, 1 + n_fft // 2)
+        if self.config.power == 1:
+            power = power.sqrt()
+        return power @ self.bank
 
     def apply_steps(self, image: torch.Tensor, all_draws: torch.Tensor) -> torch.Tensor:
         """`recipe.apply_steps` of each image (B, n_frames, n_mels) with its draws, (B, 12)."""
@@ -103,9 +110,12 @@ class DeviceFrontend:
         in_band = (row >= draws.band_start) & (row < draws.band_stop)
         noise = uniform(draws.band_key, (row - draws.band_start.long()) * n_frames + frame) + 9
         image = image + in_band * noise * (mean(image) * draws.band_strength)
-        image = image * (
-            1 - draws.weakened * (row / draws.ramp_rows).clamp(max=1)
-        )  # raise_to scales it anyway
+        image = image * (1 - draws.weakened * (row / draws.ramp_rows).clamp(max=1))
+
+        # shape_frequencies scales to a maximum of 1; so does raise_to.
+        is_left_shaped = (draws.weakened > 0) & (draws.contrast == 0)
+        peak = image.amax((1, 2), keepdim=True)
+        image = image / torch.where(is_left_shaped & (peak > 0), peak, 1)
         return raise_to(image, draws.contrast)
 
     def pink_images(self) -> torch.Tensor:
@@ -131,24 +141,32 @@ def mean(image: torch.Tensor) -> torch.Tensor:
     return image.mean((1, 2), keepdim=True)
 
 
-def min_max(image: torch.Tensor) -> torch.Tensor:
-    """Shift and scale each of (B, n_frames, n_mels) to [0, 1]; flat ones give zeros."""
-    scaled = image - image.amin((1, 2), keepdim=True)
-    span = scaled.amax((1, 2), keepdim=True)
-    return scaled / torch.where(span > 0, span, 1)
-
-
 def raise_to(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """Scale to [0, 1], then raise each of (B, n_frames, n_mels) to its exponent (B, 1, 1) > 0."""
-    return min_max(image) ** exponent
+    """Scale each of (B, n_frames, n_mels) to [0, 1] and raise it to its exponent (B, 1, 1).
+
+    An exponent of 0 leaves it as it is.
+    """
+    return torch.where(exponent > 0, min_max(image) ** exponent, image)
 
 
-def to_unit_image(power: torch.Tensor, top_db: float) -> torch.Tensor:
-    """`recipe.to_unit_image` of each of (B, n_frames, n_mels)."""
-    decibels = 10 * power.clamp(min=1e-10).log10()
-    peak = decibels.amax((1, 2), keepdim=True)
-    return (
-        ((decibels - peak).clamp(min=-top_db) + top_db)
-        / top_db
-        * power.any(2).any(1)[:, None, None]
+def stretch(image: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+    """`masks.stretch` of each of (B, n_frames, n_mels) with its Crop, (B, 4)."""
+    first_row, n_rows, first_frame, n_frames = crops.unbind(1)
+    image = _interpolate(image.transpose(1, 2), first_row, n_rows).transpose(1, 2)
+    return _interpolate(image, first_frame, n_frames)
+
+
+def _interpolate(image: torch.Tensor, first: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Stretch each image (B, n, m) along its first axis, from `first` on over `length` (B,)."""
+    n = image.shape[1]
+    cell = torch.arange(n, device=image.device) + 0.5
+    centres = first[:, None] + cell * (length[:, None] / n) - 0.5  # (B, n)
+    centres = centres.clamp(0, n - 1)
+    low = centres.floor().long()
+    high = (low + 1).clamp(max=n - 1)
+
+    share = (centres - low)[:, :, None]
+    pick_low, pick_high = (
+        cells[:, :, None].expand(-1, -1, image.shape[2]) for cells in (low, high)
     )
+    return image.gather(1, pick_low) * (1 - share) + image.gather(1, pick_high) * share

@@ -12,7 +12,9 @@ import numpy as np
 import transforms
 from audio.mel import mel_settings
 from configs import Config
+from images import filters, masks
 from images.noise import PinkNoiseImages, add_uniform
+from images.view import View
 
 if TYPE_CHECKING:
     import torch
@@ -35,41 +37,59 @@ class Draws(NamedTuple):
     band_stop: int
     ramp_rows: int  # of transforms.shape_frequencies
     weakened: float  # its x; 0: not shaped
-    contrast: float  # exponent
+    contrast: float  # exponent; 0: as it is
 
 
 class BirdDraws(NamedTuple):
     """What is drawn for one of the birds in an image."""
 
-    exponent: float
-    gain: float
+    exponent: float  # 0: as it is, not scaled either
+    gain: float  # of mel power
 
 
 class Ingredients(NamedTuple):
-    """All that an image is made from."""
+    """All that an image is made from; what never happens is None."""
 
     waveforms: list[np.ndarray]  # each (n_samples,)
     bird_draws: list[BirdDraws]
     draws: Draws
-    mask: np.ndarray | None  # (n_mels, n_frames) bool, True where the image is cut out
+    mask: np.ndarray | None = None  # (n_mels, n_frames) bool, True where the image is cut out
+    band_gains: np.ndarray | None = None  # (n_mels,) float32, of mel power
+    crop: masks.Crop | None = None  # the part that is stretched to the image's size
 
     def tensors(self) -> dict[str, "torch.Tensor"]:
         """Return them for batches.collate: waveforms stacked, draws in float32."""
         import torch
 
-        mask = {} if self.mask is None else {"masks": torch.from_numpy(self.mask)}
-
-        return {
+        found = {
             "waveforms": torch.from_numpy(np.stack(self.waveforms)),
             "bird_draws": torch.tensor(self.bird_draws, dtype=torch.float32),
             "draws": torch.tensor(self.draws, dtype=torch.float32),
-            **mask,
         }
+        if self.mask is not None:
+            found["masks"] = torch.from_numpy(self.mask)
+        if self.band_gains is not None:
+            found["band_gains"] = torch.from_numpy(self.band_gains)
+        if self.crop is not None:
+            found["crops"] = torch.tensor(self.crop, dtype=torch.float32)
+        return found
 
 
-def draw_bird(rng: np.random.Generator) -> BirdDraws:
+def happens(p: float, rng: np.random.Generator) -> bool:
+    """Say whether something with probability p happens; of what is certain nothing is drawn."""
+    return p >= 1 or (p > 0 and rng.random() < p)
+
+
+def draw_bird(config: Config, rng: np.random.Generator) -> BirdDraws:
     """Draw the contrast [0.5, 3.5) and the loudness [1, 101) of a bird's mel power."""
-    return BirdDraws(0.5 + 3 * rng.random(), rng.uniform(1, 101))
+    exponent, gain = 0.5 + 3 * rng.random(), rng.uniform(1, 101)
+    if not happens(config.p_bird_contrast, rng):
+        exponent = 0.0
+    if not happens(config.p_bird_gain, rng):
+        gain = 1.0
+    if happens(config.p_gain, rng):
+        gain *= 10 ** (rng.uniform(*config.gain_db) * config.power / 20)
+    return BirdDraws(exponent, gain)
 
 
 def draw_steps(config: Config, n_pink: int, rng: np.random.Generator) -> Draws:
@@ -83,7 +103,7 @@ def draw_steps(config: Config, n_pink: int, rng: np.random.Generator) -> Draws:
         return int(rng.integers(2**24))  # float32 holds it exactly
 
     start = int(rng.integers(n_mels // 2, endpoint=True))
-    return Draws(
+    draws = Draws(
         white_strength=strength(config.p_white_noise_image),
         white_key=key(),
         pink_strength=4 * strength(config.p_pink_noise_image),
@@ -97,6 +117,9 @@ def draw_steps(config: Config, n_pink: int, rng: np.random.Generator) -> Draws:
         weakened=rng.uniform(0, 0.5) if rng.random() < config.p_frequency_shaping else 0.0,
         contrast=0.7 + 2 * rng.random(),
     )
+    if not happens(config.p_contrast, rng):
+        draws = draws._replace(contrast=0.0)
+    return draws
 
 
 def mix_birds(powers: list[np.ndarray], birds: list[BirdDraws]) -> np.ndarray:
@@ -106,50 +129,40 @@ def mix_birds(powers: list[np.ndarray], birds: list[BirdDraws]) -> np.ndarray:
     """
     mixed = np.zeros_like(powers[0])
     for power, bird in zip(powers, birds, strict=True):
-        one = transforms.raise_to(power, bird.exponent)
-        one *= np.float32(bird.gain)
-        mixed += one
+        one = transforms.raise_to(power, bird.exponent) if bird.exponent else power
+        mixed += one * np.float32(bird.gain)
     return mixed
 
 
-def draw_mask(config: Config, rng: np.random.Generator) -> np.ndarray | None:
-    """Draw where an image is cut out: (n_mels, n_frames) bool; None if nothing ever is."""
-    if not config.p_masks:
-        return None
-    shape = (config.n_mels, config.n_frames)
-    if rng.random() < config.p_masks:
-        return transforms.draw_rectangles(shape, rng)
-    return np.zeros(shape, bool)
+def draw_ingredients(
+    waveforms: list[np.ndarray], config: Config, n_pink: int, rng: np.random.Generator
+) -> Ingredients:
+    """Draw all that happens to an image of these waveforms, in one order whatever makes it."""
+    bird_draws = [draw_bird(config, rng) for _ in waveforms]
+    draws = draw_steps(config, n_pink, rng)
+    mask = masks.draw_mask(config, rng)
+    band_gains = filters.draw_band_gains(config, rng)
+    crop = masks.draw_crop(config, rng)
+    return Ingredients(waveforms, bird_draws, draws, mask, band_gains, crop)
 
 
-def training_image(ingredients: Ingredients, config: Config, pink: PinkNoiseImages) -> np.ndarray:
-    """Mix the birds' mel powers and go through the steps: (n_mels, n_frames)."""
-    settings = mel_settings(config)
+def training_image(ingredients: Ingredients, view: View, pink: PinkNoiseImages) -> np.ndarray:
+    """Mix the birds' mel powers and go through the steps: (channels, frames, bands)."""
+    settings = mel_settings(view.config)
     powers = [
         transforms.mel_power(waveform, **settings, dtype=np.float32)
         for waveform in ingredients.waveforms
     ]
-    image = to_unit_image(mix_birds(powers, ingredients.bird_draws), config.top_db)
-    image = apply_steps(image, ingredients.draws, pink)
+    mel = mix_birds(powers, ingredients.bird_draws)
+    if ingredients.band_gains is not None:
+        mel *= ingredients.band_gains[:, None]
 
+    image = apply_steps(view.levels(mel), ingredients.draws, pink)
+    if ingredients.crop is not None:
+        image = masks.stretch(image, ingredients.crop)
     if ingredients.mask is not None:
         image[ingredients.mask] = image.min()
-    return image
-
-
-def to_unit_image(power: np.ndarray, top_db: float) -> np.ndarray:
-    """Turn power into decibels below its own peak and scale [-top_db, 0] to [0, 1].
-
-    Silence gives zeros.
-    """
-    if not power.any():
-        return np.zeros_like(power)
-
-    image = transforms.power_to_db(power, top_db)
-    image -= image.max()
-    image += np.float32(top_db)
-    image /= np.float32(top_db)
-    return image
+    return view.finish(image)
 
 
 def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.ndarray:
@@ -160,7 +173,7 @@ def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.nd
     strength.
 
     Returns:
-        (n_mels, n_frames) float32 in [0, 1].
+        (n_mels, n_frames) float32, in [0, 1] where the contrast is set.
     """
     image = np.array(image, np.float32)
 
@@ -179,15 +192,16 @@ def apply_steps(image: np.ndarray, draws: Draws, pink: PinkNoiseImages) -> np.nd
 
     if draws.weakened:
         image = transforms.shape_frequencies(image, draws.ramp_rows, draws.weakened)
-    return transforms.raise_to(image, draws.contrast)
+    return transforms.raise_to(image, draws.contrast) if draws.contrast else image
 
 
-def clip_image(waveform: np.ndarray, config: Config) -> np.ndarray:
-    """Make the image (n_mels, n_frames) that a model is validated on and predicts from.
+def clip_image(waveform: np.ndarray, view: View) -> np.ndarray:
+    """Make the image (channels, frames, bands) that a model is validated on and predicts from.
 
     Args:
-        waveform: (n,) float32 or int16, n >= 1; only the first `config.n_samples` are used.
-        config: clip and log-mel settings.
+        waveform: (n,) float32 or int16, n >= 1; only the first clip is used.
+        view: what the network sees; it has the settings of the clip, too.
     """
+    config = view.config
     clip = transforms.normalize_peak(transforms.crop_or_pad(waveform, config.n_samples))
-    return to_unit_image(transforms.mel_power(clip, **mel_settings(config)), config.top_db)
+    return view.finish(view.levels(transforms.mel_power(clip, **mel_settings(config))))

@@ -1,6 +1,5 @@
 """`view.View` for batches, in torch: for the device front end and for exported models."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -49,17 +48,16 @@ class TorchView(nn.Module):
         """`View.levels` of each clip (B, n_frames, n_mels)."""
         config = self.config
         if config.compression == "pcen":
-            return self._pcen(mel)
+            image = self._pcen(mel)
+        else:
+            floor = 1e-10 if config.power == 2 else 1e-5
+            decibels = 20 / config.power * mel.clamp(min=floor).log10()
+            if config.db_reference == "peak":
+                decibels = decibels - decibels.amax(dim=(1, 2), keepdim=True)
+            image = (decibels.clamp(min=-config.top_db) + config.top_db) / config.top_db
 
-        floor = 1e-10 if config.power == 2 else 1e-5
-        decibels = mel.clamp(min=floor).log() * (20 / config.power / math.log(10))
-        if config.db_reference == "full_scale":
-            return (decibels + config.top_db).clamp(min=0) / config.top_db
-
-        peak = decibels.amax(dim=(1, 2), keepdim=True)
-        above_floor = torch.maximum(decibels, peak - config.top_db) - peak + config.top_db
-        is_silent = (mel <= 0).all(2, keepdim=True).all(1, keepdim=True)
-        return torch.where(is_silent, torch.zeros_like(decibels), above_floor / config.top_db)
+        peak = mel.amax(dim=(1, 2), keepdim=True)
+        return torch.where(peak > 0, image, 0.0)
 
     def finish(self, image: Tensor) -> Tensor:
         """`View.finish` of each image (B, n_frames, n_mels)."""

@@ -6,11 +6,10 @@ targets.
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,10 @@ import torch
 from torch.utils.data import Dataset
 
 import transforms
-from audio.mel import mel_settings
+from audio.mel import check_bands, mel_settings
 from audio.prepared import open_recording as open_recording  # "as": callers find it here, too
-from catalog.targets import Targets
+from catalog.sampling import row_weights, rows_of_epoch
+from catalog.targets import HARD_TARGETS, SMOOTH_TARGETS, Targets
 from catalog.train_table import check_prepared as check_prepared
 from catalog.train_table import check_table as check_table
 from catalog.train_table import load_class_names as load_class_names
@@ -28,12 +28,23 @@ from catalog.train_table import read_train_table as read_train_table
 from catalog.train_table import shrink as shrink
 from catalog.train_table import split_fold as split_fold
 from configs import Config, UserError, configure_logger, load_config, run_main
-from images import recipe
+from images import clips, recipe
 from images.contact_sheet import draw_contact_sheet
 from images.noise import PinkNoiseImages
+from images.view import View
+from images.waveforms import Waveforms
 
 Mode = Literal["train", "valid"]
 Key = tuple[int, int]  # (epoch, index)
+MIXING_DRAW, EPOCH_DRAW = 2, 3  # so that what is drawn for them is independent of the rest
+
+
+class Mixing(NamedTuple):
+    """Another clip that is mixed into an item's waveform."""
+
+    partner: int  # row or background
+    lam: float  # of MixUp, share of the item's own clip; NaN: the clips are added
+    snr_db: float  # of the sum, power of the item's own clip above the partner's
 
 
 class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
@@ -43,12 +54,20 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
     draw comes from a generator seeded with (seed, epoch, index). The data set holds a few arrays
     and no Python object a row, so workers share its memory.
 
+    Items are numbered from 0 to len - 1. In training (seed, epoch) decides which row, or which
+    background, each one shows; with the default settings item k shows row k. In validation each row
+    has one item, or with `valid_clips` up to that many, one after the other.
+
     Args:
         df: rows of train.csv (filepath, primary_label, labels); it is not changed.
         config: paths, clip, log-mel and augmentation settings.
         mode: "train" crops at random, mixes and augments; "valid" takes the first `period` seconds
             as they are.
         class_names: species in the order of the target columns; None takes those of df, sorted.
+
+    Raises:
+        UserError: a label is not among the classes, a mel band is empty, or there are no
+            backgrounds where settings ask for some.
     """
 
     def __init__(
@@ -58,22 +77,47 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             raise ValueError(f"unknown mode {mode!r}; choose train or valid")
         if len(df) == 0:
             raise ValueError(f"the table for mode {mode!r} has no rows")
+        check_bands(config)
 
-        self.config = replace(config)  # a copy: the caller may go on to change its own
+        self.config = config = replace(config)  # a copy: the caller may go on to change its own
         self.mode = mode
         self.class_names = list(class_names) if class_names is not None else load_class_names(df)
-        self._folder = os.fsencode(config.train_np_dir)
-        self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n,) bytes
-        self._targets = Targets(df, self.class_names)
+        needs_backgrounds = mode == "train" and (config.p_background or config.negative_share)
+        self._waveforms = Waveforms(df, config, with_backgrounds=bool(needs_backgrounds))
+        self._targets = build_targets(df, config, mode, self.class_names)
 
-        self._mel = mel_settings(config)
-        self._augment_waveform = transforms.build_waveform_augmentation(config)
+        self.view = View(config)
         self.pink = PinkNoiseImages(
-            config.seed, n_frames=config.n_frames, top_db=config.top_db, **self._mel
+            config.seed, n_frames=config.n_frames, top_db=config.top_db, **mel_settings(config)
         )
+        self._lay_out_items(df)
+
+    def _lay_out_items(self, df: pd.DataFrame) -> None:
+        """Settle how many items there are, and in validation which rows and windows they show."""
+        config = self.config
+        self.n_rows = len(df)
+        self._weights, self._epoch = None, (-1, np.empty(0, np.int64))
+        if self.mode == "train":
+            self._weights = row_weights(
+                self._targets.primary,
+                df.get("rating"),
+                sampling=config.sampling,
+                by_rating=config.rating_weights,
+            )
+            self._n_clips = self.n_rows * config.clips_per_recording
+            share = config.negative_share
+            self._n_items = self._n_clips + round(self._n_clips * share / (1 - share))
+            return
+
+        n_windows = np.ones(self.n_rows, np.int64)
+        if config.valid_clips > 1:
+            lengths = [len(self._waveforms.open(row)) for row in range(self.n_rows)]
+            n_windows = windows_of(np.array(lengths), config)
+        self._first_item = np.cumsum(n_windows) - n_windows  # (n_rows,)
+        self._n_items = int(n_windows.sum())
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return self._n_items
 
     def __getitem__(self, key: int | Key) -> dict[str, torch.Tensor]:
         """Make one item.
@@ -82,105 +126,197 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             key: (epoch, index), as EpochSampler hands them out; an index alone means epoch 0.
 
         Returns:
-            `image` (3, n_frames, n_mels) float32 in [0, 1], three views of one plane, and `targets`
-            (n_classes,) float32. With `frontend="device"` a training item holds what DeviceFrontend
+            `image` (in_channels, image_frames, image_bands) float32, equal channels as views of one
+            plane, and `targets` (n_classes,) float32, with `no_bird_class` one more; NaN where a
+            target is masked. With `frontend="device"` a training item holds what DeviceFrontend
             makes the image from instead: `waveforms` (n_birds, n_samples) float32 or int16,
-            `bird_draws` (n_birds, 2), `draws` (12,), and, where p_masks is not 0, `masks` (n_mels,
-            n_frames) bool.
+            `bird_draws` (n_birds, 2), `draws` (12,), and what the settings ask for of `masks`
+            (n_mels, n_frames) bool, `band_gains` (n_mels,) and `crops` (4,).
         """
-        rng = self._rng(key)
-        birds = self.birds_of(key, rng)
-        targets = torch.from_numpy(self.targets_of(birds))
+        if not 0 <= self._index(key) < len(self):
+            raise IndexError(f"item {self._index(key)} of {len(self)}")
 
         if self.mode == "valid":
-            image = recipe.clip_image(self._open(birds[0]), self.config)
-        else:
-            ingredients = self._draw_ingredients(birds, rng)
-            if self.config.frontend == "device":
-                return {**ingredients.tensors(), "targets": targets}
-            image = recipe.training_image(ingredients, self.config, self.pink)
+            row, window = self._valid_window(self._index(key))
+            start = window * self.config.n_samples
+            image = recipe.clip_image(self._waveforms.open(row)[start:], self.view)
+            return {"image": self._channels(image), "targets": self._tensor_of([row])}
 
-        plane = transforms.min_max(np.ascontiguousarray(image.T))  # (n_frames, n_mels)
-        return {"image": torch.from_numpy(plane).expand(3, -1, -1), "targets": targets}
+        rng, mixing = self._rng(key), self._draw_mixing(key)
+        birds = self._draw_birds(key, rng, is_mixed=mixing is not None)
+        waveforms = [self._waveforms.training_clip(bird, rng) for bird in birds]
+        targets = self.targets_of(birds)
+        if mixing is not None:
+            waveforms, targets = self._mix(waveforms[0], birds[0], mixing, rng)
+
+        ingredients = recipe.draw_ingredients(waveforms, self.config, self.pink.size, rng)
+        if self.config.frontend == "device":
+            return {**ingredients.tensors(), "targets": torch.from_numpy(targets)}
+        image = recipe.training_image(ingredients, self.view, self.pink)
+        return {"image": self._channels(image), "targets": torch.from_numpy(targets)}
+
+    def _channels(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image).expand(self.config.in_channels, -1, -1)
 
     # Rows
 
     def path(self, row: int) -> Path:
         """Return the prepared file of a row."""
-        return self.config.train_np_dir / os.fsdecode(self._paths[row])
+        return self._waveforms.path(row)
 
     def filename(self, row: int) -> str:
         """Name a row as `<label>/<file>`, relative to the prepared folder."""
-        return Path(os.fsdecode(self._paths[row])).as_posix().removesuffix(".npy")
+        return self._waveforms.filename(row)
 
     def filenames(self) -> list[str]:
         """Name all rows, in order."""
-        return [self.filename(row) for row in range(len(self))]
+        return [self.filename(row) for row in range(self.n_rows)]
 
-    def birds_of(self, key: int | Key, rng: np.random.Generator | None = None) -> list[int]:
-        """Draw the rows that an item mixes: its own, then up to `max_mixed_birds` - 1 others."""
-        rng = rng or self._rng(key)
-        birds = [key[1] if isinstance(key, tuple) else int(key)]
-        while self.mode == "train" and len(birds) < self.config.max_mixed_birds:
-            if rng.random() < self.config.p_stop_mixing:
-                break
-            birds.append(int(rng.integers(len(self))))
-        return birds
+    def average_windows(self, values: np.ndarray) -> np.ndarray:
+        """Average what was found for the items of validation, (n_items, C), over rows: (n_rows, C).
+
+        Where each row has one item, the values are returned as they are.
+        """
+        if self._n_items == self.n_rows:
+            return values
+        n_windows = np.diff(self._first_item, append=self._n_items)
+        sums = np.add.reduceat(values.astype(np.float64), self._first_item, axis=0)
+        return (sums / n_windows[:, None]).astype(values.dtype)
+
+    def birds_of(self, key: int | Key) -> list[int]:
+        """List the rows that a training item mixes, its own first; backgrounds come after them."""
+        if self.mode == "valid":
+            return [self._valid_window(self._index(key))[0]]
+        mixing = self._draw_mixing(key)
+        birds = self._draw_birds(key, self._rng(key), is_mixed=mixing is not None)
+        return birds if mixing is None else [*birds, mixing.partner]
 
     def targets_of(self, birds: Sequence[int]) -> np.ndarray:
         """Make the targets (n_classes,) float32 of rows heard together."""
-        smooth = self.mode == "train" and self.config.label_smoothing
-        return self._targets.of(birds, smooth=smooth)
+        return self._targets.of(birds)
+
+    def _tensor_of(self, birds: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(self.targets_of(birds))
+
+    # Which row an item shows
+
+    def _index(self, key: int | Key) -> int:
+        return key[1] if isinstance(key, tuple) else int(key)
+
+    def _valid_window(self, index: int) -> tuple[int, int]:
+        """Return the row of a validation item, and which of its clips it is."""
+        row = int(np.searchsorted(self._first_item, index, side="right")) - 1
+        return row, index - int(self._first_item[row])
+
+    def _shown(self, epoch: int, index: int) -> int:
+        """Return the row, or the background, that an item shows in an epoch."""
+        if self._weights is None and index < self._n_clips:
+            return index % self.n_rows
+
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng((self.config.seed, epoch, 0, 0, EPOCH_DRAW))
+            rows = rows_of_epoch(self.n_rows, self._n_clips, self._weights, rng)
+            n_negatives, n_backgrounds = (
+                self._n_items - self._n_clips,
+                self._waveforms.n_backgrounds,
+            )
+            turn = rng.permutation(max(n_negatives, n_backgrounds)) % max(1, n_backgrounds)
+            self._epoch = (epoch, np.concatenate([rows, self.n_rows + turn[:n_negatives]]))
+        return int(self._epoch[1][index])
 
     # What is drawn for an item
 
-    def _rng(self, key: int | Key) -> np.random.Generator:
+    def _rng(self, key: int | Key, *purpose: int) -> np.random.Generator:
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
-        return np.random.default_rng((self.config.seed, epoch, index))
+        return np.random.default_rng((self.config.seed, epoch, index, *purpose))
 
-    def _draw_ingredients(
-        self, birds: Sequence[int], rng: np.random.Generator
-    ) -> recipe.Ingredients:
-        """Draw all that a training image is made from, in one order whatever makes it."""
-        waveforms = [self._waveform(bird, rng) for bird in birds]
-        bird_draws = [recipe.draw_bird(rng) for _ in birds]
-        draws = recipe.draw_steps(self.config, self.pink.size, rng)
-        mask = recipe.draw_mask(self.config, rng)
-        return recipe.Ingredients(waveforms, bird_draws, draws, mask)
+    def _draw_birds(self, key: int | Key, rng: np.random.Generator, *, is_mixed: bool) -> list[int]:
+        """Draw the rows whose mel powers an image sums: its own, then up to max_mixed_birds - 1.
 
-    def _waveform(self, bird: int, rng: np.random.Generator) -> np.ndarray:
-        """Cut a random clip (n_samples,), augment it and scale it to a peak of 1.
-
-        A clip that needs no augmentation goes to the device as it is stored.
+        An item that is mixed as a waveform, or has no bird, is not summed with others.
         """
-        config, augment = self.config, self._augment_waveform
-        n_samples = config.n_samples
-        if config.p_time_stretch:  # after the fastest stretch, a whole clip is left
-            n_samples = math.ceil(n_samples * max(1.0, config.time_stretch_rate[1]))
+        epoch = key[0] if isinstance(key, tuple) else 0
+        birds = [self._shown(epoch, self._index(key))]
+        if is_mixed or self._targets.is_without_bird(birds[0]):
+            return birds
 
-        clip = transforms.cut_clip(self._open(bird), n_samples, rng)
-        if augment is None and config.frontend == "device":
-            return clip
+        while len(birds) < self.config.max_mixed_birds:
+            if rng.random() < self.config.p_stop_mixing:
+                break
+            birds.append(self._shown(epoch, int(rng.integers(self._n_items))))
+        return birds
 
-        waveform = transforms.normalize_peak(transforms.to_float32(clip))
-        if augment is None:
-            return waveform
-        augmented = transforms.crop_or_pad(augment(waveform, rng), config.n_samples)
-        return transforms.normalize_peak(augmented)
+    def _draw_mixing(self, key: int | Key) -> Mixing | None:
+        """Draw whether another clip is mixed into an item's waveform, which, and how loud."""
+        config = self.config
+        if not config.p_waveform_mixup and not config.p_or_mix:
+            return None
 
-    def _open(self, row: int) -> np.ndarray:
-        try:
-            return open_recording(os.path.join(self._folder, self._paths[row]))
-        except FileNotFoundError:
-            raise UserError(
-                f"{self.path(row)}: no prepared audio for {self.filename(row)}; "
-                "run prepare_audios.py first"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.path(row)}: cannot be read: {error}; "
-                "delete it and run prepare_audios.py again"
-            ) from None
+        rng, epoch = self._rng(key, MIXING_DRAW), key[0] if isinstance(key, tuple) else 0
+        partner = self._shown(epoch, int(rng.integers(self._n_items)))
+        if rng.random() < config.p_waveform_mixup:
+            alpha = config.waveform_mixup_alpha
+            return Mixing(partner, float(rng.beta(alpha, alpha)), 0.0)
+
+        own = self._shown(epoch, self._index(key))
+        if rng.random() < config.p_or_mix and not self._targets.is_without_bird(own):
+            return Mixing(partner, math.nan, rng.uniform(*config.or_mix_snr_db))
+        return None
+
+    def _mix(
+        self, waveform: np.ndarray, bird: int, mixing: Mixing, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Mix another clip into a waveform; return the one that comes of it, and its targets."""
+        partner = self._waveforms.training_clip(mixing.partner, rng)
+        own, other = (
+            transforms.normalize_peak(transforms.to_float32(one)) for one in (waveform, partner)
+        )
+        if math.isnan(mixing.lam):
+            mixed = clips.add_at_snr(own, other, mixing.snr_db)
+            targets = self.targets_of([bird, mixing.partner])
+        else:
+            mixed, lam = clips.blend(own, other, mixing.lam), np.float32(mixing.lam)
+            of_own, of_other = self.targets_of([bird]), self.targets_of([mixing.partner])
+            targets = lam * of_own + (1 - lam) * of_other
+        return [transforms.normalize_peak(mixed)], targets
+
+
+def build_targets(
+    df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str]
+) -> Targets:
+    """Make the targets that the settings ask for; in validation those of the metric."""
+    if mode == "valid":
+        return Targets(df, class_names, no_bird_class=config.no_bird_class)
+
+    smooth = config.label_smoothing and config.smoothing is None
+    secondary = {
+        "soft": config.secondary_value,
+        "positive": (SMOOTH_TARGETS if smooth else HARD_TARGETS)[1],
+        "masked": math.nan,
+    }
+    return Targets(
+        df,
+        class_names,
+        smooth=smooth,
+        smoothing=config.smoothing or 0.0,
+        secondary=secondary[config.secondary_targets],
+        no_bird_class=config.no_bird_class,
+    )
+
+
+def windows_of(lengths: np.ndarray, config: Config) -> np.ndarray:
+    """Count the clips of recordings in validation: whole ones, and a rest of a second or more.
+
+    Args:
+        lengths: samples of each recording (n,).
+        config: clip settings.
+
+    Returns:
+        (n,) int64, from 1 to `valid_clips`.
+    """
+    rest = np.maximum(0, lengths - config.sample_rate)
+    n_windows = -(-rest // config.n_samples)
+    return np.clip(n_windows, 1, config.valid_clips)
 
 
 def main() -> int:

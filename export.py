@@ -240,12 +240,13 @@ class Clips:
 def read_clips(part: pd.DataFrame, n_clips: int, config: Config, class_names: list[str]) -> Clips:
     """Take up to `n_clips` rows, evenly spread, through validation's own data set."""
     chosen = np.unique(np.linspace(0, len(part) - 1, min(n_clips, len(part))).round().astype(int))
-    rows = data.WaveformDataset(part.iloc[chosen], config, "valid", class_names)
+    one_each = replace(config, valid_clips=1)
+    rows = data.WaveformDataset(part.iloc[chosen], one_each, "valid", class_names)
     items = [rows[index] for index in range(len(rows))]
     recordings = [np.load(rows.path(index), mmap_mode="r") for index in range(len(rows))]
     return Clips(
         waveforms=np.stack([crop_or_pad(recording, config.n_samples) for recording in recordings]),
-        images=[item["image"][0].numpy() for item in items],
+        images=[item["image"].numpy() for item in items],
         labels=np.stack([item["targets"].numpy() >= 0.5 for item in items]).astype(np.uint8),
         n_available=len(part),
     )
@@ -277,7 +278,8 @@ class Comparison:
 def compare(scorer: Session, models: TorchModels, clips: Clips) -> Comparison:
     """Score real clips and silence with the file, and as validation does, each fold's mean."""
     silence = np.zeros(models.config.n_samples, np.float32)
-    waveforms, images = [*clips.waveforms, silence], [*clips.images, models.prepare(silence)]
+    silent_image = np.broadcast_to(models.prepare(silence), clips.images[0].shape)
+    waveforms, images = [*clips.waveforms, silence], [*clips.images, silent_image]
     scores, expected, difference, took = [], [], 0.0, [0.0, 0.0]
     for start in range(0, len(images), BATCH):
         began = time.perf_counter()

@@ -70,6 +70,7 @@ class TimmSED(nn.Module):
         in_channels: of the images. With other than 3, timm adapts the weights of the first
             convolution.
         n_mels: F, mel bands of the images.
+        n_frames: of the framewise outputs; None: as many as the images have.
         pretrained_path: .safetensors or .pth file with the backbone's weights, used if pretrained.
         p_spec_augment: chance that a training batch is masked by SpecAugment.
         dropout: before and after the fully connected layer.
@@ -87,6 +88,7 @@ class TimmSED(nn.Module):
         in_channels: int = 3,
         *,
         n_mels: int = 224,
+        n_frames: int | None = None,
         pretrained_path: Path | str | None = None,
         p_spec_augment: float = 0.25,
         dropout: float = 0.0,
@@ -97,6 +99,7 @@ class TimmSED(nn.Module):
         self.base_model_name = find_backbone(base_model_name)
         self.in_channels = in_channels
         self.n_mels = n_mels
+        self.n_frames = n_frames
         self.p_spec_augment = p_spec_augment
         self.mean: Tensor
         self.std: Tensor
@@ -160,7 +163,7 @@ class TimmSED(nn.Module):
             if torch.is_autocast_enabled(device)
             else nullcontext()
         ):
-            return self._detect(features.float(), n_frames=images.shape[2])
+            return self._detect(features.float(), n_frames=self.n_frames or images.shape[2])
 
     def _detect(self, features: Tensor, n_frames: int) -> dict[str, Tensor]:
         x = features.mean(dim=2)  # (B, n_features, T')
@@ -261,7 +264,9 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
         config.base_model_name,
         config.pretrained and load_weights,
         num_classes,
-        n_mels=config.n_mels,
+        config.in_channels,
+        n_mels=config.image_bands,
+        n_frames=config.n_frames,
         pretrained_path=config.pretrained_path,
         pretrained_checkpoint=config.pretrained_checkpoint if load_weights else None,
         p_spec_augment=config.p_spec_augment,

@@ -365,7 +365,8 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
         all_scores, all_labels = processes.gather_rows(sampler.rows(), scores, labels)  # (N, C)
         bad_steps.check_scores(fold, all_scores)
         meter = MetricMeter()
-        meter.update(all_scores, all_labels)
+        average = fold.valid_set.average_windows  # a recording may have several clips
+        meter.update(average(all_scores), average(all_labels))
         summed, count = processes.total(loss.total, loss.count)
     return summed / count, meter
 

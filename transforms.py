@@ -56,9 +56,16 @@ def crop_or_pad(
 
 
 def cut_clip(
-    waveform: np.ndarray, n_samples: int, rng: np.random.Generator | None = None
+    waveform: np.ndarray,
+    n_samples: int,
+    rng: np.random.Generator | None = None,
+    *,
+    start: int | None = None,
 ) -> np.ndarray:
-    """As `crop_or_pad`, but int16 stays int16; everything else becomes float32."""
+    """As `crop_or_pad`, but int16 stays int16; everything else becomes float32.
+
+    A given `start` is used as it is.
+    """
     is_int16 = waveform.dtype == np.int16
     if waveform.ndim != 1 or not len(waveform) or not (is_int16 or waveform.dtype.kind == "f"):
         raise ValueError(
@@ -67,7 +74,8 @@ def cut_clip(
         )
 
     spare = len(waveform) - n_samples
-    start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
+    if start is None:
+        start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     source = np.asarray(waveform[start : start + n_samples])
 
     clip = np.empty(n_samples, np.int16 if is_int16 else np.float32)
@@ -207,6 +215,19 @@ class TimeStretch(WaveformTransform):
 
 
 @dataclass(frozen=True)
+class Speed(WaveformTransform):
+    """Play at a rate drawn from `rate`, above 1 faster and higher: n samples become n / rate."""
+
+    rate: tuple[float, float] = (0.9, 1.1)
+
+    def _apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        import soxr
+
+        # A stretch of 1 : rate is a change of sample rate that nobody is told of.
+        return soxr.resample(waveform, rng.uniform(*self.rate), 1.0, quality="HQ")
+
+
+@dataclass(frozen=True)
 class RandomVolume(WaveformTransform):
     """Multiply by a constant gain drawn from `gain_db`."""
 
@@ -230,13 +251,14 @@ class CosineVolume(RandomVolume):
 def build_waveform_augmentation(config: Config) -> Compose | None:
     """Collect the transforms whose probability is above 0; None if there are none.
 
-    They expect a peak of 1 and n_samples times the fastest stretch (else a faster clip ends in
-    zeros); crop what they return. Noise comes after the phase vocoders, which would smear it, and
+    They expect a peak of 1 and `samples_needed` samples (else a faster clip ends in zeros); crop
+    what they return. Noise comes after the phase vocoders, which would smear it, and
     the gains come last.
     """
     transforms = [
         PitchShift(config.sample_rate, config.pitch_shift_semitones, p=config.p_pitch_shift),
         TimeStretch(config.time_stretch_rate, p=config.p_time_stretch),
+        Speed(config.speed_rate, p=config.p_speed),
         NoiseInjection(config.noise_injection_max, p=config.p_noise_injection),
         GaussianNoise(config.noise_snr_db, p=config.p_gaussian_noise),
         PinkNoise(config.noise_snr_db, p=config.p_pink_noise),
@@ -245,6 +267,16 @@ def build_waveform_augmentation(config: Config) -> Compose | None:
     ]
     chosen = [transform for transform in transforms if transform.p > 0]
     return Compose(chosen) if chosen else None
+
+
+def samples_needed(config: Config) -> int:
+    """Return how many samples leave a whole clip after the fastest stretch and speed."""
+    n_samples = config.n_samples
+    if config.p_time_stretch:
+        n_samples = math.ceil(n_samples * max(1.0, config.time_stretch_rate[1]))
+    if config.p_speed:
+        n_samples = math.ceil(n_samples * max(1.0, config.speed_rate[1])) + 1
+    return n_samples
 
 
 # Images -------------------------------------------------------------------------------------------

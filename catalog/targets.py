@@ -6,14 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from catalog.labels import split_labels
+from catalog.labels import NO_BIRD, split_labels
 from configs import UserError
 
 logger = logging.getLogger("birdclef.dataset")
 
-# Targets of absent, background and primary birds.
-SMOOTH_TARGETS = (0.0025, 0.3, 0.995)
-HARD_TARGETS = (0.0, 0.3, 1.0)
+# Targets of absent and primary birds.
+SMOOTH_TARGETS = (0.0025, 0.995)
+HARD_TARGETS = (0.0, 1.0)
+SECONDARY = 0.3  # target of secondary birds in validation
+NONE = -1  # class number of recordings without a bird
 
 
 class Targets:
@@ -24,40 +26,72 @@ class Targets:
     Args:
         df: rows of train.csv (primary_label, labels).
         class_names: species in the order of the target columns.
+        smooth: targets 0.0025 and 0.995 rather than 0 and 1.
+        smoothing: share of each target that is spread over all classes; 0 leaves them.
+        secondary: target of a secondary bird; NaN masks it: the loss leaves it out.
+        no_bird_class: add a last column for recordings without a bird.
 
     Raises:
         UserError: a primary label is not among the classes.
     """
 
-    def __init__(self, df: pd.DataFrame, class_names: Sequence[str]) -> None:
-        self.n_classes = len(class_names)
+    def __init__(
+        self,
+        df: pd.DataFrame,
+        class_names: Sequence[str],
+        *,
+        smooth: bool = False,
+        smoothing: float = 0.0,
+        secondary: float = SECONDARY,
+        no_bird_class: bool = False,
+    ) -> None:
+        self.n_columns = len(class_names) + no_bird_class
+        self.no_bird_class = no_bird_class
+        self.smoothing, self.secondary_target = smoothing, secondary
+        self.absent_target, self.primary_target = SMOOTH_TARGETS if smooth else HARD_TARGETS
+
         number = {name: position for position, name in enumerate(class_names)}
-        self.primary = _encode_primary(df["primary_label"].astype(str), number)  # (n,) int32
+        self.primary = _encode_primary(df, number)  # (n,) int32
 
-        # The background birds of all rows one after the other, and where each row's begin.
-        self.background, self.starts = _encode_background(df["labels"], number, self.primary)
+        # The secondary birds of all rows one after the other, and where each row's begin.
+        self.secondary, self.starts = _encode_secondary(df["labels"], number, self.primary)
 
-    def of(self, rows: Sequence[int], *, smooth: bool) -> np.ndarray:
-        """Make the targets (n_classes,) float32 of rows heard together; primary wins."""
-        absent, background, primary = SMOOTH_TARGETS if smooth else HARD_TARGETS
-        targets = np.full(self.n_classes, absent, np.float32)
+    def of(self, rows: Sequence[int]) -> np.ndarray:
+        """Make the targets (n_columns,) float32 of rows heard together; primary wins.
+
+        A number beyond the rows is a background: it adds no bird.
+        """
+        rows = [row for row in rows if row < len(self.primary)]
+        targets = np.full(self.n_columns, self.absent_target, np.float32)
         for row in rows:
-            targets[self.background[self.starts[row] : self.starts[row + 1]]] = background
+            targets[self.secondary[self.starts[row] : self.starts[row + 1]]] = self.secondary_target
 
-        targets[self.primary[list(rows)]] = primary
-        return targets
+        birds = self.primary[rows]
+        birds = birds[birds != NONE]
+        targets[birds] = self.primary_target
+        if self.no_bird_class and not len(birds):
+            targets[-1] = self.primary_target
+
+        if self.smoothing:
+            targets = (1 - self.smoothing) * targets + self.smoothing / self.n_columns
+        return targets.astype(np.float32, copy=False)
+
+    def is_without_bird(self, row: int) -> bool:
+        """Say whether a row, or a background beyond the rows, has no bird."""
+        return row >= len(self.primary) or bool(self.primary[row] == NONE)
 
 
-def _encode_primary(labels: pd.Series, number: dict[str, int]) -> np.ndarray:
-    unknown = sorted(set(labels) - number.keys())
+def _encode_primary(df: pd.DataFrame, number: dict[str, int]) -> np.ndarray:
+    labels = df["primary_label"].astype(str)
+    unknown = sorted(set(labels) - number.keys() - {NO_BIRD})
     if unknown:
         raise UserError(
             f"primary_label {', '.join(unknown[:5])} is not among the {len(number)} classes"
         )
-    return labels.map(number).to_numpy(np.int32)
+    return labels.map(number | {NO_BIRD: NONE}).to_numpy(np.int32)
 
 
-def _encode_background(
+def _encode_secondary(
     cells: pd.Series, number: dict[str, int], primary: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the class numbers of all rows (m,) int32, and where each row's begin, (n + 1,)."""

@@ -81,4 +81,6 @@ class PinkNoiseImages:
         margin = math.ceil(self.mel_settings["n_fft"] / 2 / hop_length)
         wrapped = np.pad(noise, margin * hop_length, mode="wrap")
         power = transforms.mel_power(wrapped, **self.mel_settings)
-        return transforms.power_to_db(power[:, margin : margin + self.n_frames], self.top_db)
+        inner = power[:, margin : margin + self.n_frames]
+        exponent = self.mel_settings.get("power", 2)
+        return transforms.power_to_db(inner, self.top_db, exponent=exponent)

@@ -15,7 +15,7 @@ from configs import Config, UserError
 from inference.exported import EXPORT_FORMAT, open_exported
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity
-from transforms import crop_or_pad, mono_to_color
+from transforms import crop_or_pad
 
 # Clips that a core scores at a time: with more, what the layers hand on no longer fits its cache.
 # EfficientNet-B0 took 14 ms a clip with 4 on each of two cores, and 28 with 32 on both together.
@@ -45,6 +45,7 @@ class TorchModels:
 
         import checkpoint as ckpt
         from images.recipe import clip_image
+        from images.view import View
         from model import build_model, pick_amp_dtype, pick_device
 
         self.device = pick_device(given.device)
@@ -66,7 +67,7 @@ class TorchModels:
         self.identity = [*(f"{path} {identity(path)}" for path in paths), str(self.amp_dtype)]
         self.batch_size, self.n_threads = share_out(self.config, on_cpu=self.device.type == "cpu")
         self._torch_threads = max(1, torch.get_num_threads() // self.n_threads)
-        self._clip_image = clip_image
+        self._clip_image, self._view = clip_image, View(self.config)
 
     def _place(self, model: Any) -> Any:
         """Move a network to the device, in its memory format, for evaluation."""
@@ -84,12 +85,8 @@ class TorchModels:
         torch.set_num_threads(self._torch_threads)  # of this thread alone
 
     def prepare(self, clip: np.ndarray) -> np.ndarray:
-        """Make a clip (n,) float32, n from 1 to n_samples, an image (n_frames, n_mels).
-
-        It is one of the image's three equal channels.
-        """
-        stored = as_stored(clip, self.config.audio_dtype)
-        return mono_to_color(self._clip_image(stored, self.config).T)[0]
+        """Make a clip (n,) float32, n from 1 to n_samples, an image (channels, frames, bands)."""
+        return self._clip_image(as_stored(clip, self.config.audio_dtype), self._view)
 
     def score(self, images: Sequence[np.ndarray], *, frames: bool) -> Answer:
         """Score a batch.
@@ -107,8 +104,9 @@ class TorchModels:
         """
         import torch
 
-        planes = torch.from_numpy(np.stack(images))[:, None].to(self.device)  # (B, 1, T, n_mels)
-        batch = planes.expand(-1, 3, -1, -1).contiguous(memory_format=self._memory_format())
+        given = torch.from_numpy(np.stack(images)).to(self.device)  # equal channels are one
+        batch = given.expand(-1, self.config.in_channels, -1, -1)
+        batch = batch.contiguous(memory_format=self._memory_format())
 
         clipwise, frame_max, framewise = [], [], []
         for model in self.models:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import BELOW_ONE, Config
+from images.view_torch import TorchView
 from transforms import mel_bank
 
 
@@ -28,7 +29,9 @@ class FrontEnd(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        n_fft, hop_length, self.top_db = config.n_fft, config.hop_length, config.top_db
+        n_fft, hop_length = config.n_fft, config.hop_length
+        self.is_magnitude = config.power == 1
+        self.view = TorchView(config)
         common = math.gcd(n_fft, hop_length)
         divisors = [d for d in range(1, common + 1) if common % d == 0]
         self.b = b = min(divisors, key=lambda d: abs(math.log(d * d / n_fft)))
@@ -60,7 +63,7 @@ class FrontEnd(nn.Module):
         )  # (n_mels, k)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(B, n_samples) -> (B, n_frames, n_mels) in [0, 1]; silence gives zeros."""
+        """(B, n_samples) -> (B, channels, image_frames, image_bands), as view.View makes them."""
         peak = waveform.abs().amax(dim=1, keepdim=True)
         x = waveform / torch.where(peak > 0, peak, 1.0)
         x = nn.functional.pad(x, self.padding)
@@ -74,16 +77,9 @@ class FrontEnd(nn.Module):
         x = torch.matmul(self.second, x).square()  # (B, k1, 2 * k2, n_frames)
         real, imaginary = x.chunk(2, dim=2)
         power = (real + imaginary).flatten(1, 2)  # (B, k1 * k2, n_frames)
-        return self._to_image(torch.matmul(self.bank, power)).transpose(1, 2)
-
-    def _to_image(self, power: Tensor) -> Tensor:
-        """transforms.power_to_db, recipe.to_unit_image and transforms.min_max, for each clip of (B, F, T)."""
-        decibels = power.clamp(min=1e-10).log() * (10 / math.log(10))
-        top = decibels.amax(dim=(1, 2), keepdim=True)
-        image = (torch.maximum(decibels, top - self.top_db) - top + self.top_db) / self.top_db
-        image = image - image.amin(dim=(1, 2), keepdim=True)
-        span = image.amax(dim=(1, 2), keepdim=True)
-        return image / torch.where(span > 0, span, 1.0)
+        if self.is_magnitude:
+            power = power.sqrt()
+        return self.view(torch.matmul(self.bank, power).transpose(1, 2))
 
 
 def _constant(values: np.ndarray) -> nn.Parameter:
@@ -114,6 +110,7 @@ class WaveformModel(nn.Module):
     def __init__(self, models: Sequence[nn.Module], config: Config, *, half: bool = False) -> None:
         super().__init__()
         self.front_end = FrontEnd(config)
+        self.in_channels = config.in_channels
         self.models = nn.ModuleList(copy.deepcopy(model) for model in models)
         for model in self.models if half else ():
             model.encoder = HalfEncoder(model.encoder)
@@ -121,7 +118,7 @@ class WaveformModel(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Score clips of any level; each is scaled to a peak of 1."""
-        images = self.front_end(waveform)[:, None].expand(-1, 3, -1, -1)  # (B, 3, n_frames, n_mels)
+        images = self.front_end(waveform).expand(-1, self.in_channels, -1, -1)
         outputs = [model(images) for model in self.models]
         clipwise, framewise = (
             torch.stack([output[name] for output in outputs]).mean(dim=0).clamp(max=BELOW_ONE)

@@ -94,7 +94,7 @@ def score(models, recordings: dict[str, Path], plan: Plan, folder: Path) -> dict
 
 
 def raw(models, samples: np.ndarray) -> dict[str, np.ndarray]:
-    image = torch.from_numpy(models.prepare(samples))[None, None].expand(-1, 3, -1, -1)
+    image = torch.from_numpy(models.prepare(samples))[None].expand(-1, 3, -1, -1)
     with torch.inference_mode():
         return {name: value.numpy()[0] for name, value in models.models[0](image).items()}
 

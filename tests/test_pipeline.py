@@ -12,11 +12,10 @@ import torch
 
 import checkpoint as ckpt
 import dataset as data
-import transforms
-from audio.mel import mel_settings
 from configs import Config
 from examples.make_sample_data import SPECIES, render_clip
 from images import recipe
+from images.view import View
 from model import SED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,12 +161,9 @@ def test_the_frames_peak_where_the_only_bird_sings(archive):
                 clip = render_clip(
                     numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0
                 )
-                power = transforms.mel_power(
-                    transforms.normalize_peak(clip), **mel_settings(config)
-                )
-                image = transforms.mono_to_color(recipe.to_unit_image(power, config.top_db).T)
+                image = torch.from_numpy(recipe.clip_image(clip, View(config))).expand(3, -1, -1)
                 with torch.inference_mode():
-                    frames = model(torch.from_numpy(image)[None])["framewise_output"][0, :, column]
+                    frames = model(image[None])["framewise_output"][0, :, column]
                 peak_s = int(frames.argmax()) * config.hop_length / config.sample_rate
                 hits.append(
                     start - 0.5 <= peak_s <= start + 1.5

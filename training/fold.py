@@ -167,21 +167,22 @@ class Fold:
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def to_device(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copy a batch to the device: images (B, 3, T, F) and targets (B, C).
+        """Copy a batch to the device: images (B, channels, T, F) and targets (B, C).
 
-        The images may be one plane seen three times. The model's first layers rearrange them
+        The images may be one plane seen as often as there are channels. The model's first layers rearrange them
         whatever their memory format, so they are not brought into its.
         """
         if not batch:  # this process has no share in it
-            image = torch.zeros(0, 3, self.config.n_frames, self.config.n_mels)
-            batch = {"image": image, "targets": torch.zeros(0, len(self.class_names))}
+            config, n_columns = self.config, len(self.class_names) + self.config.no_bird_class
+            image = torch.zeros(0, config.in_channels, config.image_frames, config.image_bands)
+            batch = {"image": image, "targets": torch.zeros(0, n_columns)}
 
         # From pinned memory the copy runs beside the program; from other memory it blocks anyway.
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         if "image" not in batch:  # frontend="device"
             assert self.frontend is not None
             return self.frontend(batch), batch["targets"]
-        return batch["image"].expand(-1, 3, -1, -1), batch["targets"]
+        return batch["image"].expand(-1, self.config.in_channels, -1, -1), batch["targets"]
 
     def start_group(self) -> bool:
         """Find the group of the current batch; say whether it begins here."""

@@ -14,8 +14,8 @@ from images.recipe import (
     draw_bird,
     draw_steps,
     mix_birds,
-    to_unit_image,
 )
+from images.view import View
 from tests.images.test_noise import mix
 
 MEL = {
@@ -61,7 +61,7 @@ def scaled(image: np.ndarray) -> np.ndarray:
 
 
 def test_ranges_of_a_birds_draws(rng):
-    draws = np.array([draw_bird(rng) for _ in range(2000)])  # (2000, 2)
+    draws = np.array([draw_bird(Config(), rng) for _ in range(2000)])  # (2000, 2)
     assert (draws.min(axis=0) >= (0.5, 1)).all() and (draws.max(axis=0) < (3.5, 101)).all()
     np.testing.assert_allclose(draws.min(axis=0), (0.5, 1), atol=0.4)
     np.testing.assert_allclose(draws.max(axis=0), (3.5, 101), atol=0.4)
@@ -189,6 +189,7 @@ def test_birds_are_mixed_as_linear_power():
 
 
 def test_unit_image_by_hand():
-    image = to_unit_image(np.float32([[1.0, 0.1], [1e-4, 1e-12]]), 80.0)
+    view = View(Config())
+    image = view.levels(np.float32([[1.0, 0.1], [1e-4, 1e-12]]))
     np.testing.assert_allclose(image, [[1.0, 1 - 10 / 80], [0.5, 0.0]], atol=1e-6)
-    assert not to_unit_image(np.zeros((3, 4), np.float32), 80.0).any()
+    assert not view.levels(np.zeros((3, 4), np.float32)).any()

@@ -8,25 +8,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio.mel import mel_settings
 from configs import Config
-from images.recipe import to_unit_image
+from images.recipe import clip_image
+from images.view import View
 from inference.waveform_model import FrontEnd, HalfEncoder, WaveformModel
 from model import SED
-from transforms import crop_or_pad, mel_power, mono_to_color, normalize_peak
+from transforms import crop_or_pad
 
 SMALL = "test_efficientnet"
 
 
 def validation_image(clip: np.ndarray, config: Config) -> np.ndarray:
     """Image (n_frames, n_mels) as dataset.py makes it."""
-    power = mel_power(normalize_peak(clip), **mel_settings(config))
-    return mono_to_color(to_unit_image(power, config.top_db).T)[0]
+    return clip_image(clip, View(config))[0]
 
 
 def image(front_end: FrontEnd, *clips: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return front_end(torch.from_numpy(np.stack(clips))).numpy()
+        return front_end(torch.from_numpy(np.stack(clips)))[:, 0].numpy()
 
 
 def song(n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,7 +108,7 @@ def test_scores_are_the_mean_of_the_networks_and_below_one(rng):
     networks = [SED(SMALL, num_classes=3, n_mels=32).eval() for _ in range(3)]
     clip = torch.from_numpy(song(32_000, rng))[None]
     with torch.no_grad():
-        images = FrontEnd(config)(clip)[:, None].expand(-1, 3, -1, -1)
+        images = FrontEnd(config)(clip).expand(-1, 3, -1, -1)
         expected = [network(images) for network in networks]
         clipwise, framewise = WaveformModel(networks, config)(clip)
         for name, made in (("clipwise_output", clipwise), ("framewise_output", framewise)):

@@ -1,0 +1,124 @@
+"""The waveform of a training clip: cut from a recording or a background, and augmented."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import transforms
+from audio.backgrounds import prepare_backgrounds
+from audio.prepared import open_recording
+from configs import Config, UserError
+from images import clips
+
+
+class Waveforms:
+    """The prepared recordings of a table and the backgrounds, by number, and clips of them.
+
+    The rows of the table come first, the backgrounds after them. It holds their paths in arrays,
+    so the loader's workers share its memory.
+
+    Args:
+        df: rows of train.csv (filepath); it is not changed.
+        config: paths, clip and augmentation settings.
+        with_backgrounds: prepare the recordings of `background_dir`, too.
+    """
+
+    def __init__(self, df: pd.DataFrame, config: Config, *, with_backgrounds: bool) -> None:
+        self.config = config
+        self.n_rows = len(df)
+        self._folder = os.fsencode(config.train_np_dir)
+        self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n_rows,) bytes
+
+        backgrounds = prepare_backgrounds(config) if with_backgrounds else []
+        self._backgrounds = np.array([os.fsencode(path) for path in backgrounds])
+        self.n_backgrounds = len(backgrounds)
+        if with_backgrounds and not backgrounds:
+            raise UserError(
+                "p_background and negative_share need recordings without birds: name their folder "
+                "with --background-dir"
+            )
+
+        self._augment = transforms.build_waveform_augmentation(config)
+        self._n_cut = transforms.samples_needed(config)
+
+    def path(self, number: int) -> Path:
+        """Return the prepared file of a row or background."""
+        return Path(os.fsdecode(self._path(number)))
+
+    def filename(self, number: int) -> str:
+        """Name a row as `<label>/<file>`, a background by its file in the prepared folder."""
+        if number < self.n_rows:
+            name = Path(os.fsdecode(self._paths[number])).as_posix()
+        else:
+            name = self.path(number).relative_to(self.config.background_np_dir).as_posix()
+        return name.removesuffix(".npy")
+
+    def open(self, number: int) -> np.ndarray:
+        """Map the recording of a row or background into memory: (n,) float32 or int16.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            return open_recording(self._path(number))
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path(number)}: no prepared audio for {self.filename(number)}; "
+                "run prepare_audios.py first"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path(number)}: cannot be read: {error}; "
+                "delete it and run prepare_audios.py again"
+            ) from None
+
+    def training_clip(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Cut a random clip (n_samples,), augment it and scale it to a peak of 1.
+
+        A clip that needs no augmentation goes to the device as it is stored.
+        """
+        config = self.config
+        clip = self._cut(number, rng)
+        lays_background = config.p_background > 0 and rng.random() < config.p_background
+        if self._augment is None and not lays_background and config.frontend == "device":
+            return clip
+
+        waveform = transforms.normalize_peak(transforms.to_float32(clip))
+        if self._augment is not None:
+            changed = transforms.crop_or_pad(self._augment(waveform, rng), config.n_samples)
+            waveform = transforms.normalize_peak(changed)
+        if lays_background:
+            waveform = self._over_background(waveform, rng)
+        return waveform
+
+    def _path(self, number: int) -> bytes:
+        if number >= self.n_rows:
+            return bytes(self._backgrounds[number - self.n_rows])
+        return os.path.join(self._folder, self._paths[number])
+
+    def _cut(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Cut a clip (n_cut,) that holds a signal, if the recording does."""
+        config, n_cut = self.config, self._n_cut
+        recording = self.open(number)
+        if number >= self.n_rows:
+            return clips.cut_background(recording, n_cut, rng)
+
+        start = clips.choose_start(recording, n_cut, config.clip_position, rng)
+        clip = transforms.cut_clip(recording, n_cut, rng, start=start)
+        if len(recording) > n_cut and not clips.has_signal(clip):
+            start = clips.start_with_signal(recording, n_cut, rng)
+            clip = clip if start is None else transforms.cut_clip(recording, n_cut, start=start)
+
+        is_whole = len(recording) <= n_cut
+        if config.p_time_shift and rng.random() < config.p_time_shift and is_whole:
+            clip = np.roll(clip, int(rng.integers(len(clip))))
+        return clip
+
+    def _over_background(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        number = self.n_rows + int(rng.integers(self.n_backgrounds))
+        background = clips.cut_background(self.open(number), self.config.n_samples, rng)
+        snr_db = rng.uniform(*self.config.background_snr_db)
+        noisy = clips.add_at_snr(waveform, transforms.to_float32(background), snr_db)
+        return transforms.normalize_peak(noisy)

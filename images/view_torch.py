@@ -19,6 +19,11 @@ class TorchView(nn.Module):
         config: clip and log-mel settings.
     """
 
+    resize_frames: Tensor
+    resize_bands: Tensor
+    smoothing: Tensor
+    smoothing_start: Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -6,7 +6,6 @@ They are prepared once, as recordings are, when a training first needs them.
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -16,9 +15,9 @@ from configs import Config, UserError, settings_where
 
 logger = logging.getLogger("birdclef.dataset")
 
-SUFFIXES = (".ogg", ".oga", ".opus", ".mp3", ".wav", ".flac")
+BACKGROUND_SUFFIXES = (".ogg", ".oga", ".opus", ".mp3", ".wav", ".flac")
 INDEX_NAME = "backgrounds.json"  # what each prepared file was made from, and what came of it
-WITH_AUDIO = ("ok", "truncated")
+USABLE = ("ok", "truncated")  # these have a prepared file
 
 
 def prepare_backgrounds(config: Config) -> list[Path]:
@@ -40,31 +39,30 @@ def prepare_backgrounds(config: Config) -> list[Path]:
         raise UserError(f"background_dir: {folder}: no such folder")
 
     index_path = config.background_np_dir / INDEX_NAME
-    index = _read_index(index_path)
-    wanted = {source: _made_from(source, config) for source in _find(folder)}
-    done = {
-        source: index[name]
-        for source, made_from in wanted.items()
-        if (name := source.relative_to(folder).as_posix()) in index
-        and index[name]["made_from"] == made_from
-        and (index[name]["status"] not in WITH_AUDIO or _target(source, config).is_file())
-    }
+    index = _read_index(index_path)  # by name
+    names = {source: source.relative_to(folder).as_posix() for source in _find(folder)}
+    made_from = {source: _made_from(source, config) for source in names}
 
-    todo = [source for source in wanted if source not in done]
+    def is_done(source: Path) -> bool:
+        row = index.get(names[source], {"made_from": ""})
+        if row["made_from"] != made_from[source]:
+            return False
+        return row["status"] not in USABLE or _target(source, config).is_file()
+
+    todo = [source for source in names if not is_done(source)]
     if todo:
-        rows = _prepare(todo, wanted, config)
-        index |= {source.relative_to(folder).as_posix(): row for source, row in rows.items()}
-        done |= rows
+        for source, status in _prepare(todo, config).items():
+            index[names[source]] = {"made_from": made_from[source], "status": status}
         files.write_file(index_path, json.dumps(index, indent=1))
 
-    usable = [source for source in wanted if done[source]["status"] in WITH_AUDIO]
+    usable = [source for source in names if index[names[source]]["status"] in USABLE]
     if not usable:
         raise UserError(f"background_dir: {folder} holds no recording that can be used")
     return [_target(source, config) for source in usable]
 
 
 def _find(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in BACKGROUND_SUFFIXES)
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
@@ -89,21 +87,22 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _prepare(
-    sources: list[Path], made_from: dict[Path, str], config: Config
-) -> dict[Path, dict[str, str]]:
-    """Decode recordings in a process of their own, so that a crash costs one of them."""
-    recipe: dict[str, Any] = {
-        name: getattr(config, name) for name in settings_where(makes_arrays=True)
-    }
-    rows = {}
+def _prepare(sources: list[Path], config: Config) -> dict[Path, str]:
+    """Decode recordings in a process of their own, so that a crash costs one of them.
+
+    Returns:
+        What came of each: its status in the words of prepare_audios.py.
+    """
+    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
+    statuses = {}
     with DecoderPool() as decoders:
         for source in tqdm(sources, "backgrounds", leave=False, disable=None, unit="file"):
-            job = {"source": str(source), "target": str(_target(source, config))} | recipe
-            row = decoders.prepare(job, config.file_timeout_s)
-            rows[source] = {"made_from": made_from[source], "status": row["status"]}
-            if row["status"] not in WITH_AUDIO:
-                reason = f"{row['status']}: {row['reason']}"
-                logger.warning("background %s is left out: %s", source, reason)
-    logger.info("prepared %d backgrounds in %s", len(rows), config.background_np_dir)
-    return rows
+            paths = {"source": str(source), "target": str(_target(source, config))}
+            row = decoders.prepare(paths | recipe, config.file_timeout_s)
+            statuses[source] = row["status"]
+            if row["status"] not in USABLE:
+                logger.warning(
+                    "background %s is left out: %s, %s", source, row["status"], row["reason"]
+                )
+    logger.info("prepared %d backgrounds in %s", len(statuses), config.background_np_dir)
+    return statuses

@@ -246,7 +246,7 @@ def _is_meter(value: Any) -> bool:
 
 
 # What each reader relies on. A digest says nothing about it: anyone can sign a file.
-NEEDED: dict[str, Callable[[Any], bool]] = {
+NEEDED_PARTS: dict[str, Callable[[Any], bool]] = {
     "model": _is_weights,
     "epoch": _is_count,
     "step": _is_count,
@@ -256,9 +256,8 @@ NEEDED: dict[str, Callable[[Any], bool]] = {
 }
 
 # What a run that goes on relies on; a checkpoint that only predicts may lack it.
-COUNTERS = ("fold", "batch", "skipped_steps", "bad_steps", "best_epoch", "micro_batch")
-OPTIONAL: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(COUNTERS, _is_count),
+OPTIONAL_PARTS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys("fold batch skipped_steps bad_steps best_epoch micro_batch".split(), _is_count),
     "best_loss": _is_number,
     "train_loss": _is_meter,
     "ema": lambda value: value is None or _is_weights(value),
@@ -267,9 +266,9 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
 
 def _unusable_parts(state: dict[str, Any]) -> list[str]:
     """Name the parts of a state that are missing or of another form than readers rely on."""
-    needed = [name for name, fits in NEEDED.items() if name not in state or not fits(state[name])]
-    optional = [name for name, fits in OPTIONAL.items() if name in state and not fits(state[name])]
-    return needed + optional
+    missing = [name for name in NEEDED_PARTS if name not in state]
+    checks = NEEDED_PARTS | OPTIONAL_PARTS
+    return missing + [name for name in checks if name in state and not checks[name](state[name])]
 
 
 # Which one to go on from --------------------------------------------------------------------------

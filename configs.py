@@ -144,6 +144,22 @@ class Config(SoundSettings):
         None, "cut both ends of a recording where it stays this far below its peak; none keeps all",
         unit="dB", makes_arrays=True,
     )  # fmt: skip
+    annotations: Path | None = RECORDINGS(
+        None, "table or folder of tables of labels with a time (Raven, Audacity, BirdNET, CSV); "
+        "recordings are then kept whole and cut into windows", used_by=EVERY_STAGE,
+        under_root=True, is_local=True,
+    )  # fmt: skip
+    label_overlap: Probability = RECORDINGS(
+        0.25, "overlap from which such a label counts in a window, of the shorter of the two",
+        used_by="train",
+    )  # fmt: skip
+    unlabelled: Literal["negative", "unknown"] = RECORDINGS(
+        "negative", "windows without a label in annotated recordings: no bird, or left out",
+        used_by="train",
+    )  # fmt: skip
+    empty_windows: Annotated[float, Field(ge=0, lt=1)] = RECORDINGS(
+        0.5, "largest fraction of annotated training windows that have no label", used_by="train"
+    )
     follow_links: bool = RECORDINGS(
         False, "read what lies behind links that lead out of the audio folder",
         used_by="prepare_audios split_data", on_resume="free",

@@ -9,6 +9,7 @@ or hangs its decoder costs itself only.
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ import numpy as np
 import files
 from audio.decoder_pool import DecoderPool
 from audio.kinds import Listing, list_recordings
-from audio.recording import UNREADABLE, array_name
+from audio.recording import NPY_HEADER_BYTES, UNREADABLE, array_name
 from catalog import report
 from catalog.metadata import match_archive
 from catalog.outlook import describe_outlook
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("birdclef.prepare_audios")
-
-NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
 
 _decoders = DecoderPool()  # of this process; a process of a joblib backend has its own
 
@@ -137,6 +136,8 @@ def plan(recordings: Iterable[str], config: Config) -> tuple[dict[str, Row], dic
     rows, jobs = {}, {}
     previous = report.read_rows(config.report_path)
     recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
+    if config.annotations is not None:  # labels have a time, so recordings are kept as they are
+        recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_zeros": False}
     for name in recordings:
         made_from = _fingerprint(config.train_audio_dir / name, list(recipe.values()))
         target = config.train_np_dir / array_name(name)
@@ -187,7 +188,8 @@ def _missing(config: Config) -> Row:
 
 def _only_in_metadata(config: Config, rows: dict[str, Row]) -> list[str]:
     """List the recordings that the metadata name and that are not there."""
-    if config.from_folders or not config.metadata_path.exists():
+    has_table = config.metadata_path.exists() and config.annotations is None
+    if config.from_folders or not has_table:
         return []
     table = match_archive(read_table(config.metadata_path), config, sorted(rows))
     return sorted(set(table["filename"]) - rows.keys())

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from audio.recording import array_name
+from catalog.annotated import describe_annotated, read_annotated, write_spans
 from catalog.filenames import list_files, refuse_links
 from catalog.fold_report import fold_report, format_report
 from catalog.folds import assign_folds, group_rows
@@ -71,6 +72,29 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
         ],
     }
     return table, fold_report(table, contents, config.fold_group) | leftovers | notes
+
+
+def split_annotated(config: Config) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Deal recordings whose labels have a time into folds, and keep the times beside train.csv.
+
+    Args:
+        config: of which annotations and the settings of folds are used.
+
+    Returns:
+        As of `split`, with the length of each recording in seconds.
+
+    Raises:
+        UserError: see read_annotated; fewer groups of recordings than folds.
+    """
+    table, spans = read_annotated(config)
+    contents = content_ids([f"{config.train_np_dir}/{path}" for path in table["filepath"]])
+    groups = group_recordings(table, contents, config)
+    table["kfold"] = assign_folds(
+        table["primary_label"], groups, n_folds=config.n_folds, seed=config.seed
+    )
+    write_spans(spans, config)
+    report = fold_report(table, contents, config.fold_group)
+    return table, report | describe_annotated(table, spans)
 
 
 def list_recordings(config: Config, reasons: dict[str, dict[str, str]]) -> list[str]:
@@ -147,8 +171,11 @@ def main() -> None:
             "another file"
         )
 
-    recordings = list_recordings(config, read_reasons(config.report_path))
-    table, report = split(read_archive(config, recordings), config)
+    if config.annotations is None:
+        recordings = list_recordings(config, read_reasons(config.report_path))
+        table, report = split(read_archive(config, recordings), config)
+    else:
+        table, report = split_annotated(config)
     text = csv_text([table.columns, *table.itertuples(index=False)])
     write_file(config.train_dataframe_path, text)
     report["made_from"] = note_sources(config, text)

@@ -29,6 +29,7 @@ from timm.utils import ModelEmaV3
 
 import checkpoint as ckpt
 from catalog import train_table
+from catalog.annotated import expand_windows
 from catalog.report import read_report
 from catalog.sources import check_sources
 from dataset import WaveformDataset
@@ -85,9 +86,10 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
 
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
-    class_names = train_table.load_class_names(table)
     check_folds(table, config)
     train_table.check_prepared(table, config.train_np_dir)
+    rows = expand_windows(table, config)  # as they are, unless their labels have a time
+    class_names = train_table.load_class_names(rows)
 
     set_up_device(device, deterministic=config.deterministic)
     with processes.joined(device), STOP.noted():
@@ -95,7 +97,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
             processes.from_first(lambda: verify(table, config))
 
         for number in config.folds:
-            train_fold(table, number, class_names, config, device)
+            train_fold(rows, number, class_names, config, device)
 
         return processes.from_first(lambda: folder.write_summary(config))
 
@@ -116,7 +118,9 @@ def train_fold(
     with folder.opened(config):
         if config.debug:
             table, config = train_table.shrink(table, number, config)
-        train_part, valid_part = train_table.split_fold(table, number, config.rare_birds)
+        train_part, valid_part = train_table.split_fold(
+            table, number, config.rare_birds, empty_windows=config.empty_windows
+        )
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names))

@@ -1,9 +1,10 @@
 """One recording made a `.npy` that training can memory-map."""
 
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from audio.decoder import NOTHING, Decoder
 from audio.kinds import USUAL_SUFFIXES
 
 Row = dict[str, Any]  # of the report
+NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
 UNREADABLE: Row = {
     "status": "unreadable",
     "seconds": 0.0,
@@ -42,7 +44,7 @@ def prepare_recording(
         source: the recording.
         target: the .npy file.
         sample_rate: Hz.
-        max_seconds: how much of it is kept.
+        max_seconds: how much of it is kept; of infinity see `prepare_whole`.
         audio_dtype: float32 or int16.
         trim_db: see `trim_silence`; None does not trim.
         cut_zeros: cut out seconds of exact zeros; not for recordings whose labels have a time.
@@ -54,6 +56,9 @@ def prepare_recording(
     Raises:
         OSError: the target cannot be written. A source that cannot be read is a row instead.
     """
+    if math.isinf(max_seconds):
+        return prepare_whole(source, target, sample_rate=sample_rate, audio_dtype=audio_dtype)
+
     decoder, n_wanted = Decoder(source, sample_rate, max_seconds), round(max_seconds * sample_rate)
     waveform = np.concatenate([NOTHING, *decoder])[:n_wanted]  # (n,)
     status, reason = decoder.fault
@@ -94,6 +99,93 @@ def prepare_recording(
     if source.suffix.lower() not in USUAL_SUFFIXES.get(decoder.container, ()):
         remarks.insert(0, f"holds {decoder.container}")
     return row | {"status": "ok", "reason": _join(remarks)}
+
+
+class _NothingToKeepError(Exception):
+    """A recording without anything to learn from; its row says why."""
+
+
+def prepare_whole(source: Path, target: Path, *, sample_rate: int, audio_dtype: str) -> Row:
+    """Decode a recording of any length in constant memory and write all of it.
+
+    Nothing is cut out of it, so that times in it stay what they are; as int16, what is louder than
+    full scale is clipped.
+
+    Returns:
+        As prepare_recording.
+
+    Raises:
+        OSError: the target cannot be written.
+    """
+    decoder = Decoder(source, sample_rate)
+    written = _Written(sample_rate, np.dtype(audio_dtype))
+    row = dict(UNREADABLE)
+    try:
+        with files.replacing(target, durable=False) as file:
+            file.write(bytes(NPY_HEADER_BYTES))
+            for block in decoder:
+                written.add(file, block)
+            row |= _describe(decoder)
+            row |= written.row() if written.n_samples else _without_samples(decoder)
+            if row["status"] not in ("ok", "truncated"):
+                raise _NothingToKeepError
+            file.seek(0)
+            file.write(written.header())
+    except _NothingToKeepError:
+        return row | {"seconds": 0.0}
+    return row | {"crc32": f"{written.crc32:08x}"}
+
+
+def _without_samples(decoder: Decoder) -> Row:
+    status, reason = decoder.fault
+    return {"status": status or "empty", "reason": reason or "no samples"}
+
+
+class _Written:
+    """Counts what is written of a recording, block by block."""
+
+    def __init__(self, sample_rate: int, dtype: np.dtype) -> None:
+        self.sample_rate, self.dtype = sample_rate, dtype
+        self.n_samples, self.crc32, self.low, self.high = 0, 0, math.inf, -math.inf
+
+    def add(self, file: IO[bytes], block: np.ndarray) -> None:
+        """Write a block (n,) float32."""
+        if not len(block):
+            return
+        self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
+        if self.dtype == np.int16:
+            block = np.rint(np.clip(block, -1, 1) * np.float32(32767)).astype(np.int16)
+        block = np.ascontiguousarray(block)
+        self.n_samples += len(block)
+        self.crc32 = zlib.crc32(block.data, self.crc32)
+        file.write(block.data)
+
+    def row(self) -> Row:
+        """Say how long and loud it is."""
+        row: Row = {"peak": round(max(-self.low, self.high), 6)}
+        if self.high - self.low < 2**-15:
+            return row | {"status": "silent", "reason": "moves by less than 1/32768"}
+        return row | {"seconds": round(self.n_samples / self.sample_rate, 6)}
+
+    def header(self) -> bytes:
+        """Make the header of a .npy file of what was written."""
+        text = io.BytesIO()
+        about = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_samples,)}
+        np.lib.format.write_array_header_1_0(text, about)
+        assert len(text.getvalue()) == NPY_HEADER_BYTES
+        return text.getvalue()
+
+
+def _describe(decoder: Decoder) -> Row:
+    """Say what a decoder that has come to its end found."""
+    status, reason = decoder.fault
+    status = {"": "ok", "unreadable": "truncated"}.get(status, status)
+    return {
+        "status": status,
+        "reason": _join([reason, *decoder.remarks]),
+        "native_rate": decoder.native_rate,
+        "channels": decoder.channels,
+    }
 
 
 def _join(remarks: list[str]) -> str:

@@ -92,9 +92,21 @@ def format_report(report: dict[str, Any]) -> str:
         pd.DataFrame(folds, columns=TITLES).to_string(index=False),
         f"in several folds: {', '.join(crossing)}",
     ]
-    found = {key: title for key, title in LEFTOVERS.items() if report[key] or key in ALWAYS_SHOWN}
+    if "hours" in report:
+        lines.insert(1, _describe_annotated(report))
+    found = {
+        key: title
+        for key, title in LEFTOVERS.items()
+        if key in report and (report[key] or key in ALWAYS_SHOWN)
+    }
     lines += [_describe_leftovers(title, report[key]) for key, title in found.items()]
     return "\n".join(lines)
+
+
+def _describe_annotated(report: dict[str, Any]) -> str:
+    seconds = report["seconds_by_label"]
+    sung = ", ".join(f"{label} {length:g} s" for label, length in seconds.items())
+    return f"{report['hours']:g} h with {report['timed_labels']} labels that have a time: {sung}"
 
 
 def _count(cell: Any) -> Any:

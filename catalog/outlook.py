@@ -1,5 +1,6 @@
 """What preparing will take, said before it begins: hours of sound, disk, time, and what is not kept."""
 
+import math
 import os
 import shutil
 from collections import Counter
@@ -40,7 +41,8 @@ def describe_outlook(
     paths = [config.train_audio_dir / name for name in some]
     lengths = np.array([decoders.look(path, LOOK_TIMEOUT_S) for path in paths])  # (n,) seconds
     scale = len(names) / len(some)
-    kept_s = float(np.minimum(lengths, config.max_seconds).sum()) * scale
+    most_s = config.max_seconds if config.annotations is None else math.inf
+    kept_s = float(np.minimum(lengths, most_s).sum()) * scale
     total_s = float(lengths.sum()) * scale
     return [*lines, *_describe_work(len(names), total_s, kept_s, config)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audio.prepared import open_recording
-from catalog.labels import NO_BIRD
+from catalog.labels import NO_BIRD, split_labels
 from catalog.reread import as_written
 from configs import Config, UserError
 
@@ -91,7 +91,11 @@ def load_class_names(df: pd.DataFrame) -> list[str]:
 
     NO_BIRD, the label of recordings without a bird, is no species.
     """
-    return sorted(set(df["primary_label"].astype(str)) - {NO_BIRD})
+    labels = set(df["primary_label"].astype(str))
+    if "start_s" in df:  # in a window all labels are primary
+        known = labels.copy()
+        labels.update(*(split_labels(cell, known) for cell in df["labels"].unique()))
+    return sorted(labels - {NO_BIRD})
 
 
 def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
@@ -118,12 +122,13 @@ def check_prepared(df: pd.DataFrame, train_np_dir: Path) -> None:
 
 
 def split_fold(
-    df: pd.DataFrame, fold: int, rare_birds: list[str]
+    df: pd.DataFrame, fold: int, rare_birds: list[str], *, empty_windows: float = 0.5
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide the table into the training part and the validation part of a fold.
 
     Rare birds, and every species whose recordings would all be held back, stay in the training
-    part: the model cannot be scored on a species that it never heard.
+    part: the model cannot be scored on a species that it never heard. A table of windows, with a
+    column start_s, is divided by recordings alone (see `choose_windows`).
 
     Returns:
         Copies of the rows (training, validation), in the order of df.
@@ -132,6 +137,9 @@ def split_fold(
         UserError: one of the parts would be empty.
     """
     held_back = df["kfold"] == fold
+    if "start_s" in df:
+        return choose_windows(df[~held_back], df[held_back], empty_windows, seed=fold)
+
     seen = set(df.loc[~held_back, "primary_label"])
     rare = df["primary_label"].isin(rare_birds) | ~df["primary_label"].isin(seen)
 
@@ -151,6 +159,38 @@ def split_fold(
             "split the data again"
         )
     return df[~valid].copy(), df[valid].copy()
+
+
+def choose_windows(
+    train: pd.DataFrame, valid: pd.DataFrame, empty_windows: float, *, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose the windows of annotated recordings that a fold trains on and validates on.
+
+    Windows overlap by half. Training takes all that have a label, and of the empty ones a random
+    choice, so many that they are at most `empty_windows` of all. Validation takes every other
+    window: each second once.
+
+    Raises:
+        UserError: one of the parts would be empty.
+    """
+    valid = valid[valid.groupby("filename").cumcount() % 2 == 0]
+    is_empty = (train["primary_label"] == NO_BIRD).to_numpy()
+    n_labelled, n_empty = int((~is_empty).sum()), int(is_empty.sum())
+    if not n_labelled or valid.empty:
+        raise UserError(
+            f"{n_labelled} labelled windows to train on and {len(valid)} windows to validate on; "
+            "annotate more recordings, or take fewer folds (--n-folds) and split again"
+        )
+
+    n_kept = min(n_empty, round(n_labelled * empty_windows / (1 - empty_windows)))
+    chosen = np.random.default_rng(seed).choice(np.flatnonzero(is_empty), n_kept, replace=False)
+    kept = ~is_empty
+    kept[chosen] = True
+    logger.info(
+        "%d windows with a label and %d of %d without one are trained on",
+        n_labelled, n_kept, n_empty,
+    )  # fmt: skip
+    return train[kept].copy(), valid.copy()
 
 
 def shrink(df: pd.DataFrame, fold: int, config: Config) -> tuple[pd.DataFrame, Config]:

@@ -1,0 +1,111 @@
+"""Annotated recordings: their rows, the times beside them, and the windows that a fold takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catalog import report
+from catalog.annotated import (
+    day_of,
+    describe_annotated,
+    expand_windows,
+    read_annotated,
+    site_of,
+    spans_path,
+    write_spans,
+)
+from catalog.train_table import choose_windows, load_class_names
+from configs import Config, UserError
+
+SPANS = "filename,start,end,label\na/one.wav,1,2,wren\na/one.wav,1,4,robin\nb/two.wav,8,9,wren\n"
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    """Two annotated recordings of 10 s and one without annotations, as prepare reports them."""
+    table = tmp_path / "spans.csv"
+    table.write_text(SPANS)
+    settings = Config(root=tmp_path, annotations=table, period=5.0)
+    names = ("a/one.wav", "b/two.wav", "c/three.wav")
+    report.write_rows(
+        settings.report_path, {name: {"status": "ok", "seconds": 10.0} for name in names}
+    )
+    return settings
+
+
+def test_a_row_a_recording_with_the_label_that_sings_longest_first(config, caplog):
+    table, spans = read_annotated(config)
+    assert list(table["filename"]) == ["a/one.wav", "b/two.wav"]
+    assert list(table["primary_label"]) == ["robin", "wren"]
+    assert list(table["labels"]) == ["robin wren", "wren"]
+    assert list(table["annotated_seconds"]) == [10.0, 10.0] and list(table["site"]) == ["a", "b"]
+    assert "1 prepared recordings have no annotations" in caplog.text
+    assert describe_annotated(table, spans) == {
+        "hours": 0.006,
+        "timed_labels": 3,
+        "seconds_by_label": {"robin": 3.0, "wren": 2.0},
+    }
+
+
+def test_windows_have_the_labels_of_their_own_time(config):
+    table, spans = read_annotated(config)
+    write_spans(spans, config)
+    windows = expand_windows(table.assign(kfold=0), config)
+    labels = {(row.filename, row.start_s): row.labels for row in windows.itertuples()}
+    assert labels == {
+        ("a/one.wav", 0.0): "robin wren",
+        ("a/one.wav", 2.5): "robin",  # its last 1.5 s of 3
+        ("a/one.wav", 5.0): "",
+        ("a/one.wav", 7.5): "",
+        ("b/two.wav", 0.0): "",
+        ("b/two.wav", 2.5): "",
+        ("b/two.wav", 5.0): "wren",
+        ("b/two.wav", 7.5): "wren",
+    }
+    assert load_class_names(windows) == ["robin", "wren"]
+    empty = windows[windows["labels"] == ""]
+    assert set(empty["primary_label"]) == {"nocall"}
+
+    unknown = expand_windows(table.assign(kfold=0), replace(config, unlabelled="unknown"))
+    assert len(unknown) == 4 and (unknown["labels"] != "").all()
+
+
+def test_a_table_of_other_recordings_is_returned_as_it_is(config):
+    table = pd.DataFrame({"filename": ["a/one.wav"], "primary_label": ["wren"]})
+    assert expand_windows(table, config) is table
+
+
+def test_without_the_times_one_line_says_what_to_run(config):
+    table, _ = read_annotated(config)
+    with pytest.raises(UserError, match=r"train_annotations.csv.*run split_data.py with"):
+        expand_windows(table, config)
+    assert spans_path(config).name == "train_annotations.csv"
+
+
+def test_training_takes_few_empty_windows_and_validation_each_second_once():
+    starts = np.arange(20) * 2.5
+    labels = ["wren"] * 4 + ["nocall"] * 16
+    train = pd.DataFrame({"filename": "a", "start_s": starts, "primary_label": labels})
+    chosen, valid = choose_windows(train, train.assign(filename="b"), 0.5, seed=0)
+    assert list(valid["start_s"]) == list(np.arange(10) * 5.0)
+    assert chosen["primary_label"].value_counts().to_dict() == {"wren": 4, "nocall": 4}
+    again, _ = choose_windows(train, train, 0.5, seed=0)
+    assert chosen.equals(again)
+    assert len(choose_windows(train, train, 0.0, seed=0)[0]) == 4
+    with pytest.raises(UserError, match="0 labelled windows"):
+        choose_windows(train[train["primary_label"] == "nocall"], train, 0.5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "day"),
+    [
+        ("SITE_1/20230501_050000.WAV", "SITE_1", "2023-05-01"),
+        ("north/a/2023-05-01T05.wav", "north/a", "2023-05-01"),
+        ("day_0.wav", "", ""),
+        ("123456789.wav", "", ""),
+    ],
+)
+def test_site_and_day_by_hand(name, site, day):
+    assert (site_of(name), day_of(name)) == (site, day)

@@ -20,7 +20,7 @@ import transforms
 from audio.mel import check_bands, mel_settings
 from audio.prepared import open_recording as open_recording  # "as": callers find it here, too
 from catalog.sampling import row_weights, rows_of_epoch
-from catalog.targets import HARD_TARGETS, SMOOTH_TARGETS, Targets
+from catalog.targets import HARD_TARGETS, SECONDARY, SMOOTH_TARGETS, Targets
 from catalog.train_table import check_prepared as check_prepared
 from catalog.train_table import check_table as check_table
 from catalog.train_table import load_class_names as load_class_names
@@ -284,9 +284,16 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
 def build_targets(
     df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str]
 ) -> Targets:
-    """Make the targets that the settings ask for; in validation those of the metric."""
+    """Make the targets that the settings ask for; in validation those of the metric.
+
+    In a window of a recording whose labels have a time, every bird is a primary one.
+    """
+    are_windows = "start_s" in df
     if mode == "valid":
-        return Targets(df, class_names, no_bird_class=config.no_bird_class)
+        secondary_target = HARD_TARGETS[1] if are_windows else SECONDARY
+        return Targets(
+            df, class_names, secondary=secondary_target, no_bird_class=config.no_bird_class
+        )
 
     smooth = config.label_smoothing and config.smoothing is None
     secondary = {
@@ -299,7 +306,7 @@ def build_targets(
         class_names,
         smooth=smooth,
         smoothing=config.smoothing or 0.0,
-        secondary=secondary[config.secondary_targets],
+        secondary=secondary["positive" if are_windows else config.secondary_targets],
         no_bird_class=config.no_bird_class,
     )
 

@@ -20,7 +20,7 @@ class Waveforms:
     so the loader's workers share its memory.
 
     Args:
-        df: rows of train.csv (filepath); it is not changed.
+        df: rows of train.csv (filepath), or windows of recordings, with start_s; it is not changed.
         config: paths, clip and augmentation settings.
         with_backgrounds: prepare the recordings of `background_dir`, too.
     """
@@ -30,6 +30,12 @@ class Waveforms:
         self.n_rows = len(df)
         self._folder = os.fsencode(config.train_np_dir)
         self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n_rows,) bytes
+
+        # Windows of long recordings: where each row's window starts, in samples.
+        self._starts = None
+        if "start_s" in df:
+            starts = df["start_s"].to_numpy(np.float64) * config.sample_rate
+            self._starts = np.rint(starts).astype(np.int64)
 
         backgrounds = prepare_backgrounds(config) if with_backgrounds else []
         self._backgrounds = np.array([os.fsencode(path) for path in backgrounds])
@@ -58,11 +64,17 @@ class Waveforms:
     def open(self, number: int) -> np.ndarray:
         """Map the recording of a row or background into memory: (n,) float32 or int16.
 
+        Of a row that is a window of a recording it is that window.
+
         Raises:
             UserError: it is missing or damaged.
         """
         try:
-            return open_recording(self._path(number))
+            recording = open_recording(self._path(number))
+            if self._starts is None or number >= self.n_rows:
+                return recording
+            start = int(self._starts[number])
+            return recording[start : start + self.config.n_samples]
         except FileNotFoundError:
             raise UserError(
                 f"{self.path(number)}: no prepared audio for {self.filename(number)}; "

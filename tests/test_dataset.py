@@ -56,6 +56,34 @@ def off(config, **changes):
     return config
 
 
+# Windows of recordings whose labels have a time ----------------------------------------------------
+
+
+def test_a_window_is_the_clip_at_its_start_with_all_its_birds_as_primary(config, df):
+    path = config.train_np_dir / df["filepath"][6]
+    samples = np.load(path)
+    np.save(path.with_name("cut.npy"), samples[64_000:128_000])
+    row = {"kfold": 0, "labels": "NA zebra", "primary_label": "NA"}
+    window = pd.DataFrame([{**row, "filepath": df["filepath"][6], "start_s": 2.0}])
+    cut = pd.DataFrame([{**row, "filepath": "NA/cut.npy"}])
+
+    found = data.WaveformDataset(window, config, "valid", LABELS)[0]
+    assert torch.equal(
+        found["image"], data.WaveformDataset(cut, config, "valid", LABELS)[0]["image"]
+    )
+    assert found["targets"].tolist() == [1.0, 0.0, 1.0]
+    train = data.WaveformDataset(window, off(config, max_mixed_birds=1), "train", LABELS)
+    of_cut = data.WaveformDataset(cut, config, "train", LABELS)
+    assert torch.equal(train[1, 0]["image"], of_cut[1, 0]["image"])
+    assert train[1, 0]["targets"].tolist() == pytest.approx([0.995, 0.0025, 0.995])
+
+
+def test_a_window_without_a_bird_has_none_in_its_targets(config, df):
+    row = {"kfold": 0, "labels": "", "primary_label": "nocall", "filepath": df["filepath"][6]}
+    window = pd.DataFrame([{**row, "start_s": 0.0}])
+    assert data.WaveformDataset(window, config, "valid", LABELS)[0]["targets"].tolist() == [0, 0, 0]
+
+
 # Items --------------------------------------------------------------------------------------------
 
 

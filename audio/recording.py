@@ -193,7 +193,7 @@ def _join(remarks: list[str]) -> str:
 
 
 def trim_silence(waveform: np.ndarray, *, sample_rate: int, trim_db: float) -> np.ndarray:
-    """(n,) float32 without the frames of 10 ms at both ends that peak `trim_db` dB below the waveform's peak."""
+    """Cut off both ends of (n,) float32 where 10 ms stay `trim_db` dB below its peak."""
     frame = max(1, sample_rate // 100)
     starts = np.arange(0, len(waveform), frame)
     peaks = np.maximum.reduceat(np.abs(waveform), starts)  # (n_frames,)

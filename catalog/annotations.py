@@ -1,4 +1,4 @@
-"""Labels with a time: who sings from when to when in long recordings, from the tables that labs have.
+"""Labels with a time: who sings from when to when, from the tables that labs have.
 
 Raven selection tables, Audacity labels, BirdNET's tables, CSVs with a start, an end and a label,
 one-hot tables of clips and BirdCLEF's labelled soundscapes all become spans: a recording, a start
@@ -107,7 +107,7 @@ def _find_tables(path: Path) -> list[Path]:
 
 
 class RecordingNames:
-    """Finds the recording that a table means: by its path, its file name, or its name without suffix."""
+    """Finds the recording that a table means: by its path, its name, or its name without suffix."""
 
     def __init__(self, recordings: Iterable[str]) -> None:
         self._by_key: dict[str, set[str]] = {}
@@ -144,7 +144,7 @@ def _log_strangers(names: RecordingNames, path: Path) -> None:
     if names.strangers:
         text, where = next(iter(names.strangers.items()))
         logger.warning(
-            "annotations=%s: %d recordings are not among the prepared ones and are left out (%s: %r)",
+            "annotations=%s: %d recordings are not prepared and are left out (%s: %r)",
             path,
             len(names.strangers),
             where,
@@ -171,7 +171,7 @@ def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Sp
     if columns.start is None or columns.end is None:
         if is_alone:
             raise UserError(
-                f"{path}: no columns for start and end among {', '.join(map(repr, table.columns))}; "
+                f"{path}: no columns for start and end among {_list(table.columns)}; "
                 "name them start, end and label, in seconds"
             )
         logger.info("%s: no columns for start and end, left out", path)
@@ -182,8 +182,12 @@ def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Sp
 # Tables with a header -----------------------------------------------------------------------------
 
 
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(map(repr, columns))
+
+
 def _plain(column: str) -> str:
-    """Write a column's name without its unit, punctuation and capitals: `Begin Time (s)` is "begin time"."""
+    """Write a column's name without unit and capitals: `Begin Time (s)` is "begin time"."""
     without_unit = re.sub(r"\((s|sec|seconds|hz)\)|\[s\]", "", column.lower())
     return " ".join(re.sub(r"[^a-z0-9]+", " ", without_unit).split())
 
@@ -206,7 +210,7 @@ class _Columns:
         self.one_hot = [] if self.label else self._one_hot(table)
 
     def _one_hot(self, table: pd.DataFrame) -> list[str]:
-        """List the columns that hold 0 and 1 alone: one a species, as in OpenSoundscape's tables."""
+        """List the columns of 0 and 1, one a species, as in OpenSoundscape's tables."""
         known = {self.start, self.end, self.file, self.offset, self.row_id}
         rest = [name for name in table.columns if name not in known]
         rest = [name for name in rest if _plain(name) not in IGNORED_COLUMNS]
@@ -219,8 +223,7 @@ def _read_table_spans(
 ) -> list[Span]:
     if columns.label is None and not columns.one_hot and len(table):
         raise UserError(
-            f"{path}: no column for the label among {', '.join(map(repr, table.columns))}; "
-            "name it label"
+            f"{path}: no column for the label among {_list(table.columns)}; name it label"
         )
 
     own = names.find(_recording_of(path), str(path)) if columns.file is None else None
@@ -243,7 +246,7 @@ def _read_table_spans(
 
 
 def _one_view(table: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
-    """Keep one of the rows that Raven writes for each view (waveform, spectrogram) of a selection."""
+    """Keep one of the rows that Raven writes for each view of a selection."""
     if columns.view is None or columns.selection is None:
         return table
     keys = [name for name in (columns.selection, columns.file, columns.start) if name]

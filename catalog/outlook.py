@@ -1,4 +1,4 @@
-"""What preparing will take, said before it begins: hours of sound, disk, time, and what is not kept."""
+"""What preparing will take, said before it begins: hours, disk, time, and what is not kept."""
 
 import math
 import os
@@ -59,8 +59,8 @@ def _describe_work(n_jobs: int, total_s: float, kept_s: float, config: Config) -
         lines.append("that is more than the disk has: --audio-dtype int16 takes half of it")
     if (beyond_s := total_s - kept_s) > 0.01 * total_s:
         lines.append(
-            f"{_hours(beyond_s)} of {_hours(total_s)} lie beyond the first {config.max_seconds:g} s "
-            "of a recording and are not used; --max-seconds keeps more"
+            f"{_hours(beyond_s)} of {_hours(total_s)} lie beyond the first "
+            f"{config.max_seconds:g} s of a recording and are not used; --max-seconds keeps more"
         )
     return lines
 

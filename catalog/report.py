@@ -1,4 +1,4 @@
-"""prepare_report.csv: what became of each recording, written as it happens and read by every stage."""
+"""prepare_report.csv: what became of each recording, written as it happens."""
 
 import csv
 import io

@@ -56,7 +56,7 @@ def off(config, **changes):
     return config
 
 
-# Windows of recordings whose labels have a time ----------------------------------------------------
+# Windows of recordings whose labels have a time ------------------------------------------------
 
 
 def test_a_window_is_the_clip_at_its_start_with_all_its_birds_as_primary(config, df):

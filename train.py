@@ -28,6 +28,7 @@ import torch
 from timm.utils import ModelEmaV3
 
 import checkpoint as ckpt
+from audio.mel import check_bands
 from catalog import train_table
 from catalog.annotated import expand_windows
 from catalog.report import read_report
@@ -40,12 +41,12 @@ from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
 from training.devices import set_up_device
-from training.epoch_report import EpochClock, log_fold
+from training.epoch_report import EpochClock
 from training.fold import Fold, Parts, Precision
 from training.memory import Mixed
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING, build_watch
-from training.verifying import check_folds, verify_prepared
+from training.verifying import check_folds, check_report, verify_prepared, warn_of_one_species
 from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
@@ -88,23 +89,21 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
     check_folds(table, config)
     train_table.check_prepared(table, config.train_np_dir)
+    report = read_report(config.report_path)
+    check_report(table, report, config)
     rows = expand_windows(table, config)  # as they are, unless their labels have a time
     class_names = train_table.load_class_names(rows)
+    warn_of_one_species(class_names, config)
 
     set_up_device(device, deterministic=config.deterministic)
     with processes.joined(device), STOP.noted():
         if config.verify:
-            processes.from_first(lambda: verify(table, config))
+            processes.from_first(lambda: verify_prepared(table, report, config.train_np_dir))
 
         for number in config.folds:
             train_fold(rows, number, class_names, config, device)
 
         return processes.from_first(lambda: folder.write_summary(config))
-
-
-def verify(table: pd.DataFrame, config: Config) -> None:
-    """Read every prepared recording in full and compare it with the report of prepare_audios.py."""
-    verify_prepared(table, read_report(config.report_path), config.train_np_dir)
 
 
 # One fold -----------------------------------------------------------------------------------------
@@ -122,15 +121,16 @@ def train_fold(
             table, number, config.rare_birds, empty_windows=config.empty_windows
         )
 
+        split = resuming.split_digest(train_part, valid_part)
+
         # A resumed run takes its weights from the checkpoint and needs no other.
-        found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names))
+        found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
+        if found is None:
+            check_bands(config)
         fold = build_fold(
             train_part, valid_part, number, class_names, config, device, load_weights=found is None
         )
-        log_fold(fold)
-        if found is not None:
-            resuming.resume(fold, *found)
-        processes.from_first(lambda: folder.write_settings(fold.dir, config, class_names))
+        resuming.begin(fold, found)
 
         progress = fold.progress
         while progress.epoch < config.epochs and not progress.has_stalled(config.early_stopping):
@@ -196,6 +196,7 @@ def build_fold(
     return Fold(
         number=number,
         class_names=class_names,
+        split=resuming.split_digest(train_part, valid_part),
         config=config,
         device=device,
         train_loader=train_loader,

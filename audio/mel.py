@@ -64,8 +64,8 @@ def check_bands(config: Config) -> None:
     while _count_empty_bands(**settings | {"n_fft": n_fft}):
         n_fft *= 2
     raise UserError(
-        f"n_mels: {n_empty} of {config.n_mels} mel bands hold no frequency of an STFT with "
-        f"n_fft={config.n_fft}; take fewer n_mels, a higher fmin or n_fft={n_fft}"
+        f"n_mels: {n_empty} of {config.n_mels} mel bands are empty: no frequency of an STFT with "
+        f"n_fft={config.n_fft} lies in them; take fewer n_mels, a higher fmin or n_fft={n_fft}"
     )
 
 

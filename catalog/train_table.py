@@ -153,6 +153,12 @@ def split_fold(
         )
 
     valid = held_back & ~rare
+    if not valid.any() and moved.any() and not df["primary_label"].isin(rare_birds).any():
+        raise UserError(
+            f"fold {fold}: there is nothing to validate on: each of its species has one recording, "
+            "or pieces of one recording, which is trained on; add recordings of the same species, "
+            "or validate on others by a smaller --n-folds of split_data.py"
+        )
     if not valid.any() or valid.all():
         raise UserError(
             f"fold {fold} has {int(valid.sum())} of {len(df)} recordings to validate on; "

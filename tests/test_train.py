@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,14 +15,16 @@ import train
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from model import pick_amp_dtype, pick_device
-from tests.small_run import CPU, SPECIES, build, positioned, weights
+from tests.small_run import (
+    CPU,
+    SPECIES,
+    build,
+    positioned,
+    same,
+    weights,
+    with_linear_model,
+)
 from training import folder
-from training.fold import Fold
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, second[name]) for name, value in first.items())
-
 
 # A step -------------------------------------------------------------------------------------------
 
@@ -66,26 +67,6 @@ def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
     expected = lam * criterion(output, targets_a) + (1 - lam) * criterion(output, targets_b)
     assert 0 < lam < 1 and float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert not torch.equal(targets_a, targets_b)
-
-
-class Linear(torch.nn.Module):
-    """A model without statistics over the batch: its gradient is the mean over clips."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = torch.nn.Linear(32, 3)
-
-    def forward(self, images):
-        framewise = self.head(images.mean(dim=1))
-        return {"logit": framewise.mean(dim=1), "framewise_logit": framewise,
-                "clipwise_output": framewise.mean(dim=1).float().sigmoid()}  # fmt: skip
-
-
-def with_linear_model(fold: Fold, lr: float = 0.1) -> Fold:
-    torch.manual_seed(0)
-    model = Linear()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    return replace(fold, parts=replace(fold.parts, model=model, optimizer=optimizer))
 
 
 def test_accumulated_batches_step_like_one_large_batch(df, config):

@@ -1,19 +1,27 @@
 """Batches: which rows, in which order, and which processes load them."""
 
+import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 from tqdm import tqdm
 
-from configs import Config
+from configs import Config, UserError
 from dataset import Key, WaveformDataset
 from training import processes
 from training.stopwatch import Stopwatch
 
+logger = logging.getLogger("birdclef.train")
+
+SHARED_MEMORY = Path("/dev/shm")
+PREFETCHED = 2  # batches that a worker is ahead, so that one slow batch holds nothing up
+FLOAT32_BYTES = 4
 SECONDS_TO_FINISH_A_STEP = 10  # that workers give the main process after SIGTERM
 
 
@@ -138,22 +146,64 @@ def build_loader(
         rank=rank,
         world_size=world_size,
     )
-    has_workers = config.num_workers > 0
+    batch_bytes = sampler.batch_size * item_bytes(dataset, config)
+    num_workers = workers_that_fit(config.num_workers, batch_bytes)
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
         worker_init_fn=leave_signals_to_the_main_process,
-        num_workers=config.num_workers,
-        persistent_workers=has_workers,
-        # Batches that a worker is ahead, so that one slow batch holds nothing up
-        prefetch_factor=2 if has_workers else None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=PREFETCHED if num_workers else None,
         # So that the copy to the device can run beside the computation
         pin_memory=device.type == "cuda",
         # Its own, or each epoch would draw the workers' seed from torch's global one
         generator=torch.Generator(),
     )
     return loader, sampler
+
+
+def item_bytes(dataset: WaveformDataset, config: Config) -> int:
+    """Bytes that a worker hands over for an item, at most."""
+    if dataset.mode == "train" and config.frontend == "device":
+        return FLOAT32_BYTES * config.max_mixed_birds * config.n_samples
+    return FLOAT32_BYTES * (config.n_frames * config.n_mels + len(dataset.class_names))
+
+
+def workers_that_fit(
+    num_workers: int, batch_bytes: int, shared_memory: Path = SHARED_MEMORY
+) -> int:
+    """Lower the number of workers to what shared memory has room for, with a warning.
+
+    Workers hand batches over in shared memory; a container often has little of it.
+
+    Args:
+        num_workers: wanted.
+        batch_bytes: of one batch.
+        shared_memory: where it is mounted; where nothing is, the system has no such limit.
+    """
+    if num_workers == 0 or not shared_memory.is_dir():
+        return num_workers
+
+    free = shutil.disk_usage(shared_memory).free
+    fit = int(free // ((PREFETCHED + 1) * batch_bytes))
+    if fit >= num_workers:
+        return num_workers
+
+    logger.warning(
+        "%s has %.1f MB of shared memory left, room for %d of %d loader processes (a batch takes "
+        "%.1f MB); %d are used. Start the container with a larger --shm-size, or set "
+        "--num-workers %d",
+        shared_memory,
+        free / 1e6,
+        fit,
+        num_workers,
+        batch_bytes / 1e6,
+        fit,
+        fit,
+    )
+    return fit
 
 
 def batches_in_turn(
@@ -176,7 +226,19 @@ def batches_in_turn(
     batches = iter(bar)
     while True:
         with watch.part(part):
-            batch = next(batches, None)
+            batch = _next_batch(batches)
         if batch is None:
             return
         yield batch
+
+
+def _next_batch(batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor] | None:
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+    raise UserError(
+        f"{SHARED_MEMORY} has no shared memory left for the loader's batches; start the container "
+        "with a larger --shm-size, or set --num-workers 0"
+    )

@@ -10,20 +10,6 @@ from training.stopwatch import WAITING, describe_parts, find_limit
 logger = logging.getLogger("birdclef.train")
 
 
-def log_fold(fold: Fold) -> None:
-    """Log what a fold is about to be trained with."""
-    n_processes = processes.world_size()
-    logger.info(
-        "fold %d: %d recordings to train, %d to validate, %d species, on %s, %s",
-        fold.number,
-        fold.train_set.n_rows,
-        fold.valid_set.n_rows,
-        len(fold.class_names),
-        fold.device,
-        "1 process" if n_processes == 1 else f"{n_processes} processes",
-    )
-
-
 class EpochClock:
     """Times one epoch of a fold, from here to `report`.
 

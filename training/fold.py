@@ -122,6 +122,7 @@ class Fold:
 
     number: int
     class_names: list[str]
+    split: str  # digest of the recordings and labels that it trains and validates on
     config: Config
     device: torch.device
     train_loader: DataLoader

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from configs import Config, UserError, versions
+from configs import Config, UserError, settings_where, versions
 from files import (
     CannotWriteError,
     LockedError,
@@ -28,6 +28,7 @@ from training import processes
 logger = logging.getLogger("birdclef.folder")
 
 STAYS = (".lock", "train.log")  # in a fold's folder when an earlier run is set aside
+LATER_SETTINGS = re.compile(r"config_from_epoch_(\d+)\.yaml")
 FOLD_DIR = re.compile(r"fold_(\d+)")  # `fold_0_old` beside the folds is none of them
 
 
@@ -123,14 +124,49 @@ def set_aside(train_dir: Path) -> None:
 # Files --------------------------------------------------------------------------------------------
 
 
-def write_settings(train_dir: Path, config: Config, class_names: list[str]) -> None:
-    """Write every setting, versions and commit, and the order of the classes."""
-    settings = {"config": config.to_dict(), "versions": versions()}
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    write_file(train_dir / "config.yaml", text)
+def write_settings(
+    train_dir: Path, config: Config, class_names: list[str], *, done_epochs: int | None
+) -> None:
+    """Write every setting, versions and commit, and the order of the classes.
 
+    `config.yaml` keeps what the first epoch ran with. Where a resumed run has other settings, they
+    go to `config_from_epoch_<n>.yaml`.
+
+    Args:
+        train_dir: the fold's folder.
+        config: settings of this run.
+        class_names: in the order of the columns.
+        done_epochs: complete epochs of the run that is resumed; None for a new run.
+    """
     names = json.dumps(class_names, ensure_ascii=False, indent=0)
     write_file(train_dir / "classes.json", names)
+
+    path = train_dir / "config.yaml"
+    if done_epochs is not None and path.exists():
+        if _same_settings(_newest_settings(train_dir), config.to_dict()):
+            return
+        path = train_dir / f"config_from_epoch_{done_epochs + 1}.yaml"
+
+    settings = {"config": config.to_dict(), "versions": versions()}
+    write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _newest_settings(train_dir: Path) -> dict[str, Any]:
+    """Read the settings that the latest epochs ran with; none where they cannot be read."""
+    found = [(LATER_SETTINGS.fullmatch(path.name), path) for path in train_dir.iterdir()]
+    later = [(int(match[1]), path) for match, path in found if match]
+    path = max(later)[1] if later else train_dir / "config.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _same_settings(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Compare settings, without those that change no result (such as num_workers)."""
+    free = settings_where(on_resume="free")
+    return all(earlier.get(name, value) == value for name, value in now.items() if name not in free)
 
 
 def write_history(train_dir: Path, history: list[dict[str, Any]]) -> None:

@@ -1,10 +1,14 @@
 """A fold goes on from its newest checkpoint as if it had never stopped."""
 
+import hashlib
+import json
 import logging
 import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import checkpoint as ckpt
 from configs import Config, capture_rng, versions
@@ -13,17 +17,35 @@ from training.fold import Fold, Progress
 
 logger = logging.getLogger("birdclef.train")
 
+SPLIT_COLUMNS = ("filepath", "primary_label", "labels")  # what identifies a row of a split
 PARTS = ("model", "optimizer", "scheduler", "scaler")
 COUNTERS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
 # Added in a later version; older checkpoints lack them and take these defaults
 LATER_COUNTERS = {"micro_batch": 0}
 
 
-def find_checkpoint(config: Config, class_names: list[str]) -> tuple[Path, dict[str, Any]] | None:
+def split_digest(train_part: pd.DataFrame, valid_part: pd.DataFrame) -> str:
+    """Identify the recordings and labels that a fold is trained and validated on."""
+    digest = hashlib.sha256()
+    for part in (train_part, valid_part):
+        rows = sorted(zip(*(part[name] for name in SPLIT_COLUMNS), strict=True))
+        digest.update(json.dumps(rows).encode())
+    return digest.hexdigest()
+
+
+def find_checkpoint(
+    config: Config, class_names: list[str], split: str
+) -> tuple[Path, dict[str, Any]] | None:
     """Read the newest sound checkpoint of the fold's folder; None where there is none at all.
 
+    Args:
+        config: settings of the run, with the fold's folder as `train_dir`.
+        class_names: of the run.
+        split: the `split_digest` of the run.
+
     Raises:
-        CheckpointError: it was made with other classes, another network or other audio settings.
+        CheckpointError: it was made with other classes, another network, other audio settings or
+            another split.
     """
     path = ckpt.get_initial_checkpoint(config)
     if path is None:
@@ -31,7 +53,41 @@ def find_checkpoint(config: Config, class_names: list[str]) -> tuple[Path, dict[
 
     state = ckpt.read_checkpoint(path)
     changes.check_same_setup(state, path, config, class_names)
+    if state.get("split", split) != split:  # older versions did not note it
+        raise ckpt.CheckpointError(
+            f"{path} was trained on another split: other recordings or labels than train.csv has "
+            "in this fold today, so its weights may have seen what would be validated on; "
+            f"{changes.REMEDY}"
+        )
     return path, state
+
+
+def begin(fold: Fold, found: tuple[Path, dict[str, Any]] | None) -> None:
+    """Start a fold, or resume it from the checkpoint that was found; keep a record of its settings.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the run, or lacks a part.
+    """
+    n_processes = processes.world_size()
+    logger.info(
+        "fold %d: %d recordings to train, %d to validate, %d species, on %s, %s",
+        fold.number,
+        len(fold.train_set),
+        len(fold.valid_set),
+        len(fold.class_names),
+        fold.device,
+        "1 process" if n_processes == 1 else f"{n_processes} processes",
+    )
+    done_epochs = None
+    if found is not None:
+        resume(fold, *found)
+        done_epochs = fold.progress.epoch
+
+    processes.from_first(
+        lambda: folder.write_settings(
+            fold.dir, fold.config, fold.class_names, done_epochs=done_epochs
+        )
+    )
 
 
 def state_of(fold: Fold) -> dict[str, Any]:
@@ -45,6 +101,7 @@ def state_of(fold: Fold) -> dict[str, Any]:
         "rng": capture_rng(),
         "fold": fold.number,
         "class_names": fold.class_names,
+        "split": fold.split,
         "config": fold.config.to_dict(),
         "versions": versions(),
     }

@@ -14,6 +14,7 @@ from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.train")
 
+WITH_AUDIO = ("ok", "skipped", "truncated")  # statuses of the report that come with an array
 PEAK_TOLERANCE = 1e-4  # of full scale; the report rounds a peak to six digits
 
 
@@ -28,6 +29,77 @@ def check_folds(table: pd.DataFrame, config: Config) -> None:
     if missing:
         raise UserError(
             f"folds: there is no fold {missing[0]} in {config.train_dataframe_path}; it has {known}"
+        )
+
+
+def check_report(table: pd.DataFrame, report: pd.DataFrame, config: Config) -> None:
+    """Compare what is trained on with the report of prepare_audios.py.
+
+    Args:
+        table: rows with a `filepath` below the folder of the prepared recordings.
+        report: `filename`, `status` and `seconds` of each recording; without rows, nothing is
+            compared.
+        config: its sample rate and paths.
+
+    Raises:
+        UserError: recordings were prepared at another sample rate, or have no audio by now.
+    """
+    if report.empty:
+        return
+
+    rows = table[["filepath"]].merge(
+        report.assign(filepath=report["filename"] + ".npy"), on="filepath", how="left"
+    )
+    lost = rows[rows["status"].notna() & ~rows["status"].isin(WITH_AUDIO)]
+    if len(lost):
+        first = lost.iloc[0]
+        raise UserError(
+            f"{len(lost)} of {len(table)} recordings of {config.train_dataframe_path} have no "
+            f"audio any more ({first['filename']} is {first['status']} in {config.report_path}); run "
+            "split_data.py again"
+        )
+
+    unknown = int(rows["status"].isna().sum())
+    if unknown:
+        logger.warning(
+            "%d of %d recordings are not in %s: prepare_audios.py did not see them when it last "
+            "ran; where they were deleted on purpose, run split_data.py again",
+            unknown,
+            len(table),
+            config.report_path,
+        )
+    check_sample_rate(rows[rows["seconds"] > 0], config)
+
+
+def check_sample_rate(rows: pd.DataFrame, config: Config) -> None:
+    """Compare the prepared samples of each recording with the seconds that they last.
+
+    Args:
+        rows: `filepath` and `seconds` > 0 of prepared recordings.
+        config: its sample rate and folder of prepared recordings.
+
+    Raises:
+        UserError: they were prepared at another sample rate.
+    """
+    for filepath, seconds in zip(rows["filepath"], rows["seconds"], strict=True):
+        n_samples = len(open_recording(config.train_np_dir / filepath))
+        if abs(n_samples - seconds * config.sample_rate) > 1:
+            rate = round(n_samples / seconds)
+            raise UserError(
+                f"{config.train_np_dir / filepath} was prepared at {rate} Hz, training is set to "
+                f"sample_rate={config.sample_rate}; run prepare_audios.py with --sample-rate "
+                f"{config.sample_rate}, or train with --sample-rate {rate}"
+            )
+
+
+def warn_of_one_species(class_names: list[str], config: Config) -> None:
+    """Warn where every clip that training sees has the same species in it."""
+    if len(class_names) == 1 and config.background_dir is None:
+        logger.warning(
+            "%s is the only species and there are no negatives: the model learns to find it in "
+            "every clip; give recordings without it, in a folder of their own (--background-dir "
+            "FOLDER) or as another label of the table",
+            class_names[0],
         )
 
 

@@ -12,8 +12,7 @@ from configs import Config
 from dataset import WaveformDataset
 from images.device_frontend import DeviceFrontend, uniform
 from images.noise import add_uniform
-from tests.small_run import make_recordings
-from tests.training.test_resume import assert_same_end, run_until
+from tests.small_run import assert_same_end, make_recordings, run_until
 from training.batches import build_loader, collate
 
 CPU = torch.device("cpu")

@@ -75,6 +75,14 @@ def test_summary_takes_each_folds_best_epoch_and_the_mean(tmp_path):
     assert summary["mean"] == {"valid_loss": 0.5, "cmap_pad_5": 0.5}
 
 
+def test_a_copy_of_a_fold_beside_the_folds_is_left_alone(tmp_path):
+    config = Config(models_dir=tmp_path)
+    folder.write_history(config.fold_dir(0), [{"epoch": 1, "valid_loss": 0.5}])
+    for name in ("fold_0_old", "fold_", "fold_one"):
+        folder.write_history(config.exp_dir / name, [{"epoch": 1, "valid_loss": 9.0}])
+    assert folder.write_summary(config)["folds"] == {"0": {"epoch": 1, "valid_loss": 0.5}}
+
+
 def test_a_column_that_came_later_is_empty_before_and_in_no_mean_without_it(tmp_path):
     config = Config(models_dir=tmp_path)
     rows = [{"epoch": 1, "valid_loss": 0.25}, {"epoch": 2, "valid_loss": 0.5, "cmap_pad_9": 0.75}]

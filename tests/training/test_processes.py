@@ -33,7 +33,7 @@ NOTHING_RANDOM = {
 
 @pytest.fixture
 def torchrun():
-    """Start train.py, or another script, in two processes; whatever is left of them when the test ends is killed."""
+    """Start train.py, or another script, in two processes; what is left at the end is killed."""
     started = []
 
     def start(
@@ -44,8 +44,14 @@ def torchrun():
         settings.write_text(yaml.safe_dump(config.to_dict()))
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *flags]
         command += ["--standalone", str(script), "--config", str(settings)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
         started.append(process)
         return process
 
@@ -156,7 +162,10 @@ def test_a_process_without_memory_ends_them_all_and_says_what_to_do(tmp_path, to
     process = torchrun(config, df, script=script)
     said = process.communicate(timeout=120)[0]
     assert process.returncode != 0
-    reason = "CUDA out of memory; with several processes a batch cannot be split on the way: lower train_bs"
+    reason = (
+        "CUDA out of memory; with several processes a batch cannot be split on the way: "
+        "lower train_bs"
+    )
     assert f"error: {reason}" in said
     assert (
         "error: another of the processes has ended" in said and "[rank0]" not in said
@@ -192,7 +201,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
 
 
 def test_batch_norm_of_one_share_equals_torchs(monkeypatch):
-    """With the sums of one process it must be torch's layer: output, gradients, running statistics."""
+    """With the sums of one process it is torch's layer: output, gradients, statistics."""
     monkeypatch.setattr(processes.dist, "all_reduce", lambda tensor: None)
     torch.manual_seed(0)
     theirs = torch.nn.BatchNorm2d(4)

@@ -11,9 +11,16 @@ import dataset as data
 import train
 from configs import UserError
 from model import compile_model, spec_augment
-from tests.small_run import CPU, SPECIES, build, positioned, weights
-from tests.training.test_resume import assert_same_end, copy_of, run_until
-from training import devices
+from tests.small_run import (
+    CPU,
+    SPECIES,
+    assert_same_end,
+    build,
+    copy_of,
+    positioned,
+    run_until,
+    weights,
+)
 from training.batches import build_loader, collate
 
 CUDA = torch.device("cuda")  # a name; nothing here needs the device
@@ -73,40 +80,6 @@ def test_memory_is_pinned_for_cuda_and_workers_fetch_ahead(df, config):
         assert loader.pin_memory == (device is CUDA)
         assert loader.prefetch_factor == (2 if num_workers else None)
         assert loader.persistent_workers == (num_workers > 0)
-
-
-@pytest.fixture
-def torch_settings(monkeypatch):
-    """What torch is set to, as functions; put back afterwards."""
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield lambda: (torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision())
-    torch.set_float32_matmul_precision(before)
-
-
-def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
-    devices.make_fast(CPU)
-    assert torch_settings() == (False, "highest")
-    devices.make_fast(CUDA)
-    assert torch_settings() == (True, "high")
-    assert (
-        torch.backends.cuda.matmul.fp32_precision
-        == torch.backends.cudnn.conv.fp32_precision
-        == "tf32"
-    )
-
-
-def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch):
-    asked = []
-    monkeypatch.setattr(devices, "make_deterministic", lambda: asked.append("deterministic"))
-    monkeypatch.setattr(devices, "make_fast", lambda device: asked.append(device.type))
-    monkeypatch.setattr(train, "train_fold", lambda *args: None)
-    monkeypatch.setattr(train.folder, "write_summary", lambda config: {})
-    train.run(df, config)
-    config.deterministic = True
-    train.run(df, config)
-    assert asked == ["cpu", "deterministic"]
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -1,90 +1,42 @@
 """A run that was stopped and started again is the run that was never stopped."""
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
+import yaml
 
 import checkpoint as ckpt
 import train
-from configs import Config
-from tests.small_run import make_recordings
+from configs import Config, UserError
+from tests.small_run import (
+    assert_same_end,
+    build,
+    copy_of,
+    make_recordings,
+    run_until,
+    tiny_config,
+)
+from training.epoch_report import EpochClock
+from training.resuming import split_digest
 
+WAVEFORM = ("noise_injection", "gaussian_noise", "pink_noise", "random_volume", "cosine_volume")
 EVERYTHING_ON = {
-    "p_noise_injection": 0.5, "p_gaussian_noise": 0.5, "p_pink_noise": 0.5, "p_random_volume": 0.5,
-    "p_cosine_volume": 0.5, "p_masks": 0.5, "p_spec_augment": 0.5, "p_mixup": 0.5, "p_cutmix": 0.5, "dropout": 0.3,
-    "ema_decay": 0.9, "grad_clip": 1.0, "accumulation_steps": 2, "keep_checkpoints": 9,
-}  # fmt: skip
+    **{f"p_{name}": 0.5 for name in (*WAVEFORM, "masks", "spec_augment", "mixup", "cutmix")},
+    "dropout": 0.3,
+    "ema_decay": 0.9,
+    "grad_clip": 1.0,
+    "accumulation_steps": 2,
+    "keep_checkpoints": 9,
+}
 
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return Config(
-        root=tmp_path, base_model_name="test_efficientnet", pretrained=False, n_mels=32, period=1.0, train_bs=3,
-        valid_bs=4, epochs=3, folds=[0], num_workers=0, device="cpu", **EVERYTHING_ON,
-    )  # fmt: skip
+    return tiny_config(tmp_path, train_bs=3, epochs=3, **EVERYTHING_ON)
 
 
 @pytest.fixture
 def df(config) -> pd.DataFrame:
     return make_recordings(config, 16)
-
-
-class Stopped(Exception):
-    """Stands for whatever ends a run."""
-
-
-def copy_of(config: Config, **changes) -> Config:
-    return Config(**{**config.to_dict(), **changes})
-
-
-def run_until(df, config, monkeypatch, *, step: int) -> None:
-    """Train and stop like a pulled plug, just before optimizer step `step` + 1."""
-    original = train.train_step
-
-    def step_or_stop(fold, batch):
-        if fold.progress.step >= step:
-            raise Stopped
-        return original(fold, batch)
-
-    monkeypatch.setattr(train, "train_step", step_or_stop)
-    with pytest.raises(Stopped):
-        train.run(df, config)
-    monkeypatch.setattr(train, "train_step", original)
-
-
-def assert_same_end(first: Config, second: Config) -> None:
-    ours, theirs = first.fold_dir(0), second.fold_dir(0)
-    assert (ours / "history.csv").read_bytes() == (theirs / "history.csv").read_bytes()
-    states = [ckpt.read_checkpoint(folder / "last.pth") for folder in (ours, theirs)]
-    for part in ("model", "ema"):
-        for name, tensor in states[0][part].items():
-            assert torch.equal(tensor, states[1][part][name]), f"{part} {name}"
-    for part in (
-        "scheduler",
-        "scaler",
-        "step",
-        "best_loss",
-        "best_epoch",
-        "history",
-        "skipped_steps",
-    ):
-        assert states[0][part] == states[1][part], part
-    moments = [state["optimizer"]["state"] for state in states]
-    assert all(
-        torch.equal(moments[0][key]["exp_avg"], moments[1][key]["exp_avg"]) for key in moments[0]
-    )
-    with (
-        np.load(ours / "valid_predictions.npz") as one,
-        np.load(theirs / "valid_predictions.npz") as two,
-    ):
-        assert np.array_equal(one["scores"], two["scores"]) and np.array_equal(
-            one["labels"], two["labels"]
-        )
-    names = [
-        [item.path.name for item in ckpt.named_checkpoints(folder)] for folder in (ours, theirs)
-    ]
-    assert names[0] == names[1]
 
 
 @pytest.mark.slow
@@ -170,3 +122,61 @@ def test_more_epochs_go_on_from_the_end(df, config):
     train.run(df, copy_of(config, epochs=1))
     train.run(df, copy_of(config, epochs=2))
     assert list(pd.read_csv(config.fold_dir(0) / "history.csv")["epoch"]) == [1, 2]
+
+
+# Another split ------------------------------------------------------------------------------------
+
+
+def test_another_split_under_the_same_number_is_refused_with_both_ways_out(df, config):
+    train.run(df, copy_of(config, epochs=1))
+    before = (config.fold_dir(0) / "last.pth").read_bytes()
+    swapped = df.assign(kfold=(df["kfold"] + 1) % 4)  # other recordings are held back
+    with pytest.raises(UserError, match="another split.*--exp-id.*--no-resume"):
+        train.run(swapped, config)
+    assert (config.fold_dir(0) / "last.pth").read_bytes() == before
+
+
+def test_the_order_of_the_table_and_folds_that_are_not_held_back_make_no_other_split(df):
+    first, second = df[df["kfold"] != 0], df[df["kfold"] == 0]
+    digest = split_digest(first, second)
+    assert digest == split_digest(first[::-1], second.assign(kfold=3))
+    assert digest != split_digest(second, first)
+    assert digest != split_digest(first[1:], second)
+    assert digest != split_digest(first.assign(labels="bird9"), second)
+
+
+def test_a_checkpoint_without_a_split_goes_on(df, config):
+    train.run(df, copy_of(config, epochs=1))
+    path = config.fold_dir(0) / "last.pth"
+    state = ckpt.read_checkpoint(path)
+    del state["split"]  # as older versions wrote it
+    for best in config.fold_dir(0).glob("Exp_*.pth"):
+        best.unlink()
+    ckpt.save_checkpoint(path, state)
+    train.run(df, copy_of(config, epochs=2))
+    assert ckpt.read_checkpoint(path)["epoch"] == 2
+
+
+# What the folder says of it -----------------------------------------------------------------------
+
+
+def test_the_settings_of_the_first_epochs_and_of_the_later_ones_are_both_kept(df, config):
+    fold_dir = config.fold_dir(0)
+    for epochs, lr in ((1, config.lr), (2, config.lr / 2), (3, config.lr / 2)):
+        train.run(df, copy_of(config, epochs=epochs, lr=lr, num_workers=0))
+    texts = {path.name: path.read_text() for path in fold_dir.glob("config*.yaml")}
+    rates = {name: yaml.safe_load(text)["config"]["lr"] for name, text in texts.items()}
+    assert rates["config.yaml"] == config.lr
+    assert rates["config_from_epoch_2.yaml"] == config.lr / 2
+
+
+def test_an_epoch_of_which_nothing_was_left_to_train_has_no_negative_rate(df, config):
+    """Stopped in validation, after all batches: the resumed run trains none of them."""
+    fold = build(df, config)
+    fold.progress.batch = len(fold.train_sampler)
+    clock = EpochClock(fold)
+    train.train_one_epoch(fold)
+    clock.end_training()
+    train.finish_epoch(fold, *train.validate(fold))
+    clock.report(fold)
+    assert pd.read_csv(fold.dir / "timing.csv")["clips_per_s"].tolist() == [0]

@@ -18,10 +18,10 @@ from training.fold import Fold, Progress
 logger = logging.getLogger("birdclef.train")
 
 SPLIT_COLUMNS = ("filepath", "primary_label", "labels")  # what identifies a row of a split
-PARTS = ("model", "optimizer", "scheduler", "scaler")
-COUNTERS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
+SAVED_PARTS = ("model", "optimizer", "scheduler", "scaler")
+PROGRESS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
 # Added in a later version; older checkpoints lack them and take these defaults
-LATER_COUNTERS = {"micro_batch": 0}
+LATER_PROGRESS = {"micro_batch": 0}
 
 
 def split_digest(train_part: pd.DataFrame, valid_part: pd.DataFrame) -> str:
@@ -94,8 +94,8 @@ def state_of(fold: Fold) -> dict[str, Any]:
     """Collect all that a resume needs, in tensors and plain types."""
     parts, progress = fold.parts, fold.progress
     return {
-        **{name: getattr(parts, name).state_dict() for name in PARTS},
-        **{name: getattr(progress, name) for name in COUNTERS},
+        **{name: getattr(parts, name).state_dict() for name in SAVED_PARTS},
+        **{name: getattr(progress, name) for name in PROGRESS},
         "ema": parts.ema.module.state_dict() if parts.ema else None,
         "train_loss": progress.train_loss.state_dict(),
         "rng": capture_rng(),
@@ -131,13 +131,13 @@ def resume(fold: Fold, path: Path, state: dict[str, Any]) -> None:
     if earlier_lr != config.lr:
         changes.scale_rates(parts.optimizer, parts.scheduler, config.lr / earlier_lr)
 
-    needed = [name for name in (*COUNTERS, "train_loss") if name not in LATER_COUNTERS]
+    needed = [name for name in (*PROGRESS, "train_loss") if name not in LATER_PROGRESS]
     missing = [name for name in needed if name not in state]
     if missing:
         raise ckpt.CheckpointError(f"{path}: no {', '.join(missing)} in it")
 
-    for name in COUNTERS:
-        setattr(progress, name, state.get(name, LATER_COUNTERS.get(name)))
+    for name in PROGRESS:
+        setattr(progress, name, state.get(name, LATER_PROGRESS.get(name)))
     progress.train_loss.load_state_dict(state["train_loss"])
 
     if processes.is_first():

@@ -9,13 +9,11 @@ import train
 from configs import Config, UserError
 from tests.small_run import (
     assert_same_end,
-    build,
     copy_of,
     make_recordings,
     run_until,
     tiny_config,
 )
-from training.epoch_report import EpochClock
 from training.resuming import split_digest
 
 WAVEFORM = ("noise_injection", "gaussian_noise", "pink_noise", "random_volume", "cosine_volume")
@@ -168,15 +166,3 @@ def test_the_settings_of_the_first_epochs_and_of_the_later_ones_are_both_kept(df
     rates = {name: yaml.safe_load(text)["config"]["lr"] for name, text in texts.items()}
     assert rates["config.yaml"] == config.lr
     assert rates["config_from_epoch_2.yaml"] == config.lr / 2
-
-
-def test_an_epoch_of_which_nothing_was_left_to_train_has_no_negative_rate(df, config):
-    """Stopped in validation, after all batches: the resumed run trains none of them."""
-    fold = build(df, config)
-    fold.progress.batch = len(fold.train_sampler)
-    clock = EpochClock(fold)
-    train.train_one_epoch(fold)
-    clock.end_training()
-    train.finish_epoch(fold, *train.validate(fold))
-    clock.report(fold)
-    assert pd.read_csv(fold.dir / "timing.csv")["clips_per_s"].tolist() == [0]

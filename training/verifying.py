@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from audio.prepared import open_recording
 from audio.recording import samples_crc32
+from catalog.report import WITH_AUDIO
 from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.train")
 
-WITH_AUDIO = ("ok", "skipped", "truncated")  # statuses of the report that come with an array
 PEAK_TOLERANCE = 1e-4  # of full scale; the report rounds a peak to six digits
 
 
@@ -55,8 +55,8 @@ def check_report(table: pd.DataFrame, report: pd.DataFrame, config: Config) -> N
         first = lost.iloc[0]
         raise UserError(
             f"{len(lost)} of {len(table)} recordings of {config.train_dataframe_path} have no "
-            f"audio any more ({first['filename']} is {first['status']} in {config.report_path}); run "
-            "split_data.py again"
+            f"audio any more ({first['filename']} is {first['status']} in {config.report_path}); "
+            "run split_data.py again"
         )
 
     unknown = int(rows["status"].isna().sum())

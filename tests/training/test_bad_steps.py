@@ -1,4 +1,4 @@
-"""Steps with a loss or gradient that is not finite: skipped, named, counted, and without a trace."""
+"""Steps with a loss or gradient that is not finite: skipped, named, counted, without a trace."""
 
 import logging
 

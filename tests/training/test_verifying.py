@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import prepare_audios
 import train
 from benchmarks.kill_loop import make_run
 from catalog import train_table
+from catalog.report import write_rows
 from configs import Config, UserError
 from tests.small_run import tiny_config
 from training import verifying
@@ -26,7 +26,7 @@ def make_report(config: Config, df: pd.DataFrame, *, check_sums: bool) -> None:
             "crc32": f"{zlib.crc32(samples.tobytes()):08x}",
         }
         rows[filepath.removesuffix(".npy")] = {"status": "ok", "seconds": 2.0} | facts
-    prepare_audios._write_report(config.report_path, rows)
+    write_rows(config.report_path, rows)
     if not check_sums:
         pd.read_csv(config.report_path).drop(columns="crc32").to_csv(
             config.report_path, index=False

@@ -168,7 +168,7 @@ def item_bytes(dataset: WaveformDataset, config: Config) -> int:
     """Bytes that a worker hands over for an item, at most."""
     if dataset.mode == "train" and config.frontend == "device":
         return FLOAT32_BYTES * config.max_mixed_birds * config.n_samples
-    return FLOAT32_BYTES * (config.n_frames * config.n_mels + len(dataset.class_names))
+    return FLOAT32_BYTES * (config.image_frames * config.image_bands + len(dataset.class_names))
 
 
 def workers_that_fit(

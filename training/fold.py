@@ -170,8 +170,8 @@ class Fold:
     def to_device(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Copy a batch to the device: images (B, channels, T, F) and targets (B, C).
 
-        The images may be one plane seen as often as there are channels. The model's first layers rearrange them
-        whatever their memory format, so they are not brought into its.
+        The images may be one plane seen as often as there are channels. The model's first layers
+        rearrange them whatever their memory format, so they are not brought into its.
         """
         if not batch:  # this process has no share in it
             config, n_columns = self.config, len(self.class_names) + self.config.no_bird_class

@@ -72,8 +72,8 @@ def begin(fold: Fold, found: tuple[Path, dict[str, Any]] | None) -> None:
     logger.info(
         "fold %d: %d recordings to train, %d to validate, %d species, on %s, %s",
         fold.number,
-        len(fold.train_set),
-        len(fold.valid_set),
+        fold.train_set.n_rows,
+        fold.valid_set.n_rows,
         len(fold.class_names),
         fold.device,
         "1 process" if n_processes == 1 else f"{n_processes} processes",

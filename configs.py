@@ -82,7 +82,7 @@ class Config(SoundSettings):
     exp_id: NotNegative = RUN(47, "number of the experiment; results go to models/Exp_<exp_id>")
     seed: NotNegative = RUN(8, "seed of every random draw", used_by="split_data train")
     debug: bool = RUN(
-        False, "train on a small subset for two epochs, and log DEBUG lines",
+        False, "log DEBUG lines; train.py also takes a small subset and two epochs",
         used_by=EVERY_STAGE, on_resume="free",
     )  # fmt: skip
     device: str = RUN(
@@ -94,7 +94,7 @@ class Config(SoundSettings):
         False, "read every prepared recording in full before training", on_resume="free"
     )
     profile: bool = RUN(
-        False, "log where each epoch's time went; slows a GPU down, which it waits for"
+        False, "log how long each part of an epoch took; slower on a GPU", on_resume="free"
     )
     num_workers: NotNegative = RUN(
         lambda: min(8, available_cpus()), "processes that prepare recordings or load data",
@@ -119,7 +119,7 @@ class Config(SoundSettings):
         used_by="split_data train", under_root=True,
     )  # fmt: skip
     background_dir: Path | None = PATHS(
-        None, "recordings without birds, to lay under clips and to learn as empty; none uses none",
+        None, "recordings without birds: background noise, and clips to learn as empty",
         used_by="train", under_root=True,
     )  # fmt: skip
     models_dir: Path = PATHS(
@@ -141,7 +141,7 @@ class Config(SoundSettings):
         identity="clip", makes_arrays=True,
     )  # fmt: skip
     trim_db: Positive | None = RECORDINGS(
-        None, "cut both ends of a recording where it stays this far below its peak; none keeps all",
+        None, "cut off the ends of a recording that stay this far below its peak",
         unit="dB", makes_arrays=True,
     )  # fmt: skip
     annotations: Path | None = RECORDINGS(
@@ -165,7 +165,7 @@ class Config(SoundSettings):
         used_by="prepare_audios split_data", on_resume="free",
     )  # fmt: skip
     file_timeout_s: Positive = RECORDINGS(
-        120.0, "longest time for one recording before it is given up", unit="s",
+        120.0, "longest time for one recording; then it counts as unreadable", unit="s",
         on_resume="free", for_prediction="given",
     )  # fmt: skip
     max_bad_fraction: Probability = RECORDINGS(
@@ -188,13 +188,13 @@ class Config(SoundSettings):
     )  # fmt: skip
 
     # Folds
-    n_folds: Annotated[int, Field(ge=2)] = FOLDS(5, "parts of the cross-validation")
+    n_folds: Annotated[int, Field(ge=2)] = FOLDS(5, "number of folds of the cross-validation")
     folds: Annotated[list[NotNegative], Field(min_length=1)] = FOLDS(
         lambda: [0, 1, 2, 3, 4], "folds to train, one after the other",
         used_by="train", on_resume="free",
     )  # fmt: skip
     fold_group: str | None = FOLDS(
-        None, "column whose values never cross folds, such as author; none groups copies alone"
+        None, "column, such as author, whose rows share a fold; none: only copies do"
     )
     find_copies: bool = FOLDS(True, "keep recordings that sound the same in one fold")
     rare_birds: list[str] = FOLDS(
@@ -207,7 +207,7 @@ class Config(SoundSettings):
         True, "train on targets 0.0025, 0.3 and 0.995 in place of 0, 0.3 and 1"
     )
     smoothing: Probability | None = TARGETS(
-        None, "take this share of each target and spread it over all classes; none: label_smoothing"
+        None, "fraction of each target that is spread over all classes; none: label_smoothing"
     )
     secondary_targets: Literal["soft", "positive", "masked"] = TARGETS(
         "soft", "secondary birds: soft (secondary_value), positive (as primary), masked (no loss)"
@@ -219,7 +219,9 @@ class Config(SoundSettings):
     )  # fmt: skip
     loss_name: str = TARGETS("bce_focal_2way", "loss; metrics.py has the list")
     focal_alpha: Probability = TARGETS(0.25, "weight of the positives in the focal loss")
-    focal_gamma: NotNegativeFloat = TARGETS(2.0, "how much less easy examples count in it")
+    focal_gamma: NotNegativeFloat = TARGETS(
+        2.0, "focusing exponent of the focal loss: the higher, the less easy examples count"
+    )
     loss_weights: tuple[float, float] = TARGETS(
         (1.0, 1.0), "weights of the clipwise and the framewise part of the 2-way loss"
     )
@@ -234,32 +236,30 @@ class Config(SoundSettings):
         None, "file with the backbone's weights, for machines without a network", is_local=True
     )
     pretrained_checkpoint: Path | None = MODEL(
-        None, "checkpoint of this project whose backbone is taken over", is_local=True
+        None, "checkpoint of this project to take the backbone from", is_local=True
     )
     dropout: Probability = MODEL(0.0, "dropout before and after the head's first layer")
 
     # Optimisation
-    epochs: Count = OPTIMISATION(120, "passes over the training part", on_resume="planned")
+    epochs: Count = OPTIMISATION(120, "number of epochs to train", on_resume="planned")
     lr: Positive = OPTIMISATION(1e-3, "learning rate of AdamW")
     weight_decay: NotNegativeFloat = OPTIMISATION(1e-6, "weight decay of AdamW")
-    train_bs: Count = OPTIMISATION(32, "clips in a training batch", on_resume="counted")
+    train_bs: Count = OPTIMISATION(32, "batch size in training", unit="clips", on_resume="counted")
     valid_bs: Count = OPTIMISATION(
-        32, "clips in a validation batch", on_resume="free", for_prediction="given"
+        32, "batch size in validation", unit="clips", on_resume="free", for_prediction="given"
     )
     accumulation_steps: Count = OPTIMISATION(
-        1, "batches summed into one optimizer step", on_resume="counted"
+        1, "batches whose gradients are summed for one optimizer step", on_resume="counted"
     )
-    grad_clip: Positive | None = OPTIMISATION(
-        None, "largest norm of the gradient; none does not clip"
-    )
+    grad_clip: Positive | None = OPTIMISATION(None, "clip the norm of the gradient to this")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = OPTIMISATION(
-        None, "average the weights with this decay and score the average; none does not"
+        None, "decay of the averaged weights (EMA), which validation then scores"
     )
     max_bad_steps: Count = OPTIMISATION(
-        20, "steps in a row without a finite loss or gradient before the run stops"
+        20, "steps in a row with a loss or gradient that is not finite, before the run stops"
     )
     early_stopping: Count | None = OPTIMISATION(
-        None, "epochs without a better validation loss before the fold ends; none trains on"
+        None, "epochs without a better validation loss before a fold stops"
     )
     scheduler_name: str = OPTIMISATION(
         "reduce_lr_on_plateau", "learning-rate schedule; scheduler.py has the list",
@@ -272,10 +272,12 @@ class Config(SoundSettings):
     amp: bool = OPTIMISATION(True, "mixed precision", for_prediction="if given")
     amp_dtype: Literal["auto", "float16", "bfloat16"] = OPTIMISATION(
         "auto",
-        "its type; auto: float16 on CUDA, plain float32 elsewhere",
+        "type in mixed precision; auto: float16 on CUDA, no mixed precision elsewhere",
         for_prediction="if given",
     )
-    channels_last: bool = OPTIMISATION(True, "memory format that is faster for most backbones")
+    channels_last: bool = OPTIMISATION(
+        True, "use the channels_last memory format, faster for most backbones"
+    )
     compile_model: bool = OPTIMISATION(
         False, "torch.compile for whole training batches; the first step takes minutes"
     )

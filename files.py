@@ -54,6 +54,8 @@ class CannotWriteError(OSError):
 class LockedError(OSError):
     """A file that another process holds."""
 
+    is_for_users = True
+
 
 # Whole files --------------------------------------------------------------------------------------
 

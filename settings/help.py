@@ -1,14 +1,16 @@
 """What `--help` says: the settings that a script uses, by group."""
 
+import sys
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from settings.about import Setting, settings_of
 
 
 def format_help(config_class: Any, script: str, description: str) -> str:
     """Lay out the settings that a script uses, by group, for a terminal of 80 columns."""
-    lines = [f"usage: python {script}.py [--config FILE.yaml] [--SETTING VALUE ...]", ""]
+    lines = [f"usage: python {_program(script)} [--config FILE.yaml] [--SETTING VALUE ...]", ""]
     lines += [*textwrap.wrap(" ".join(description.split()), 79), ""]
     lines += textwrap.wrap(
         "Settings come from configs.py, then from --config FILE.yaml, then from these flags. Flags "
@@ -22,14 +24,23 @@ def format_help(config_class: Any, script: str, description: str) -> str:
         if setting.group != group:
             group = setting.group
             lines += ["", f"{group}:"]
-        lines += _help_of(name, setting, defaults[name])
+        annotation = config_class.__pydantic_fields__[name].annotation
+        lines += _help_of(name, setting, defaults[name], annotation)
     return "\n".join(lines)
 
 
-def _help_of(name: str, setting: Setting, default: Any) -> list[str]:
+def _program(script: str) -> str:
+    """Name the script that runs, which may use the settings of another one."""
+    name = Path(sys.argv[0]).name
+    return name if name.endswith(".py") and not name.startswith("_") else f"{script}.py"
+
+
+def _help_of(name: str, setting: Setting, default: Any, annotation: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(default, bool):
         flag += f", --no-{name.replace('_', '-')}"
+    if get_origin(annotation) is Literal:
+        flag += " {" + ",".join(map(str, get_args(annotation))) + "}"
     shown = _shown(default)
     unit = f", in {setting.unit}" if setting.unit else ""
     text = f"{setting.help}{unit} (default: {shown})"

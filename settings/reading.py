@@ -148,7 +148,7 @@ def _unbox(text: str, names: Sequence[str]) -> str:
     words = " ".join("; see" if set(line) <= {"─", "-"} else line for line in lines)
     # The title stands apart where the frame is ASCII.
     words = re.sub(r"^[A-Z][\w ]+ ; see ", "", words)
-    if unknown := re.match(r"Unrecognized options: (--[^\s,]+)", words):
+    if unknown := re.match(r"Unrecognized options: (--[^\s,=]+)", words):
         flags = ["--" + name.replace("_", "-") for name in names]
         close = difflib.get_close_matches(unknown[1].replace("_", "-"), flags, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "--help lists the settings"

@@ -1,11 +1,14 @@
 """Running a script: mistakes become one line and exit status 2, and the next command is named."""
 
 import difflib
+import errno
 import logging
 import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+
+DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
 
 
 class UserError(ValueError):
@@ -30,14 +33,19 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     try:
         sys.exit(main())
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and not getattr(error, "is_for_users", False):
-            raise  # not one of files.py's, which name the file and the reason
+        if isinstance(error, OSError) and not _is_for_users(error):
+            raise
         logging.getLogger("birdclef").debug("where it happened", exc_info=True)
         message = str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     stop(message)  # the error is gone by now, and with it the frames that hold loaders and workers
+
+
+def _is_for_users(error: OSError) -> bool:
+    """Say whether it is an error of files.py, which names file and reason, or a disk's refusal."""
+    return getattr(error, "is_for_users", False) or error.errno in DISK_REFUSES
 
 
 def stop(message: str) -> NoReturn:

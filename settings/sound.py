@@ -43,41 +43,41 @@ class SoundSettings:
         "db", "scale of the log-mel: decibels, or per-channel energy normalisation"
     )
     db_reference: Literal["peak", "full_scale"] = CLIP(
-        "peak", "what 0 dB is: the peak of the clip, or the power 1"
+        "peak", "what 0 dB means: the peak of the clip, or a power of 1"
     )
     normalisation: Literal["min_max", "standard", "fixed"] = CLIP(
-        "min_max", "clip to 0..1, to mean 0 and deviation 1, or fixed: (dB + top_db) / top_db"
+        "min_max", "each clip to 0..1, to mean 0 and deviation 1, or fixed: (dB + top_db) / top_db"
     )
     image_size: tuple[Count, Count] | None = CLIP(
-        None, "frames and bands that the image is resized to; none keeps those of the STFT"
+        None, "frames and bands to resize the image to; none: those of the STFT"
     )
     channels: Literal["repeat", "differences"] = CLIP(
-        "repeat", "channels: the same image, or the image, its first and its second differences"
+        "repeat", "copies of the image, or the image with its first and second differences"
     )
-    in_channels: Literal[1, 3] = CLIP(3, "channels of the image")
+    in_channels: Literal[1, 3] = CLIP(3, "number of channels of the image")
 
     # Choice of clips
     clips_per_recording: Count = CHOICE(
         1, "clips of each recording in an epoch", on_resume="counted"
     )
     sampling: Literal["rows", "square_root", "balanced"] = CHOICE(
-        "rows", "how often a species comes: by its recordings, by their root, or all the same"
+        "rows", "draw species by their recordings, by the square root of these, or all alike"
     )
-    rating_weights: bool = CHOICE(False, "take well rated recordings more often")
+    rating_weights: bool = CHOICE(False, "draw well rated recordings more often")
     clip_position: Literal["random", "loudest", "active"] = CHOICE(
-        "random", "where a clip is cut: anywhere, where it is loudest, or where much happens"
+        "random", "cut a clip anywhere, where the recording is loudest, or where most happens"
     )
     negative_share: Annotated[float, Field(ge=0, lt=1)] = CHOICE(
-        0.0, "fraction of an epoch that is background alone, of background_dir",
+        0.0, "fraction of an epoch that is only background, from background_dir",
         on_resume="counted",
     )  # fmt: skip
     valid_clips: Count = CHOICE(
-        1, "most clips of a recording in validation, one after the other; their scores are averaged"
+        1, "largest number of clips of a recording in validation; their scores are averaged"
     )
 
     # Waveform augmentation
     p_noise_injection: Probability = WAVEFORM(0.0, "chance of white noise of random amplitude")
-    noise_injection_max: Positive = WAVEFORM(0.04, "largest amplitude of it, where the peak is 1")
+    noise_injection_max: Positive = WAVEFORM(0.04, "its largest amplitude, for a peak of 1")
     p_gaussian_noise: Probability = WAVEFORM(0.0, "chance of white noise at a random SNR")
     p_pink_noise: Probability = WAVEFORM(0.0, "chance of 1/f noise at a random SNR")
     noise_snr_db: tuple[float, float] = WAVEFORM((5.0, 20.0), "range of that SNR", unit="dB")
@@ -94,20 +94,22 @@ class SoundSettings:
     volume_db: tuple[float, float] = WAVEFORM((-10.0, 10.0), "range of both gains", unit="dB")
 
     p_time_shift: Probability = WAVEFORM(
-        0.0, "chance that a recording of one clip or less is rolled in time"
+        0.0, "chance to roll a recording of one clip or less in time"
     )
-    p_speed: Probability = WAVEFORM(0.0, "chance of another speed, with its pitch")
-    speed_rate: tuple[Positive, Positive] = WAVEFORM((0.9, 1.1), "range of it; above 1 is faster")
-    p_background: Probability = WAVEFORM(0.0, "chance of a background of background_dir")
+    p_speed: Probability = WAVEFORM(0.0, "chance of another speed, which changes the pitch, too")
+    speed_rate: tuple[Positive, Positive] = WAVEFORM(
+        (0.9, 1.1), "range of the speed; above 1 is faster"
+    )
+    p_background: Probability = WAVEFORM(0.0, "chance of background noise, from background_dir")
     background_snr_db: tuple[float, float] = WAVEFORM(
         (0.0, 15.0), "range of the clip's power above the background's", unit="dB"
     )
     p_waveform_mixup: Probability = WAVEFORM(
-        0.0, "chance of MixUp with the waveform of another clip, targets too"
+        0.0, "chance of MixUp with another clip, of waveforms and targets"
     )
-    waveform_mixup_alpha: Positive = WAVEFORM(0.5, "it draws lam from Beta(alpha, alpha)")
+    waveform_mixup_alpha: Positive = WAVEFORM(0.5, "it draws its share from Beta(alpha, alpha)")
     p_or_mix: Probability = WAVEFORM(
-        0.0, "chance, without MixUp, that another clip is added, with the birds of both as targets"
+        0.0, "chance, if not mixed up, to add another clip; the targets are the birds of both"
     )
     or_mix_snr_db: tuple[float, float] = WAVEFORM(
         (-5.0, 5.0), "range of the clip's power above the added one's", unit="dB"
@@ -117,48 +119,50 @@ class SoundSettings:
     frontend: Literal["cpu", "device"] = IMAGE(
         "cpu", "where training images are made: in the loader's processes, or on the device"
     )
-    max_mixed_birds: Count = IMAGE(3, "most recordings summed into one training image")
-    p_stop_mixing: Probability = IMAGE(0.3, "chance to stop after each of them")
+    max_mixed_birds: Count = IMAGE(3, "largest number of recordings in one training image")
+    p_stop_mixing: Probability = IMAGE(0.3, "chance to stop adding recordings after each one")
     p_bird_contrast: Probability = IMAGE(
-        1.0, "chance that a recording's mel power is raised to U[0.5, 3.5]"
+        1.0, "chance to raise a recording's mel power to a random exponent in 0.5..3.5"
     )
-    p_bird_gain: Probability = IMAGE(1.0, "chance that it is multiplied by U[1, 101]")
+    p_bird_gain: Probability = IMAGE(1.0, "chance to multiply it by a random factor in 1..101")
     p_gain: Probability = IMAGE(
-        0.0, "chance of a gain of a recording; tells in sums and with db_reference full_scale"
+        0.0, "chance of a gain; it matters in sums of recordings and for full_scale"
     )
-    gain_db: tuple[float, float] = IMAGE((-12.0, 12.0), "range of it", unit="dB")
+    gain_db: tuple[float, float] = IMAGE((-12.0, 12.0), "range of that gain", unit="dB")
     p_low_pass: Probability = IMAGE(0.0, "chance of a low-pass, 12 dB an octave")
-    low_pass_hz: tuple[Positive, Positive] = IMAGE((1000.0, 8000.0), "range of its edge", unit="Hz")
-    p_equaliser: Probability = IMAGE(0.0, "chance of a rise or dip about a frequency")
+    low_pass_hz: tuple[Positive, Positive] = IMAGE(
+        (1000.0, 8000.0), "range of its cut-off", unit="Hz"
+    )
+    p_equaliser: Probability = IMAGE(0.0, "chance of a gain around one frequency")
     p_filter_augment: Probability = IMAGE(
-        0.0, "chance of FilterAugment: 2 to 5 bands of frequencies, each with its gain"
+        0.0, "chance of FilterAugment: 2 to 5 bands, each with its own gain"
     )
     filter_db: tuple[float, float] = IMAGE(
-        (-6.0, 6.0), "range of the gains of equaliser and FilterAugment", unit="dB"
+        (-6.0, 6.0), "range of the gains of the equaliser and FilterAugment", unit="dB"
     )
     p_white_noise_image: Probability = IMAGE(0.9, "chance of noise over the whole image")
     p_pink_noise_image: Probability = IMAGE(0.9, "chance of the log-mel of 1/f noise")
     p_band_noise_image: Probability = IMAGE(0.9, "chance of noise in a band of frequencies")
     p_frequency_shaping: Probability = IMAGE(0.5, "chance of a tilt towards low frequencies")
     p_contrast: Probability = IMAGE(
-        1.0, "chance that the image is raised to U[0.7, 2.7] at the end"
+        1.0, "chance to raise the finished image to a random exponent in 0.7..2.7"
     )
     p_resized_crop: Probability = IMAGE(
-        0.0, "chance that a part of the image is stretched to its size"
+        0.0, "chance to crop the image and resize the crop to the full size"
     )
     resized_crop_scale: tuple[Positive, Probability] = IMAGE(
-        (0.8, 1.0), "range of that part, of frames and of bands"
+        (0.8, 1.0), "range of the crop, as a fraction of frames and of bands"
     )
-    p_masks: Probability = IMAGE(0.0, "chance of rectangles cut out of the image")
+    p_masks: Probability = IMAGE(0.0, "chance to mask rectangles of the image")
     p_stripes: Probability = IMAGE(
-        0.0, "chance of stripes of frames and of bands set to the image's floor, clip by clip"
+        0.0, "chance to set stripes of frames and bands to the image's minimum"
     )
-    time_stripes: NotNegative = IMAGE(1, "stripes of frames")
-    time_stripe_frames: Count = IMAGE(60, "frames in the widest of them")
-    band_stripes: NotNegative = IMAGE(1, "stripes of bands")
-    band_stripe_bands: Count = IMAGE(28, "bands in the widest of them")
+    time_stripes: NotNegative = IMAGE(1, "number of stripes of frames")
+    time_stripe_frames: Count = IMAGE(60, "largest width of such a stripe", unit="frames")
+    band_stripes: NotNegative = IMAGE(1, "number of stripes of bands")
+    band_stripe_bands: Count = IMAGE(28, "largest width of such a stripe", unit="bands")
     p_spec_augment: Probability = IMAGE(
-        0.25, "chance of SpecAugment: stripes cut out of a batch, in the model"
+        0.25, "chance of SpecAugment in the model: the same stripes masked in a whole batch"
     )
 
     # Batch mixing

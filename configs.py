@@ -36,6 +36,7 @@ from settings.groups import (
     Positive,
     Probability,
 )
+from settings.network import NetworkSettings
 from settings.random_state import capture_rng as capture_rng
 from settings.random_state import restore_rng as restore_rng
 from settings.random_state import set_seed as set_seed
@@ -47,7 +48,6 @@ from settings.running import configure_logger as configure_logger
 from settings.running import next_command as next_command
 from settings.running import run_main as run_main
 from settings.running import stop
-from settings.sound import SoundSettings
 from settings.version import __version__ as __version__
 from settings.version import versions as versions
 
@@ -69,10 +69,11 @@ EVERY_STAGE = "prepare_audios split_data train"
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Config(SoundSettings):
+class Config(NetworkSettings):
     """Settings of every stage. Construction and assignment are checked; nothing is read from disk.
 
-    Those of a clip and of what is done to it stand in `settings/sound.py`.
+    Those of a clip and of what is done to it stand in `settings/sound.py`, those of the head and
+    of how it learns in `settings/network.py`.
 
     Raises:
         pydantic.ValidationError (a ValueError): unknown field, or a value out of range.
@@ -338,6 +339,13 @@ class Config(SoundSettings):
     def image_bands(self) -> int:
         """Bands of that image."""
         return self.n_mels if self.image_size is None else self.image_size[1]
+
+    @property
+    def has_softmax_scores(self) -> bool:
+        """Whether scores are the softmax over classes: with a cross-entropy loss, or if asked."""
+        if self.score_by == "auto":
+            return self.loss_name.startswith("cross_entropy")
+        return self.score_by == "softmax"
 
     @property
     def background_np_dir(self) -> Path:

@@ -1,8 +1,13 @@
-"""The sound event detection model: a timm backbone under an attention head that looks at each moment of a clip."""
+"""The sound event detection model: a timm backbone under a head that looks at each moment.
 
-import difflib
+`network/` holds its parts: backbone.py (which one, and its weights), heads.py (from maps to
+logits).
+"""
+
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +18,49 @@ from torch import Tensor, nn
 from torchlibrosa.augmentation import SpecAugmentation
 
 from configs import BELOW_ONE, Config, UserError
+from network.backbone import create_encoder, examine, one_line
+from network.backbone import find_backbone as find_backbone
+from network.heads import AttBlockV2 as AttBlockV2
+from network.heads import (
+    BandStatistics,
+    LinearHead,
+    init_layer,
+    resize_segments,
+    smooth_over_time,
+)
 
-HUB_TIMEOUT_S = 10.0  # for one answer of the server that holds timm's weights
-PROBE_FRAMES = 101  # wide enough for every stem; odd, as 313 is: a backbone must take any length
-HEAD_PREFIXES = ("fc1.", "att_blocks.")  # what depends on the classes, or was trained for them
+logger = logging.getLogger("birdclef.model")
+
+# What depends on the classes, or was trained for them
+HEAD_PREFIXES = ("fc1.", "att_blocks.", "linear_head.", "band_statistics.")
 
 
-class AttBlockV2(nn.Module):
-    """Attention over time, one weight for each class and segment (PANNs, arXiv:1912.10211).
+@dataclass(frozen=True)
+class Head:
+    """What stands on the backbone.
 
     Args:
-        in_features: channels of the input.
-        out_features: classes.
+        kind: "sed" has a hidden layer on smoothed segments, "linear" none: it classifies
+            standardised segments.
+        rows: keep the map's rows of frequency side by side; else they are averaged.
+        pooling: of the segments; see network.heads.LinearHead. "sed" with "attention" is the mean
+            of two attention blocks.
+        block: of the backbone, whose map it sees; see network.backbone.trim.
+        statistics: bands of the image whose mean, deviation and maximum it sees, too; 0: none.
+        softmax: scores are the softmax over classes; else each has its sigmoid.
+        no_bird: one more class, the last, for clips without a bird; it has a logit and no score.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.att = nn.Conv1d(in_features, out_features, kernel_size=1)
-        self.cla = nn.Conv1d(in_features, out_features, kernel_size=1)
-        for layer in (self.att, self.cla):
-            _init_layer(layer)
+    kind: str = "sed"
+    rows: bool = False
+    pooling: str = "attention"
+    block: int | None = None
+    statistics: int = 0
+    softmax: bool = False
+    no_bird: bool = False
 
-    def attention(self, features: Tensor) -> Tensor:
-        """Weights of the segments: (B, in_features, T') -> (B, C, T'), positive, sum 1 over T'."""
-        return torch.tanh(self.att(features)).softmax(dim=-1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Classify each segment and take the attention-weighted sums.
-
-        Args:
-            features: (B, in_features, T').
-
-        Returns:
-            clipwise_output (B, C): weighted sum of the segments' probabilities (not the sigmoid of
-                `logit`);
-            logit (B, C): weighted sum of their logits; segmentwise_output and segmentwise_logit (B,
-                C, T').
-        """
-        weights = self.attention(features)  # (B, C, T')
-        segmentwise_logit = self.cla(features)  # (B, C, T')
-        segmentwise_output = torch.sigmoid(segmentwise_logit)
-        clipwise_output = (weights * segmentwise_output).sum(dim=-1)  # (B, C)
-        logit = (weights * segmentwise_logit).sum(dim=-1)  # (B, C)
-        return clipwise_output, logit, segmentwise_output, segmentwise_logit
+SEED_HEAD = Head()
 
 
 class TimmSED(nn.Module):
@@ -73,11 +78,12 @@ class TimmSED(nn.Module):
         n_frames: of the framewise outputs; None: as many as the images have.
         pretrained_path: .safetensors or .pth file with the backbone's weights, used if pretrained.
         p_spec_augment: chance that a training batch is masked by SpecAugment.
-        dropout: before and after the fully connected layer.
+        dropout: before the classifier, and before a hidden layer.
+        head: what stands on the backbone.
 
     Raises:
         UserError: for an unknown backbone, one without feature maps, or weights that cannot be had.
-        ValueError: for num_classes below 1.
+        ValueError: for num_classes below 1, or an unknown head or pooling.
     """
 
     def __init__(
@@ -92,34 +98,62 @@ class TimmSED(nn.Module):
         pretrained_path: Path | str | None = None,
         p_spec_augment: float = 0.25,
         dropout: float = 0.0,
+        head: Head = SEED_HEAD,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if head.kind not in ("sed", "linear"):
+            raise ValueError(f"unknown head {head.kind!r}; choose sed or linear")
         self.base_model_name = find_backbone(base_model_name)
+        self.num_classes = num_classes
         self.in_channels = in_channels
         self.n_mels = n_mels
         self.n_frames = n_frames
         self.p_spec_augment = p_spec_augment
+        self.head = head
         self.mean: Tensor
         self.std: Tensor
-        n_features, self.is_channels_last, unused = _probe(
-            self.base_model_name, in_channels, n_mels
+
+        maps = examine(self.base_model_name, in_channels, n_mels, head.block)
+        self.is_channels_last = maps.is_channels_last
+        self.encoder = create_encoder(
+            self.base_model_name,
+            in_channels,
+            pretrained=pretrained,
+            path=pretrained_path,
+            block=head.block,
         )
-        self.encoder = _create_encoder(
-            self.base_model_name, in_channels, pretrained, pretrained_path
-        )
-        for name in unused:  # without a gradient they would stop training in several processes
+        for name in maps.unused:  # without a gradient they would stop training in several processes
             module, _, leaf = name.rpartition(".")
             self.encoder.get_submodule(module).register_parameter(leaf, None)
         # Kept with the weights, so that training, prediction and export cannot differ in them.
         self.register_buffer("mean", _per_channel(self.encoder.pretrained_cfg["mean"], in_channels))
         self.register_buffer("std", _per_channel(self.encoder.pretrained_cfg["std"], in_channels))
         self.bn0 = nn.BatchNorm1d(n_mels)
-        self.fc1 = nn.Linear(n_features, n_features)
-        _init_layer(self.fc1)
+
+        n_inputs = maps.n_features * (maps.n_rows if head.rows else 1)
+        self._build_head(n_inputs, maps.n_features, num_classes + head.no_bird, dropout)
+
+    def _build_head(self, n_inputs: int, n_hidden: int, n_outputs: int, dropout: float) -> None:
+        """Make the layers after the map: `n_inputs` numbers a segment to `n_outputs` logits."""
+        head = self.head
+        self.fc1: nn.Linear | None = None
+        self.att_blocks: nn.ModuleList | None = None
+        self.linear_head: LinearHead | None = None
+        self.band_statistics: BandStatistics | None = None
+
+        if head.kind == "sed":
+            self.fc1 = nn.Linear(n_inputs, n_hidden)
+            init_layer(self.fc1)
+            n_inputs = n_hidden
         self.dropout = nn.Dropout(dropout)
-        self.att_blocks = nn.ModuleList(AttBlockV2(n_features, num_classes) for _ in range(2))
+        if head.kind == "sed" and head.pooling == "attention":
+            self.att_blocks = nn.ModuleList(AttBlockV2(n_inputs, n_outputs) for _ in range(2))
+        else:
+            self.linear_head = LinearHead(n_inputs, n_outputs, head.pooling)
+        if head.statistics:
+            self.band_statistics = BandStatistics(self.n_mels, head.statistics, n_outputs)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Score a batch of clips. The head runs in float32, under autocast too.
@@ -130,9 +164,10 @@ class TimmSED(nn.Module):
             images: (B, in_channels, T, F) float, in [0, 1].
 
         Returns:
-            float32 tensors; T' is the encoder's number of segments, about T / 32.
+            float32 tensors; T' is the encoder's number of segments, about T / 32. Logits have a
+            column more with a class for no bird.
             `clipwise_output` (B, C): probabilities.
-            `logit` (B, C): attention-weighted logits, for the loss.
+            `logit` (B, C): pooled logits, for the loss.
             `segmentwise_output` (B, T', C): probabilities of the segments.
             `framewise_output` (B, T, C): those, resized to the frames.
             `framewise_logit` (B, T, C): the segments' logits, resized to the frames.
@@ -140,50 +175,72 @@ class TimmSED(nn.Module):
         Raises:
             ValueError: if the images have another number of channels or mel bands.
         """
+        features = self.feature_map(images)
+        with _full_precision(features.device.type):
+            columns = self.columns(features)  # (B, n, T')
+            bias = None if self.band_statistics is None else self.band_statistics(images)
+            return self._detect(columns, bias, n_frames=self.n_frames or images.shape[2])
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Normalise, mask and encode images (B, in_channels, T, F): (B, n_features, F', T')."""
         if (
             images.ndim != 4
             or images.shape[1] != self.in_channels
             or images.shape[3] != self.n_mels
         ):
             raise ValueError(
-                f"images (B, {self.in_channels}, T, {self.n_mels}) are wanted, got {tuple(images.shape)}"
+                f"images (B, {self.in_channels}, T, {self.n_mels}) are wanted, "
+                f"got {tuple(images.shape)}"
             )
         x = (images - self.mean) / self.std  # (B, 3, T, F)
         x = self.bn0(x.flatten(0, 2)).view_as(images)  # each mel band over batch, channels and time
         if self.training and self.p_spec_augment > 0 and torch.rand(()) < self.p_spec_augment:
             x = spec_augment(x)
-        features = self.encoder.forward_features(x.transpose(2, 3))
-        if self.is_channels_last:
-            features = features.permute(0, 3, 1, 2)
-        # (B, n_features, F', T')
-        device = features.device.type
-        # Entered only where there is something to switch off: exporters cannot translate it.
-        with (
-            torch.autocast(device, enabled=False)
-            if torch.is_autocast_enabled(device)
-            else nullcontext()
-        ):
-            return self._detect(features.float(), n_frames=self.n_frames or images.shape[2])
 
-    def _detect(self, features: Tensor, n_frames: int) -> dict[str, Tensor]:
-        x = features.mean(dim=2)  # (B, n_features, T')
-        x = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)
-        x = self.dropout(x).transpose(1, 2)  # (B, T', n_features)
-        x = F.relu(self.fc1(x)).transpose(1, 2)  # (B, n_features, T')
+        features = self.encoder.forward_features(x.transpose(2, 3))
+        return features.permute(0, 3, 1, 2) if self.is_channels_last else features
+
+    def columns(self, features: Tensor) -> Tensor:
+        """Make a column of numbers for each segment: (B, n_features, F', T') -> (B, n, T')."""
+        features = features.float()
+        return features.flatten(1, 2) if self.head.rows else features.mean(dim=2)
+
+    def _detect(self, x: Tensor, bias: Tensor | None, n_frames: int) -> dict[str, Tensor]:
+        if self.fc1 is not None:
+            x = self.dropout(smooth_over_time(x)).transpose(1, 2)  # (B, T', n)
+            x = F.relu(self.fc1(x)).transpose(1, 2)  # (B, n_hidden, T')
+
         x = self.dropout(x)
-        first, second = (block(x) for block in self.att_blocks)
-        clipwise_output, logit, segmentwise_output, segmentwise_logit = (
-            (one + other) / 2 for one, other in zip(first, second, strict=True)
-        )
+        clipwise_output = None
+        if self.att_blocks is not None:
+            first, second = (block(x) for block in self.att_blocks)
+            clipwise_output, logit, segmentwise_output, segmentwise_logit = (
+                (one + other) / 2 for one, other in zip(first, second, strict=True)
+            )
+        else:
+            assert self.linear_head is not None
+            logit, segmentwise_logit = self.linear_head(x)
+
+        if bias is not None:
+            logit, segmentwise_logit = logit + bias, segmentwise_logit + bias[:, :, None]
+        if clipwise_output is None or bias is not None or self.head.softmax:
+            clipwise_output = self._probabilities(logit)
+            segmentwise_output = self._probabilities(segmentwise_logit)
+
+        # The class for no bird, if there is one, is the last; it has no score.
+        segmentwise_output = segmentwise_output[:, : self.num_classes]
+        framewise_output = resize_segments(segmentwise_output, n_frames)
         return {
-            "clipwise_output": clipwise_output.clamp(max=BELOW_ONE),
+            "clipwise_output": clipwise_output[:, : self.num_classes].clamp(max=BELOW_ONE),
             "logit": logit,
             "segmentwise_output": segmentwise_output.transpose(1, 2).clamp(max=BELOW_ONE),
-            "framewise_output": _resize(segmentwise_output, n_frames)
-            .transpose(1, 2)
-            .clamp(max=BELOW_ONE),
-            "framewise_logit": _resize(segmentwise_logit, n_frames).transpose(1, 2),
+            "framewise_output": framewise_output.transpose(1, 2).clamp(max=BELOW_ONE),
+            "framewise_logit": resize_segments(segmentwise_logit, n_frames).transpose(1, 2),
         }
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (B, C, ...) to probabilities."""
+        return logits.softmax(dim=1) if self.head.softmax else torch.sigmoid(logits)
 
 
 class SED(TimmSED):
@@ -230,7 +287,8 @@ class SED(TimmSED):
         }
         if "bn0.weight" in state and len(state["bn0.weight"]) != self.n_mels:
             raise UserError(
-                f"{path}: trained with n_mels {len(state['bn0.weight'])}, this run has {self.n_mels}; they must agree"
+                f"{path}: trained with n_mels {len(state['bn0.weight'])}, this run has "
+                f"{self.n_mels}; they must agree"
             )
         unfit = [
             key
@@ -240,11 +298,12 @@ class SED(TimmSED):
         unfit += sorted(state.keys() - wanted.keys())
         if unfit:
             raise UserError(
-                f"{path}: not the encoder of a {self.base_model_name} with {self.in_channels} input channels: "
-                f"{len(unfit)} of {len(wanted)} tensors do not fit (the first: {unfit[0]}); "
-                f"pretrained_checkpoint needs the base_model_name it was trained with"
+                f"{path}: not the encoder of a {self.base_model_name} with {self.in_channels} "
+                f"input channels: {len(unfit)} of {len(wanted)} tensors do not fit (the first: "
+                f"{unfit[0]}); pretrained_checkpoint needs the base_model_name it was trained with"
             )
         self.load_state_dict(state, strict=False)
+        logger.info("%s: the encoder's %d tensors; its head is left out", path, len(state))
 
 
 def build_model(config: Config, num_classes: int, *, load_weights: bool = True) -> SED:
@@ -271,12 +330,27 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
         pretrained_checkpoint=config.pretrained_checkpoint if load_weights else None,
         p_spec_augment=config.p_spec_augment,
         dropout=config.dropout,
+        head=head_of(config),
+    )
+
+
+def head_of(config: Config) -> Head:
+    """Read the head from the settings."""
+    return Head(
+        kind=config.head,
+        rows=config.head_input == "rows",
+        pooling=config.pooling,
+        block=config.head_block,
+        statistics=config.mel_statistics,
+        softmax=config.has_softmax_scores,
+        no_bird=config.no_bird_class,
     )
 
 
 def spec_augment(images: Tensor) -> Tensor:
-    """Set two stripes of time and two of frequency to 0 in each image (SpecAugment, arXiv:1904.08779).
+    """Set two stripes of time and two of frequency to 0 in each image.
 
+    SpecAugment, arXiv:1904.08779.
     It belongs after bn0, where 0 is about a band's mean. On a dB scale 0 would be full scale, not
     silence. Stripes are up to 31 frames and 3 bands wide, and narrower than half the image. Draws
     from torch's global generator.
@@ -300,117 +374,6 @@ def spec_augment(images: Tensor) -> Tensor:
     return images * mask
 
 
-# The encoder and its weights ----------------------------------------------------------------------
-
-
-def find_backbone(name: str) -> str:
-    """Name under which timm knows the backbone today.
-
-    Raises:
-        UserError: for a name that timm does not know; the message gives the closest ones.
-    """
-    renamed = timm.models.get_deprecated_models()
-    known = {*timm.list_models(include_tags=True), *timm.list_models(), *renamed}
-    current = renamed.get(name, name)
-    if current in known:
-        return str(current)
-    close = difflib.get_close_matches(name, sorted(known), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the names"
-    raise UserError(f"unknown base_model_name {name!r}; {hint}")
-
-
-def _probe(name: str, in_channels: int, n_mels: int) -> tuple[int, bool, list[str]]:
-    """Channels of the feature maps, whether that axis is the last, and the parameters which never touch them.
-
-    Such a parameter is a classifier's norm, say. A twin without storage is asked: it computes and
-    draws nothing.
-    """
-    try:
-        with torch.device("meta"), torch.enable_grad():
-            twin = _create(name, in_channels).eval()
-            features = twin.forward_features(torch.empty(1, in_channels, n_mels, PROBE_FRAMES))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"base_model_name {name} takes no images of {n_mels} mel bands and any length ({_one_line(error)}); "
-            f"choose a convolutional backbone"
-        ) from error
-    if not isinstance(features, Tensor) or features.ndim != 4:
-        raise UserError(
-            f"base_model_name {name} gives tokens, not feature maps with a time axis; choose a convolutional backbone"
-        )
-    is_channels_last = str(getattr(twin, "output_fmt", "NCHW")) == "NHWC"
-    parameters = dict(twin.named_parameters())
-    gradients = torch.autograd.grad(features.sum(), list(parameters.values()), allow_unused=True)
-    unused = [key for key, gradient in zip(parameters, gradients, strict=True) if gradient is None]
-    return features.shape[3 if is_channels_last else 1], is_channels_last, unused
-
-
-def _create_encoder(name: str, in_channels: int, pretrained: bool, path: Path | str | None) -> Any:
-    if not pretrained:
-        return _create(name, in_channels)
-    if path is None:
-        return _download(name, in_channels)
-    return _load(name, in_channels, Path(path))
-
-
-def _create(name: str, in_channels: int, **weights: Any) -> Any:
-    try:
-        return timm.create_model(
-            name, in_chans=in_channels, num_classes=0, global_pool="", **weights
-        )
-    except (
-        AssertionError
-    ):  # a few will not do without their pooling, which forward_features never reaches
-        return timm.create_model(name, in_chans=in_channels, num_classes=0, **weights)
-
-
-def _download(name: str, in_channels: int) -> Any:
-    """Backbone with timm's weights, from the hub or the cache of earlier downloads."""
-    from huggingface_hub import constants, get_session
-
-    was_offline = constants.HF_HUB_OFFLINE
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
-    except Exception:  # the kind depends on the release
-        # Else it tries again for most of a minute before it looks into its cache.
-        constants.HF_HUB_OFFLINE = True
-    try:
-        return _create(name, in_channels, pretrained=True)
-    except Exception as error:  # network, hub, cache and file format each raise their own
-        raise UserError(
-            f"the ImageNet weights of {name} cannot be had ({_one_line(error)}). Connect to the network, or give a "
-            f"file with them as pretrained_path, or start from random weights with pretrained: false"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-
-
-def _load(name: str, in_channels: int, path: Path) -> Any:
-    """Backbone with the weights of a file; timm reads tensors only, no pickled code."""
-    if not path.is_file():
-        raise UserError(f"pretrained_path {path}: no such file")
-    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
-    try:
-        encoder = _create(name, in_channels, **weights)
-        with torch.random.fork_rng(devices=[]):
-            again = dict(_create(name, in_channels, **weights).named_parameters())
-    except Exception as error:  # each file format raises its own
-        raise UserError(
-            f"pretrained_path {path}: not weights of {name} ({_one_line(error)})"
-        ) from error
-    # timm passes over what the file lacks; such a tensor is random, and another one the second
-    # time.
-    missing = [
-        key for key, value in encoder.named_parameters() if not torch.equal(value, again[key])
-    ]
-    if missing:
-        raise UserError(
-            f"pretrained_path {path}: not weights of {name}: it lacks {len(missing)} of {len(again)} tensors (the "
-            f"first: {missing[0]}). A checkpoint of this project is given as pretrained_checkpoint"
-        )
-    return encoder
-
-
 def _read_state(path: Path) -> Mapping[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -418,7 +381,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"pretrained_checkpoint {path}: no such file") from None
     except Exception as error:  # a damaged file raises one of many kinds
         raise UserError(
-            f"pretrained_checkpoint {path}: cannot be read ({_one_line(error)})"
+            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(
@@ -431,27 +394,16 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 # Small pieces -------------------------------------------------------------------------------------
 
 
-def _resize(segments: Tensor, n_frames: int) -> Tensor:
-    """(B, C, T') -> (B, C, n_frames), linear between the segments' centres."""
-    return F.interpolate(segments, size=n_frames, mode="linear", align_corners=False)
+def _full_precision(device: str) -> Any:
+    """Leave autocast, if it is on: exporters cannot translate what need not be entered."""
+    is_on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
 def _per_channel(values: tuple[float, ...], in_channels: int) -> Tensor:
     """RGB values as (in_channels, 1, 1); with other than three channels each gets their mean."""
     rgb = torch.tensor(values, dtype=torch.float32)
     return (rgb if len(rgb) == in_channels else rgb.mean().repeat(in_channels))[:, None, None]
-
-
-def _init_layer(layer: nn.Linear | nn.Conv1d) -> None:
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def _one_line(error: BaseException) -> str:
-    """First sentence of the message; those that follow advise on the library's own arguments."""
-    text = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + " ..."
 
 
 # Where and how precisely it runs ------------------------------------------------------------------
@@ -480,7 +432,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return the model's forward pass as torch.compile makes it; parameters, names and random draws stay the model's.
+    """Return the model's forward pass as torch.compile makes it.
+
+    Parameters, names and random draws stay the model's.
 
     Each shape is compiled by itself, so that numbers do not depend on which came first, as they
     would where one code serves several. Draws are torch's own: the model is masked as it is
@@ -490,7 +444,10 @@ def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def pick_amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:
-    """Choose the half precision to train in; None is plain float32, which is faster on most processors."""
+    """Choose the half precision to train in; None is plain float32.
+
+    That is faster on most processors.
+    """
     if not config.amp or (config.amp_dtype == "auto" and device.type != "cuda"):
         return None
     return torch.bfloat16 if config.amp_dtype == "bfloat16" else torch.float16

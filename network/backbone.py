@@ -1,0 +1,208 @@
+"""The backbone: any timm model with feature maps, and where its weights come from."""
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from configs import UserError
+
+logger = logging.getLogger("birdclef.model")
+
+HUB_TIMEOUT_S = 10.0  # for one answer of the server that holds timm's weights
+PROBE_FRAMES = 101  # wide enough for every stem; odd, as 313 is: a backbone must take any length
+HUBS = ("hf-hub:", "local-dir:")  # names of models outside timm's own list
+
+
+class Maps(NamedTuple):
+    """What a backbone makes of an image."""
+
+    n_features: int  # channels of the map
+    n_rows: int  # of frequency
+    is_channels_last: bool
+    unused: list[str]  # parameters that never touch the map, such as those of a classifier's norm
+
+
+def find_backbone(name: str) -> str:
+    """Name under which timm knows the backbone today; `hf-hub:` and `local-dir:` names stay.
+
+    Raises:
+        UserError: for a name that timm does not know; the message gives the closest ones.
+    """
+    if name.startswith(HUBS):
+        return name
+
+    renamed = timm.models.get_deprecated_models()
+    known = {*timm.list_models(include_tags=True), *timm.list_models(), *renamed}
+    current = renamed.get(name, name)
+    if current in known:
+        return str(current)
+
+    close = difflib.get_close_matches(name, sorted(known), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the names"
+    raise UserError(f"unknown base_model_name {name!r}; {hint}")
+
+
+def examine(name: str, in_channels: int, n_mels: int, block: int | None = None) -> Maps:
+    """Find out what maps a backbone makes of images of `n_mels` bands.
+
+    A twin without storage is asked: it computes and draws nothing.
+
+    Raises:
+        UserError: it takes no such images, or makes tokens in place of maps.
+    """
+    try:
+        with torch.device("meta"), torch.enable_grad():
+            twin = trim(_create(name, in_channels), block).eval()
+            features = twin.forward_features(torch.empty(1, in_channels, n_mels, PROBE_FRAMES))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"base_model_name {name} takes no images of {n_mels} mel bands and any length "
+            f"({one_line(error)}); choose a convolutional backbone"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        raise UserError(
+            f"base_model_name {name} gives tokens, not feature maps with a time axis; "
+            "choose a convolutional backbone"
+        )
+
+    is_channels_last = str(getattr(twin, "output_fmt", "NCHW")) == "NHWC"
+    _, *shape = features.shape
+    n_features, n_rows = (shape[2], shape[0]) if is_channels_last else shape[:2]
+    parameters = dict(twin.named_parameters())
+    gradients = torch.autograd.grad(features.sum(), list(parameters.values()), allow_unused=True)
+    unused = [key for key, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+    return Maps(n_features, n_rows, is_channels_last, unused)
+
+
+def create_encoder(
+    name: str,
+    in_channels: int,
+    *,
+    pretrained: bool,
+    path: Path | str | None = None,
+    block: int | None = None,
+) -> Any:
+    """Make the backbone: with random weights, timm's own, or those of a file.
+
+    Args:
+        name: of `find_backbone`.
+        in_channels: of the images.
+        pretrained: take timm's weights, or those of `path`.
+        path: file with weights.
+        block: see `trim`.
+
+    Raises:
+        UserError: the weights cannot be had.
+    """
+    if not pretrained:
+        return trim(_create(name, in_channels), block)
+    if path is None:
+        return trim(_download(name, in_channels), block)
+    return trim(_load(name, in_channels, Path(path)), block)
+
+
+def trim(encoder: Any, block: int | None) -> Any:
+    """Cut off what comes after a block, so that `forward_features` gives its map.
+
+    Args:
+        encoder: timm model; it is changed.
+        block: -1 is the last block before the final layers (EfficientNet's `conv_head`), -2 the
+            one before; None keeps the model whole. Backbones without `blocks` count their stages.
+
+    Raises:
+        UserError: it has no such block.
+    """
+    if block is None:
+        return encoder
+
+    blocks = getattr(encoder, "blocks", None)
+    try:
+        if isinstance(blocks, nn.Sequential) and hasattr(encoder, "conv_stem"):
+            if len(blocks) + block < 1:
+                raise ValueError(f"it has {len(blocks)}")
+            encoder.blocks = blocks[: len(blocks) + 1 + block]
+            for later in ("conv_head", "bn2", "norm_head"):
+                if hasattr(encoder, later):
+                    setattr(encoder, later, nn.Identity())
+        else:
+            encoder.prune_intermediate_layers([block], prune_norm=True, prune_head=False)
+    except (AttributeError, AssertionError, IndexError, ValueError) as error:
+        kind = type(encoder).__name__
+        raise UserError(f"head_block {block}: {kind} has no such block ({error})") from None
+    return encoder
+
+
+# Weights ------------------------------------------------------------------------------------------
+
+
+def _create(name: str, in_channels: int, **weights: Any) -> Any:
+    try:
+        return timm.create_model(
+            name, in_chans=in_channels, num_classes=0, global_pool="", **weights
+        )
+    except AssertionError:
+        # A few will not do without their pooling, which forward_features never reaches.
+        return timm.create_model(name, in_chans=in_channels, num_classes=0, **weights)
+
+
+def _download(name: str, in_channels: int) -> Any:
+    """Backbone with timm's weights, from the hub or the cache of earlier downloads."""
+    from huggingface_hub import constants, get_session
+
+    was_offline = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # the kind depends on the release
+        # Else it tries again for most of a minute before it looks into its cache.
+        constants.HF_HUB_OFFLINE = True
+    try:
+        return _create(name, in_channels, pretrained=True)
+    except Exception as error:  # network, hub, cache and file format each raise their own
+        raise UserError(
+            f"the ImageNet weights of {name} cannot be had ({one_line(error)}). Connect to the "
+            "network, or give a file with them as pretrained_path, or start from random weights "
+            "with pretrained: false"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _load(name: str, in_channels: int, path: Path) -> Any:
+    """Backbone with the weights of a file; timm reads tensors only, no pickled code."""
+    if not path.is_file():
+        raise UserError(f"pretrained_path {path}: no such file")
+
+    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    try:
+        encoder = _create(name, in_channels, **weights)
+        with torch.random.fork_rng(devices=[]):
+            again = dict(_create(name, in_channels, **weights).named_parameters())
+    except Exception as error:  # each file format raises its own
+        raise UserError(
+            f"pretrained_path {path}: not weights of {name} ({one_line(error)})"
+        ) from error
+
+    # timm passes over what the file lacks; such a tensor is random, and another one the second
+    # time.
+    missing = [
+        key for key, value in encoder.named_parameters() if not torch.equal(value, again[key])
+    ]
+    if missing:
+        raise UserError(
+            f"pretrained_path {path}: not weights of {name}: it lacks {len(missing)} of "
+            f"{len(again)} tensors (the first: {missing[0]}). A checkpoint of this project is "
+            "given as pretrained_checkpoint"
+        )
+    logger.info("%s: all %d tensors of %s; a classifier is left out", path, len(again), name)
+    return encoder
+
+
+def one_line(error: BaseException) -> str:
+    """First sentence of the message; those that follow advise on the library's own arguments."""
+    text = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + " ..."

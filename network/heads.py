@@ -1,0 +1,206 @@
+"""Heads: from a feature map to a logit for each class, of the clip and of each moment.
+
+Axes: B clips, n features, C outputs, T' segments, about T / 32 of the image's frames.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from images.view import resize_matrix
+
+POOLINGS = ("attention", "mean", "max", "gem", "log_mean_exp")
+LEAST = 1e-6  # of what a generalised mean is taken of
+
+
+class AttBlockV2(nn.Module):
+    """Attention over time, one weight for each class and segment (PANNs, arXiv:1912.10211).
+
+    Args:
+        in_features: channels of the input.
+        out_features: classes.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.att = nn.Conv1d(in_features, out_features, kernel_size=1)
+        self.cla = nn.Conv1d(in_features, out_features, kernel_size=1)
+        for layer in (self.att, self.cla):
+            init_layer(layer)
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Weights of the segments: (B, in_features, T') -> (B, C, T'), positive, sum 1 over T'."""
+        return torch.tanh(self.att(features)).softmax(dim=-1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Classify each segment and take the attention-weighted sums.
+
+        Args:
+            features: (B, in_features, T').
+
+        Returns:
+            clipwise_output (B, C): weighted sum of the segments' probabilities (not the sigmoid of
+                `logit`);
+            logit (B, C): weighted sum of their logits; segmentwise_output and segmentwise_logit (B,
+                C, T').
+        """
+        weights = self.attention(features)  # (B, C, T')
+        segmentwise_logit = self.cla(features)  # (B, C, T')
+        segmentwise_output = torch.sigmoid(segmentwise_logit)
+        clipwise_output = (weights * segmentwise_output).sum(dim=-1)  # (B, C)
+        logit = (weights * segmentwise_logit).sum(dim=-1)  # (B, C)
+        return clipwise_output, logit, segmentwise_output, segmentwise_logit
+
+
+class LinearHead(nn.Module):
+    """A linear classifier of standardised segments, whose logits are pooled over time.
+
+    The mean of linear scores is the linear score of the mean. So a regression fitted to means over
+    time is this head: with pooling "mean", and with "attention", whose weights start equal.
+
+    Args:
+        in_features: n.
+        out_features: C.
+        pooling: "attention" weighs segments class by class; "mean"; "max"; "log_mean_exp" is
+            log(mean(exp(r * logit))) / r with a learnt r that starts at 1; "gem" pools features in
+            place of logits, (mean(x^p))^(1/p) with a learnt p that starts at 3 (arXiv:1711.02512).
+
+    Raises:
+        ValueError: an unknown pooling; the message lists the known ones.
+    """
+
+    def __init__(self, in_features: int, out_features: int, pooling: str) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {pooling!r}; choose from {', '.join(POOLINGS)}")
+
+        self.pooling = pooling
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("std", torch.ones(in_features))
+        self.cla = nn.Conv1d(in_features, out_features, kernel_size=1)
+        init_layer(self.cla)
+
+        if pooling == "attention":
+            self.att = nn.Conv1d(in_features, out_features, kernel_size=1)
+            nn.init.zeros_(self.att.weight)
+            assert self.att.bias is not None
+            nn.init.zeros_(self.att.bias)
+        elif pooling == "gem":
+            self.exponent = nn.Parameter(torch.tensor(3.0))
+        elif pooling == "log_mean_exp":
+            self.sharpness = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify the clip and each segment.
+
+        Args:
+            features: (B, n, T').
+
+        Returns:
+            logit (B, C) and segmentwise_logit (B, C, T').
+        """
+        standardised = self.standardise(features)
+        segmentwise = self.cla(standardised)  # (B, C, T')
+        if self.pooling == "gem":
+            pooled = self.standardise(self.pool_features(features)[:, :, None])  # (B, n, 1)
+            return self.cla(pooled)[:, :, 0], segmentwise
+        return self._pool(segmentwise, standardised), segmentwise
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """(B, n, T') with the mean and deviation of clips taken out."""
+        return (features - self.mean[:, None]) / self.std[:, None]
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Pool features (B, n, T') over time, as a regression should see them: (B, n)."""
+        if self.pooling != "gem":
+            return features.mean(dim=-1)
+        powers = features.clamp(min=LEAST) ** self.exponent
+        return powers.mean(dim=-1) ** (1 / self.exponent)
+
+    def _pool(self, logits: Tensor, features: Tensor) -> Tensor:
+        """Pool logits (B, C, T') over time: (B, C)."""
+        if self.pooling == "attention":
+            weights = torch.tanh(self.att(features)).softmax(dim=-1)  # (B, C, T')
+            return (weights * logits).sum(dim=-1)
+        if self.pooling == "max":
+            return logits.amax(dim=-1)
+        if self.pooling == "log_mean_exp":
+            sharpness = self.sharpness.clamp(min=0.01)
+            peak = logits.amax(dim=-1, keepdim=True)
+            mean = torch.exp(sharpness * (logits - peak)).mean(dim=-1)
+            return peak[:, :, 0] + torch.log(mean) / sharpness
+        return logits.mean(dim=-1)
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Take over a regression of standardised features: weight (C, n), bias (C,)."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.cla.weight.copy_(weight[:, :, None])
+        assert self.cla.bias is not None
+        self.cla.bias.copy_(bias)
+
+
+class BandStatistics(nn.Module):
+    """Logits from the mean, deviation and maximum over time of each band of the image.
+
+    They are the same for every moment of a clip: a bias for each clip and class. They start at 0.
+
+    Args:
+        n_mels: bands of the image.
+        n_bands: bands that they are averaged to before.
+        out_features: C.
+    """
+
+    def __init__(self, n_mels: int, n_bands: int, out_features: int) -> None:
+        super().__init__()
+        self.to_bands: Tensor | None
+        resize = None if n_bands == n_mels else torch.from_numpy(resize_matrix(n_mels, n_bands))
+        self.register_buffer("to_bands", resize, persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(3 * n_bands))
+        self.register_buffer("std", torch.ones(3 * n_bands))
+        self.cla = nn.Linear(3 * n_bands, out_features, bias=False)
+        nn.init.zeros_(self.cla.weight)
+
+    def measure(self, images: Tensor) -> Tensor:
+        """Measure the first channel of images (B, channels, T, F): (B, 3 * n_bands)."""
+        image = images[:, 0].float()  # (B, T, F)
+        if self.to_bands is not None:
+            image = torch.matmul(image, self.to_bands)  # (B, T, n_bands)
+
+        mean = image.mean(dim=1)
+        deviation = (image - mean[:, None]).square().mean(dim=1).sqrt()
+        return torch.cat([mean, deviation, image.amax(dim=1)], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score the statistics of images (B, channels, T, F): (B, C)."""
+        return self.cla((self.measure(images) - self.mean) / self.std)
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor, std: Tensor, weight: Tensor) -> None:
+        """Take over a regression of standardised statistics: weight (C, 3 * n_bands)."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.cla.weight.copy_(weight)
+
+
+def smooth_over_time(features: Tensor) -> Tensor:
+    """Maximum plus mean of three segments around each of (B, n, T')."""
+    highest = F.max_pool1d(features, 3, stride=1, padding=1)
+    return highest + F.avg_pool1d(features, 3, stride=1, padding=1)
+
+
+def resize_segments(segments: Tensor, n_frames: int) -> Tensor:
+    """(B, C, T') -> (B, C, n_frames), linear between the segments' centres."""
+    return F.interpolate(segments, size=n_frames, mode="linear", align_corners=False)
+
+
+def init_layer(layer: nn.Linear | nn.Conv1d) -> None:
+    """Start a layer from small random weights and a bias of 0."""
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

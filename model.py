@@ -15,7 +15,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchlibrosa.augmentation import SpecAugmentation
 
 from configs import BELOW_ONE, Config, UserError
 from network.backbone import create_encoder, examine, one_line
@@ -28,6 +27,7 @@ from network.heads import (
     resize_segments,
     smooth_over_time,
 )
+from network.masks import spec_augment as spec_augment
 
 logger = logging.getLogger("birdclef.model")
 
@@ -238,6 +238,35 @@ class TimmSED(nn.Module):
             "framewise_logit": resize_segments(segmentwise_logit, n_frames).transpose(1, 2),
         }
 
+    # The regression that a linear head may start from
+
+    def clip_features(self, images: Tensor) -> Tensor:
+        """Make the numbers that a linear head's regression sees: (B, n) of images (B, ..., T, F).
+
+        Segments are pooled over time; the statistics of the bands come behind them.
+        """
+        assert self.linear_head is not None
+        columns = self.columns(self.feature_map(images))  # (B, n, T')
+        features = self.linear_head.pool_features(columns)
+        if self.band_statistics is None:
+            return features
+        return torch.cat([features, self.band_statistics.measure(images)], dim=1)
+
+    def start_from(self, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Take over a regression of `clip_features`, fitted to them less mean, by deviation.
+
+        Args:
+            mean: (n,), as is std.
+            std: deviations.
+            weight: (C, n), with a row more for a class for no bird.
+            bias: (C,).
+        """
+        assert self.linear_head is not None
+        n = len(self.linear_head.mean)
+        self.linear_head.start_from(mean[:n], std[:n], weight[:, :n], bias)
+        if self.band_statistics is not None:
+            self.band_statistics.start_from(mean[n:], std[n:], weight[:, n:])
+
     def _probabilities(self, logits: Tensor) -> Tensor:
         """Logits (B, C, ...) to probabilities."""
         return logits.softmax(dim=1) if self.head.softmax else torch.sigmoid(logits)
@@ -345,50 +374,6 @@ def head_of(config: Config) -> Head:
         softmax=config.has_softmax_scores,
         no_bird=config.no_bird_class,
     )
-
-
-def spec_augment(images: Tensor) -> Tensor:
-    """Set two stripes of time and two of frequency to 0 in each image.
-
-    SpecAugment, arXiv:1904.08779.
-    It belongs after bn0, where 0 is about a band's mean. On a dB scale 0 would be full scale, not
-    silence. Stripes are up to 31 frames and 3 bands wide, and narrower than half the image. Draws
-    from torch's global generator.
-
-    Args:
-        images: (B, channels, T, F), unchanged.
-
-    Returns:
-        A new tensor of the same shape; all channels of an image have the same stripes.
-    """
-    n_frames, n_mels = images.shape[2:]
-    augment = SpecAugmentation(
-        time_drop_width=max(1, min(32, n_frames // 2)),
-        time_stripes_num=2,
-        freq_drop_width=max(1, min(4, n_mels // 2)),
-        freq_stripes_num=2,
-    )
-    # It writes in place. On the images that would copy the batch's gradient once a stripe (40 times
-    # as slow), so it is given ones.
-    mask = augment(torch.ones_like(images[:, :1]))  # (B, 1, T, F)
-    return images * mask
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"pretrained_checkpoint {path}: no such file") from None
-    except Exception as error:  # a damaged file raises one of many kinds
-        raise UserError(
-            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
-    return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile
 
 
 # Small pieces -------------------------------------------------------------------------------------

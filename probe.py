@@ -1,0 +1,98 @@
+"""Fit a linear head to the frozen features of a backbone: a floor for training, in a minute or two.
+
+    python probe.py --base-model-name tf_efficientnet_lite0 --folds 0 1
+
+The settings and flags are those of train.py. Each prepared recording gives up to `probe_clips`
+clips, once as they are and `probe_noisy` times over a background of `background_dir`. The backbone
+is not trained: what its last block makes of a clip, row by row of frequency, and the mean,
+deviation and maximum of each mel band go into a logistic regression. It leaves in
+`models/Exp_47_probe` what train.py leaves in `models/Exp_47`: predict.py and export.py take it.
+"""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from configs import Config, check_command_line, configure_logger, load_config, run_main, set_seed
+
+check_command_line(__name__, __doc__, "probe")  # --help need not wait for torch
+
+import pandas as pd  # noqa: E402
+
+from catalog import train_table  # noqa: E402
+from catalog.sources import check_sources  # noqa: E402
+from metrics import describe_scores  # noqa: E402
+from model import find_backbone, pick_device  # noqa: E402
+from training import folder  # noqa: E402
+from training.probe import fit_probe, write_probe  # noqa: E402
+from training.verifying import check_folds  # noqa: E402
+
+logger = logging.getLogger("birdclef.train")
+
+
+def main() -> int:
+    """Fit the folds of the settings and print their scores."""
+    config = load_config(description=__doc__ or "", script="probe")
+    configure_logger(config)
+    table = train_table.read_train_table(config.train_dataframe_path)
+    summary = run(table, config)
+
+    for number, row in summary["folds"].items():
+        print(f"fold {number}: C {row['probe_c']:g}  {describe_scores(row)}")
+    print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
+    print(f"wrote {folder_of(config)}\nnext: python predict.py {folder_of(config)} RECORDINGS")
+    return 0
+
+
+def folder_of(config: Config) -> Any:
+    """Folder of the probe, beside that of the experiment."""
+    return config.exp_dir.with_name(config.exp_dir.name + "_probe")
+
+
+def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
+    """Fit a probe for each fold of `config.folds`.
+
+    Args:
+        train_df: the table of split_data.py; it is not changed.
+        config: settings; None takes the defaults.
+
+    Returns:
+        The summary, as in `summary.json`: scores of each fold and their mean.
+
+    Raises:
+        UserError: a table, fold, file or weights that cannot be worked with.
+    """
+    config = config or Config()
+    device = pick_device(config.device)
+    find_backbone(config.base_model_name)
+
+    check_sources(config)
+    table = train_table.check_table(train_df, str(config.train_dataframe_path))
+    class_names = train_table.load_class_names(table)
+    check_folds(table, config)
+    train_table.check_prepared(table, config.train_np_dir)
+
+    for number in config.folds:
+        probe_fold(table, number, class_names, config, device)
+    return folder.write_summary(config, folder_of(config))
+
+
+def probe_fold(
+    table: pd.DataFrame, number: int, class_names: list[str], config: Config, device: Any
+) -> None:
+    """Fit and score one fold and leave its files."""
+    config = replace(config, train_dir=folder_of(config) / f"fold_{number}")
+    with folder.opened(config):
+        set_seed(config.seed)
+        if config.debug:
+            table, config = train_table.shrink(table, number, config)
+        train_part, valid_part = train_table.split_fold(table, number, config.rare_birds)
+
+        probe = fit_probe(train_part, valid_part, class_names, config, device)
+        logger.info("fold %d: %s", number, describe_scores(probe.row))
+        names = [path.removesuffix(".npy") for path in valid_part["filepath"]]
+        write_probe(probe, number, names, class_names, config)
+
+
+if __name__ == "__main__":
+    run_main(main)

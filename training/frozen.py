@@ -1,0 +1,165 @@
+"""Frozen features: what an untrained backbone makes of every clip, kept on disk.
+
+Each recording gives its clips from the start, one after the other, once as they are and, where
+there are backgrounds, some times over one of them. Backgrounds give clips, too.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import transforms
+from audio.backgrounds import prepare_backgrounds
+from audio.prepared import open_recording
+from configs import Config, settings_where
+from dataset import windows_of
+from files import write_file
+from images import clips, recipe
+from images.view import View
+from model import SED
+
+logger = logging.getLogger("birdclef.train")
+
+CLEAN, NOISY, EMPTY = range(3)  # a clip as it is, over a background, of a background alone
+FOLDER = "frozen_features"  # in models_dir
+BATCH = 16
+PROBE_SETTINGS = ("probe_clips", "probe_noisy", "probe_no_bird", "valid_clips", "seed")
+NOISE_SETTINGS = ("background_snr_db", "no_bird_class")
+
+
+@dataclass(frozen=True)
+class FrozenClips:
+    """Clips and their features.
+
+    Attributes:
+        features: (N, n) float32.
+        row: (N,) of the table; -1 for a background alone.
+        window: (N,) which clip of its recording it is, from 0.
+        kind: (N,) CLEAN, NOISY or EMPTY.
+    """
+
+    features: np.ndarray
+    row: np.ndarray
+    window: np.ndarray
+    kind: np.ndarray
+
+
+def measure(table: pd.DataFrame, config: Config, model: SED, device: torch.device) -> FrozenClips:
+    """Measure the features of all recordings, or read what an earlier run measured.
+
+    Args:
+        table: rows of train.csv (filepath).
+        config: settings, whose head is the model's.
+        model: its backbone and head say what is measured.
+        device: where it runs.
+    """
+    backgrounds = prepare_backgrounds(config)
+    path = config.models_dir / FOLDER / f"{_key(table, backgrounds, config, model)}.npz"
+    if path.is_file():
+        logger.info("frozen features: read from %s", path)
+        with np.load(path) as stored:
+            return FrozenClips(**{name: stored[name] for name in FrozenClips.__annotations__})
+
+    model = model.to(device).eval()
+    plan = list(_plan(table, backgrounds, config))
+    features = []
+    waveforms = _waveforms(plan, table, backgrounds, config)
+    for start in tqdm(range(0, len(plan), BATCH), "frozen features", leave=False, disable=None):
+        batch = [next(waveforms) for _ in plan[start : start + BATCH]]
+        features.append(encode(batch, config, model, device))
+
+    row, window, kind, _ = np.array(plan).T
+    measured = FrozenClips(np.concatenate(features), row, window, kind)
+    content = io.BytesIO()
+    np.savez(content, **vars(measured))
+    write_file(path, content.getvalue())
+    logger.info("frozen features of %d clips: kept in %s", len(plan), path)
+    return measured
+
+
+@torch.inference_mode()
+def encode(
+    waveforms: list[np.ndarray], config: Config, model: SED, device: torch.device
+) -> np.ndarray:
+    """Make features (B, n) float32 of waveforms, each of a clip or less."""
+    view = View(config)
+    images = np.stack([recipe.clip_image(waveform, view) for waveform in waveforms])
+    batch = torch.from_numpy(images).to(device).expand(-1, config.in_channels, -1, -1)
+    return model.clip_features(batch).cpu().numpy()
+
+
+# Which clips --------------------------------------------------------------------------------------
+
+
+def _plan(
+    table: pd.DataFrame, backgrounds: list[Path], config: Config
+) -> Iterator[tuple[int, int, int, int]]:
+    """List the clips: row, window, kind, and which copy or background."""
+    paths = [config.train_np_dir / path for path in table["filepath"]]
+    lengths = np.array([len(open_recording(path)) for path in paths])
+    n_fitted = windows_of(lengths, replace(config, valid_clips=config.probe_clips))
+    n_scored = windows_of(lengths, config)
+
+    for row in range(len(table)):
+        for window in range(max(n_fitted[row], n_scored[row])):
+            yield row, window, CLEAN, 0
+            if backgrounds and window < n_fitted[row]:
+                for copy in range(config.probe_noisy):
+                    yield row, window, NOISY, copy
+
+    if config.no_bird_class:
+        for number in range(len(backgrounds)):
+            for window in range(config.probe_no_bird):
+                yield -1, window, EMPTY, number
+
+
+def _waveforms(
+    plan: list[tuple[int, int, int, int]],
+    table: pd.DataFrame,
+    backgrounds: list[Path],
+    config: Config,
+) -> Iterator[np.ndarray]:
+    """Make the waveform of each clip."""
+    paths, n_samples = table["filepath"].to_list(), config.n_samples
+    for row, window, kind, number in plan:
+        rng = np.random.default_rng((config.seed, row + 1, window, kind, number))
+        if kind == EMPTY:
+            yield clips.cut_background(open_recording(backgrounds[number]), n_samples, rng)
+            continue
+
+        recording = open_recording(config.train_np_dir / paths[row])
+        clip = transforms.to_float32(recording[window * n_samples :][:n_samples])
+        if kind == NOISY:
+            background = open_recording(backgrounds[int(rng.integers(len(backgrounds)))])
+            noise = transforms.to_float32(clips.cut_background(background, n_samples, rng))
+            whole = transforms.crop_or_pad(clip, n_samples)
+            clip = clips.add_at_snr(whole, noise, rng.uniform(*config.background_snr_db))
+        yield clip
+
+
+def _key(table: pd.DataFrame, backgrounds: list[Path], config: Config, model: SED) -> str:
+    """Identify the features by all that they depend on: settings, weights and recordings."""
+    names = (*settings_where(identity="clip"), *PROBE_SETTINGS, *NOISE_SETTINGS)
+    settings = config.to_dict()
+    about: dict[str, Any] = {name: settings[name] for name in names}
+    about["head"] = vars(model.head) | {"softmax": None, "no_bird": None}
+
+    files = [config.train_np_dir / path for path in table["filepath"]] + backgrounds
+    about["files"] = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    weights = {**model.encoder.state_dict(), "mean": model.mean, "std": model.std}
+    for name, value in weights.items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,197 @@
+"""The floor of a training: a linear head on the frozen features of the same backbone, same folds.
+
+Training that scores below it has destroyed what the weights knew. With a linear head of its own, a
+training can start from it.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import checkpoint as ckpt
+from catalog.targets import Targets
+from configs import Config, UserError, versions
+from metrics import MetricMeter
+from model import SED, build_model
+from training import folder
+from training.frozen import CLEAN, EMPTY, FrozenClips, measure
+from training.losses import binary_cross_entropy, cross_entropy
+from training.regression import Regression, fit, log_softmax
+
+logger = logging.getLogger("birdclef.train")
+
+# What the head sees where the settings ask for no linear head themselves
+HEAD = {
+    "head": "linear", "head_input": "rows", "head_block": -1, "mel_statistics": 96,
+    "pooling": "attention", "loss_name": "cross_entropy", "score_by": "auto",
+}  # fmt: skip
+REPORTED = ("macro_ap", "macro_roc_auc", "cmap_pad_5", "valid_loss")
+
+
+@dataclass
+class Probe:
+    """A fitted head and what it reaches on the fold.
+
+    Attributes:
+        config: settings with the head that was fitted.
+        state: the whole model's weights.
+        row: its row of the history.
+        scores: (N, C) of the recordings that are validated on, in their order.
+        labels: (N, C).
+    """
+
+    config: Config
+    state: dict[str, torch.Tensor]
+    row: dict[str, float]
+    scores: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """What a training's history holds of it."""
+        return {f"probe_{name}": self.row[name] for name in REPORTED}
+
+
+def probe_settings(config: Config) -> Config:
+    """Give settings without a linear head the probe's own."""
+    return config if config.head == "linear" else replace(config, **HEAD)
+
+
+def fit_probe(
+    train_part: pd.DataFrame,
+    valid_part: pd.DataFrame,
+    class_names: list[str],
+    config: Config,
+    device: torch.device,
+) -> Probe:
+    """Fit a linear head to the frozen features of a fold and score it.
+
+    Args:
+        train_part: rows of train.csv to fit to.
+        valid_part: rows to score.
+        class_names: in the order of the columns.
+        config: settings; without a linear head in them, the probe's own head is fitted.
+        device: where the backbone runs.
+
+    Raises:
+        UserError: weights or recordings that cannot be had.
+    """
+    config = probe_settings(config)
+    model = build_model(config, len(class_names))
+    table = pd.concat([train_part, valid_part]).sort_index()
+    clips = measure(table, config, model, device)
+
+    is_fitted = table.index.isin(train_part.index)
+    regression = fit_clips(clips, table, is_fitted, class_names, config)
+    tensors = map(
+        torch.from_numpy, (regression.mean, regression.std, regression.weight, regression.bias)
+    )
+    model.cpu().start_from(*tensors)
+
+    return score(clips, table, ~is_fitted, regression, class_names, config, model)
+
+
+def fit_clips(
+    clips: FrozenClips,
+    table: pd.DataFrame,
+    is_fitted: np.ndarray,
+    class_names: list[str],
+    config: Config,
+) -> Regression:
+    """Fit a regression to the clips of some rows, and to those of backgrounds alone.
+
+    Raises:
+        UserError: there is no clip to fit to.
+    """
+    number = {name: position for position, name in enumerate(class_names)}
+    no_bird = len(class_names)
+    of_rows = table["primary_label"].astype(str).map(number).fillna(no_bird).to_numpy(np.int64)
+
+    is_empty = clips.kind == EMPTY
+    targets = np.where(is_empty, no_bird, of_rows[clips.row])
+    folds = np.where(is_empty, clips.window % 2, table["kfold"].to_numpy()[clips.row])
+    is_used = is_empty | (is_fitted[clips.row] & (clips.window < config.probe_clips))
+    is_used &= targets < no_bird + config.no_bird_class
+    if not is_used.any():
+        raise UserError("the probe has no clip to fit to")
+
+    return fit(
+        clips.features[is_used],
+        targets[is_used],
+        folds[is_used],
+        n_outputs=no_bird + config.no_bird_class,
+        strengths=config.probe_c,
+        softmax=config.has_softmax_scores,
+    )
+
+
+def score(
+    clips: FrozenClips,
+    table: pd.DataFrame,
+    is_scored: np.ndarray,
+    regression: Regression,
+    class_names: list[str],
+    config: Config,
+    model: SED,
+) -> Probe:
+    """Score rows by their first clips as validation does, and put a history row together."""
+    is_used = (clips.kind == CLEAN) & (clips.window < config.valid_clips)
+    is_used &= is_scored[clips.row]
+    logits = regression.logits(clips.features[is_used])
+    clip_scores = _probabilities(logits, config)[:, : len(class_names)]
+
+    _, row_of = np.unique(clips.row[is_used], return_inverse=True)
+    n_clips = np.bincount(row_of)[:, None]
+    scores = np.zeros((len(n_clips), len(class_names)))
+    np.add.at(scores, row_of, clip_scores)
+    scores = (scores / n_clips).astype(np.float32)
+
+    hard = Targets(table[is_scored], class_names, no_bird_class=config.no_bird_class)
+    targets = np.stack([hard.of([row]) for row in range(len(scores))])
+    labels = (targets[:, : len(class_names)] >= 0.5).astype(np.uint8)
+    meter = MetricMeter()
+    meter.update(scores, labels)
+
+    loss = cross_entropy if config.has_softmax_scores else binary_cross_entropy
+    valid_loss = float(loss(torch.from_numpy(logits), torch.from_numpy(targets[row_of])))
+    row = {
+        "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,
+        **meter.compute(), "skipped_steps": 0, "probe_c": regression.c,
+    }  # fmt: skip
+    return Probe(config, model.state_dict(), row, scores, labels)
+
+
+def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
+    if config.has_softmax_scores:
+        return np.exp(log_softmax(logits))
+    return 1 / (1 + np.exp(-logits))
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def write_probe(
+    probe: Probe, number: int, filenames: list[str], class_names: list[str], config: Config
+) -> None:
+    """Leave what a trained fold leaves, in the fold's folder, `config.train_dir`."""
+    assert config.train_dir is not None
+    saved = replace(probe.config, train_dir=config.train_dir)
+    folder.write_settings(config.train_dir, saved, class_names)
+    folder.write_predictions(config.train_dir, probe.scores, probe.labels, filenames, class_names)
+    ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
+    folder.write_history(config.train_dir, [probe.row])
+
+
+def state_of(probe: Probe, number: int, class_names: list[str]) -> dict[str, Any]:
+    """Put a checkpoint together that predict.py and export.py take like a trained one."""
+    return {
+        "model": probe.state, "ema": None, "optimizer": {}, "scheduler": {}, "scaler": {},
+        "epoch": 1, "batch": 0, "step": 0, "skipped_steps": 0, "bad_steps": 0,
+        "best_loss": probe.row["valid_loss"], "best_epoch": 1, "history": [probe.row],
+        "train_loss": {"total": 0.0, "count": 0}, "rng": ckpt.capture_rng(), "fold": number,
+        "class_names": class_names, "config": probe.config.to_dict(), "versions": versions(),
+    }  # fmt: skip

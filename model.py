@@ -376,6 +376,23 @@ def head_of(config: Config) -> Head:
     )
 
 
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"pretrained_checkpoint {path}: no such file") from None
+    except Exception as error:  # a damaged file raises one of many kinds
+        raise UserError(
+            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
+    return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile
+
+
 # Small pieces -------------------------------------------------------------------------------------
 
 

@@ -30,20 +30,3 @@ def spec_augment(images: Tensor) -> Tensor:
     # as slow), so it is given ones.
     mask = augment(torch.ones_like(images[:, :1]))  # (B, 1, T, F)
     return images * mask
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"pretrained_checkpoint {path}: no such file") from None
-    except Exception as error:  # a damaged file raises one of many kinds
-        raise UserError(
-            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
-    return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 from settings.about import Setting, settings_of
 
 
+SAME_AS = {"probe": "train"}  # scripts that use the settings of another one
+
+
 def format_help(config_class: Any, script: str, description: str) -> str:
     """Lay out the settings that a script uses, by group, for a terminal of 80 columns."""
     lines = [f"usage: python {_program(script)} [--config FILE.yaml] [--SETTING VALUE ...]", ""]
@@ -19,7 +22,7 @@ def format_help(config_class: Any, script: str, description: str) -> str:
     )
     defaults, group = config_class().to_dict(), ""
     for name, setting in settings_of(config_class).items():
-        if script not in setting.used_by:
+        if SAME_AS.get(script, script) not in setting.used_by:
             continue
         if setting.group != group:
             group = setting.group

@@ -101,7 +101,7 @@ def test_every_field_says_everything_about_itself():
     assert groups == [
         "run", "paths", "recordings", "tables", "folds", "clip and log-mel", "choice of clips",
         "waveform augmentation", "image augmentation", "batch mixing", "targets and loss", "model",
-        "optimisation", "checkpoints",
+        "optimisation", "probe", "checkpoints",
     ]  # fmt: skip
 
 

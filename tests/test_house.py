@@ -22,11 +22,12 @@ LEVELS = [
     {"audio"},
     {"transforms", "catalog"},
     {"images"},
+    {"network"},
     {"dataset", "model", "scheduler"},
     {"checkpoint"},
     {"training", "inference"},
 ]
-ROOMS = {"settings", "audio", "images", "catalog", "training", "inference"}
+ROOMS = {"settings", "audio", "images", "catalog", "network", "training", "inference"}
 SCRIPTS = {
     *("prepare_audios", "split_data", "train", "plot_loss_metric", "predict", "export"),
     *("evaluate", "compare", "probe", "embed", "pseudo_label", "plan", "find_best", "average"),

@@ -207,14 +207,19 @@ def write_predictions(
     write_file(train_dir / "valid_predictions.npz", content.getvalue())
 
 
-def write_summary(config: Config) -> dict[str, Any]:
+def write_summary(config: Config, exp_dir: Path | None = None) -> dict[str, Any]:
     """Write `summary.json` from the histories on disk.
+
+    Args:
+        config: settings.
+        exp_dir: folder of the experiment; None: that of the settings.
 
     Returns:
         What it holds: each fold's best epoch by validation loss, and their mean.
     """
+    exp_dir = exp_dir or config.exp_dir
     best_rows = {}
-    for number, path in sorted(_histories(config.exp_dir)):
+    for number, path in sorted(_histories(exp_dir)):
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
@@ -227,7 +232,7 @@ def write_summary(config: Config) -> dict[str, Any]:
             mean[name] = sum(best[name] for best in best_rows.values()) / len(best_rows)
 
     summary = {"exp_id": config.exp_id, "folds": best_rows, "mean": mean}
-    write_file(config.exp_dir / "summary.json", json.dumps(summary, indent=2))
+    write_file(exp_dir / "summary.json", json.dumps(summary, indent=2))
     return summary
 
 

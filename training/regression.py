@@ -12,6 +12,7 @@ logger = logging.getLogger("birdclef.train")
 NEVER_HEARD = -20.0  # logit of a class without a clip to fit to
 MAX_ITERATIONS = 1000
 LEAST_DEVIATION = 1e-4
+FINE, ROUGH = 1e-4, 3e-3  # largest gradient at the end; to choose a strength, rough will do
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def choose_strength(
             continue
         for number, c in enumerate(strengths):
             n_outputs = int(targets.max()) + 1
-            weight, bias = fit_softmax(features[~held], targets[~held], n_outputs, c)
+            weight, bias = fit_softmax(features[~held], targets[~held], n_outputs, c, rough=True)
             log_p = log_softmax(features[known] @ weight.T + bias)
             total[number] += log_p[np.arange(len(log_p)), targets[known]].sum()
 
@@ -123,7 +124,7 @@ def choose_strength(
 
 
 def fit_softmax(
-    features: np.ndarray, targets: np.ndarray, n_outputs: int, c: float
+    features: np.ndarray, targets: np.ndarray, n_outputs: int, c: float, *, rough: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a softmax regression: weight (C, n), bias (C,) float32."""
     heard = np.unique(targets)
@@ -133,7 +134,7 @@ def fit_softmax(
         bias[heard] = 0.0
         return weight, bias
 
-    coefficients, intercepts = _fit(features, targets, c)
+    coefficients, intercepts = _fit(features, targets, c, ROUGH if rough else FINE)
     if len(heard) == 2:  # one row for the second class against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
@@ -153,18 +154,21 @@ def fit_each(
         if is_class.all():
             bias[number] = 0.0
             continue
-        coefficients, intercepts = _fit(features, is_class, c)
+        coefficients, intercepts = _fit(features, is_class, c, FINE)
         weight[number], bias[number] = coefficients[0], intercepts[0]
     return weight, bias
 
 
-def _fit(features: np.ndarray, targets: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+def _fit(
+    features: np.ndarray, targets: np.ndarray, c: float, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(features, targets)
+        fitted = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=tolerance)
+        fitted.fit(features, targets)
     return fitted.coef_, fitted.intercept_
 
 

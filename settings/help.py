@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from settings.about import Setting, settings_of
 
-
 SAME_AS = {"probe": "train"}  # scripts that use the settings of another one
 
 

@@ -32,7 +32,7 @@ logger = logging.getLogger("birdclef.train")
 
 CLEAN, NOISY, EMPTY = range(3)  # a clip as it is, over a background, of a background alone
 FOLDER = "frozen_features"  # in models_dir
-BATCH = 16
+CLIPS_AT_ONCE = 16
 PROBE_SETTINGS = ("probe_clips", "probe_noisy", "probe_no_bird", "valid_clips", "seed")
 NOISE_SETTINGS = ("background_snr_db", "no_bird_class")
 
@@ -74,8 +74,10 @@ def measure(table: pd.DataFrame, config: Config, model: SED, device: torch.devic
     plan = list(_plan(table, backgrounds, config))
     features = []
     waveforms = _waveforms(plan, table, backgrounds, config)
-    for start in tqdm(range(0, len(plan), BATCH), "frozen features", leave=False, disable=None):
-        batch = [next(waveforms) for _ in plan[start : start + BATCH]]
+    for start in tqdm(
+        range(0, len(plan), CLIPS_AT_ONCE), "frozen features", leave=False, disable=None
+    ):
+        batch = [next(waveforms) for _ in plan[start : start + CLIPS_AT_ONCE]]
         features.append(encode(batch, config, model, device))
 
     row, window, kind, _ = np.array(plan).T

@@ -2,7 +2,7 @@
 
 Each is a function of logits (B, C) and targets (B, C) in [0, 1]. By its own name it sees the clip's
 logits; with `_2way` behind the name also the loudest frame's, and `loss_weights` weigh both parts.
-A target of NaN is masked out: nothing is learnt from it. A new loss is one entry of LOSSES.
+A target of NaN is masked out: nothing is learnt from it. A new loss is one entry of MORE_LOSSES.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -131,7 +131,7 @@ class OneOrTwoWays(nn.Module):
 
 
 # How each is made from alpha and gamma of the focal loss
-LOSSES: dict[str, Callable[[float, float], Loss]] = {
+MORE_LOSSES: dict[str, Callable[[float, float], Loss]] = {
     "asymmetric": lambda alpha, gamma: AsymmetricLoss(),
     "bce": lambda alpha, gamma: binary_cross_entropy,
     "bce_focal": FocalLoss,
@@ -147,7 +147,7 @@ def build_loss(config: Config) -> nn.Module:
     Raises:
         UserError: an unknown name; the message lists the known ones.
     """
-    names = [*LOSSES, *(name + TWO_WAY for name in LOSSES)]
+    names = [*MORE_LOSSES, *(name + TWO_WAY for name in MORE_LOSSES)]
     name = choose(config.loss_name, names, what="loss_name")
     is_masked = config.secondary_targets == "masked"
     if name in metrics.LOSSES and not is_masked:
@@ -155,7 +155,7 @@ def build_loss(config: Config) -> nn.Module:
             name, alpha=config.focal_alpha, gamma=config.focal_gamma, weights=config.loss_weights
         )
 
-    loss = LOSSES[name.removesuffix(TWO_WAY)](config.focal_alpha, config.focal_gamma)
+    loss = MORE_LOSSES[name.removesuffix(TWO_WAY)](config.focal_alpha, config.focal_gamma)
     weights = config.loss_weights if name.endswith(TWO_WAY) else (1.0, 0.0)
     return OneOrTwoWays(loss, weights)
 

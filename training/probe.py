@@ -14,7 +14,7 @@ import torch
 
 import checkpoint as ckpt
 from catalog.targets import Targets
-from configs import Config, UserError, versions
+from configs import Config, UserError, capture_rng, versions
 from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
@@ -192,6 +192,6 @@ def state_of(probe: Probe, number: int, class_names: list[str]) -> dict[str, Any
         "model": probe.state, "ema": None, "optimizer": {}, "scheduler": {}, "scaler": {},
         "epoch": 1, "batch": 0, "step": 0, "skipped_steps": 0, "bad_steps": 0,
         "best_loss": probe.row["valid_loss"], "best_epoch": 1, "history": [probe.row],
-        "train_loss": {"total": 0.0, "count": 0}, "rng": ckpt.capture_rng(), "fold": number,
+        "train_loss": {"total": 0.0, "count": 0}, "rng": capture_rng(), "fold": number,
         "class_names": class_names, "config": probe.config.to_dict(), "versions": versions(),
     }  # fmt: skip

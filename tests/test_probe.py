@@ -1,0 +1,135 @@
+"""probe.py from prepared recordings to what predict.py takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import dataset as data
+import probe
+from configs import Config, UserError
+from inference.scorers import open_models
+from tests.small_run import SPECIES
+from training.frozen import EMPTY, NOISY, measure
+from training.probe import probe_settings
+
+
+@pytest.fixture
+def backgrounds(config) -> Config:
+    """The settings with a folder of two noises."""
+    rng = np.random.default_rng(2)
+    folder = config.root / "quiet_places"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(64_000), 32_000)
+    return replace(config, background_dir=folder)
+
+
+def test_tones_are_told_apart_and_the_files_are_those_of_a_fold(df, config, caplog):
+    config = replace(config, folds=[0, 2], valid_clips=2)
+    summary = probe.run(df, config)
+    folder = config.models_dir / "Exp_47_probe"
+    assert summary["mean"]["macro_ap"] == pytest.approx(1.0)
+    assert sorted(path.name for path in folder.iterdir()) == ["fold_0", "fold_2", "summary.json"]
+    written = sorted(path.name for path in (folder / "fold_2").iterdir())
+    assert [name for name in written if not name.startswith((".", "Exp_"))] == [
+        "classes.json", "config.yaml", "history.csv", "train.log", "valid_predictions.npz",
+    ]  # fmt: skip
+
+    row = pd.read_csv(folder / "fold_2/history.csv").iloc[0]
+    assert row["macro_ap"] == summary["folds"]["2"]["macro_ap"]
+    assert row["probe_c"] in config.probe_c
+
+
+def test_predict_scores_clips_as_the_probe_did(df, config):
+    config = replace(config, folds=[0])
+    probe.run(df, config)
+    folder = config.models_dir / "Exp_47_probe/fold_0"
+    stored = np.load(folder / "valid_predictions.npz")
+    models = open_models(folder, config)
+    assert list(stored["class_names"]) == models.class_names == SPECIES
+
+    _, valid_part = data.split_fold(df, 0, [])
+    images = [
+        models.prepare(np.load(config.train_np_dir / path)[:32_000])
+        for path in valid_part["filepath"]
+    ]
+    clipwise, _, _ = models.score(images, frames=False)
+    np.testing.assert_allclose(clipwise[0], stored["scores"], atol=1e-5)
+    assert [f"{name}.npy" for name in stored["filenames"]] == list(valid_part["filepath"])
+
+
+def test_clips_are_also_heard_over_backgrounds_and_backgrounds_alone(df, backgrounds):
+    config = replace(backgrounds, no_bird_class=True, probe_clips=2, probe_no_bird=3)
+    settings = probe_settings(config)
+    torch.manual_seed(0)
+    model = data_model(settings)
+    clips = measure(df, settings, model, torch.device("cpu"))
+    # 2.5 s: two clips of a second (the rest is shorter), each clean and twice over a background
+    assert len(clips.features) == 24 * 2 * 3 + 2 * 3
+    assert (clips.kind == NOISY).sum() == 24 * 2 * 2
+    assert (clips.row[clips.kind == EMPTY] == -1).all()
+    of_first = clips.features[(clips.row == 0) & (clips.window == 0)]
+    assert len(np.unique(of_first, axis=0)) == 3
+
+
+def test_features_are_measured_once_and_again_where_a_recording_changed(df, config, monkeypatch):
+    import training.frozen as frozen
+
+    settings = probe_settings(config)
+    torch.manual_seed(0)
+    model = data_model(settings)
+    calls, encode = [], frozen.encode
+    monkeypatch.setattr(frozen, "encode", lambda *a: calls.append(1) or encode(*a))
+
+    first = measure(df, settings, model, torch.device("cpu"))
+    n_calls = len(calls)
+    again = measure(df, settings, model, torch.device("cpu"))
+    assert len(calls) == n_calls
+    np.testing.assert_array_equal(first.features, again.features)
+
+    path = config.train_np_dir / df["filepath"][0]
+    np.save(path, np.load(path)[::-1].copy())
+    changed = measure(df, settings, model, torch.device("cpu"))
+    assert len(calls) == 2 * n_calls
+    differs = (changed.features != first.features).any(axis=1)
+    assert differs[first.row == 0].all() and not differs[first.row != 0].any()
+
+
+def test_a_class_for_no_bird_has_no_score(df, backgrounds):
+    config = replace(backgrounds, no_bird_class=True)
+    probe.run(df, config)
+    folder = config.models_dir / "Exp_47_probe/fold_0"
+    stored = np.load(folder / "valid_predictions.npz")
+    assert stored["scores"].shape[1] == 3
+    models = open_models(folder, config)
+    noise = 0.1 * np.random.default_rng(3).standard_normal(32_000).astype("f4")
+    clipwise, _, _ = models.score([models.prepare(noise)], frames=False)
+    assert clipwise[0].sum() < 0.5 < stored["scores"].sum(1).min()
+
+
+def test_scores_by_sigmoid_are_those_of_each_class_alone(df, config):
+    head = {"head": "linear", "head_input": "rows", "loss_name": "bce"}
+    summary = probe.run(df, replace(config, **head))
+    scores = np.load(config.models_dir / "Exp_47_probe/fold_0/valid_predictions.npz")["scores"]
+    assert summary["mean"]["macro_ap"] == pytest.approx(1.0)
+    assert np.abs(scores.sum(axis=1) - 1).max() > 1e-3
+
+
+def test_debug_takes_a_few_recordings(df, config):
+    summary = probe.run(df, replace(config, debug=True))
+    assert 0 < summary["mean"]["macro_ap"] <= 1
+
+
+def test_a_fold_that_is_not_there_is_refused(df, config):
+    with pytest.raises(UserError, match="fold"):
+        probe.run(df, replace(config, folds=[9]))
+
+
+def data_model(settings: Config):
+    from model import build_model
+
+    return build_model(settings, len(SPECIES))

@@ -20,11 +20,12 @@ check_command_line(__name__, __doc__, "probe")  # --help need not wait for torch
 import pandas as pd  # noqa: E402
 
 from catalog import train_table  # noqa: E402
+from catalog.annotated import expand_windows  # noqa: E402
 from catalog.sources import check_sources  # noqa: E402
 from metrics import describe_scores  # noqa: E402
 from model import find_backbone, pick_device  # noqa: E402
 from training import folder  # noqa: E402
-from training.probe import fit_probe, write_probe  # noqa: E402
+from training.floor import fit_probe, write_probe  # noqa: E402
 from training.verifying import check_folds  # noqa: E402
 
 logger = logging.getLogger("birdclef.train")
@@ -68,12 +69,13 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
 
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
-    class_names = train_table.load_class_names(table)
     check_folds(table, config)
     train_table.check_prepared(table, config.train_np_dir)
+    rows = expand_windows(table, config)
+    class_names = train_table.load_class_names(rows)
 
     for number in config.folds:
-        probe_fold(table, number, class_names, config, device)
+        probe_fold(rows, number, class_names, config, device)
     return folder.write_summary(config, folder_of(config))
 
 
@@ -86,12 +88,13 @@ def probe_fold(
         set_seed(config.seed)
         if config.debug:
             table, config = train_table.shrink(table, number, config)
-        train_part, valid_part = train_table.split_fold(table, number, config.rare_birds)
+        train_part, valid_part = train_table.split_fold(
+            table, number, config.rare_birds, empty_windows=config.empty_windows
+        )
 
         probe = fit_probe(train_part, valid_part, class_names, config, device)
         logger.info("fold %d: %s", number, describe_scores(probe.row))
-        names = [path.removesuffix(".npy") for path in valid_part["filepath"]]
-        write_probe(probe, number, names, class_names, config)
+        write_probe(probe, number, class_names, config)
 
 
 if __name__ == "__main__":

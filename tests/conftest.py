@@ -1,5 +1,6 @@
 """What every test may use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,3 +54,16 @@ def df(config) -> "pd.DataFrame":
     from tests.small_run import make_recordings
 
     return make_recordings(config)
+
+
+@pytest.fixture
+def backgrounds(config) -> Config:
+    """The settings of that run with a folder of two noises."""
+    import soundfile
+
+    rng = np.random.default_rng(2)
+    folder = config.root / "quiet_places"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(64_000), 32_000)
+    return replace(config, background_dir=folder)

@@ -5,27 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
-import torch
 
 import dataset as data
 import probe
-from configs import Config, UserError
+from configs import UserError
 from inference.scorers import open_models
 from tests.small_run import SPECIES
-from training.frozen import EMPTY, NOISY, measure
-from training.probe import probe_settings
-
-
-@pytest.fixture
-def backgrounds(config) -> Config:
-    """The settings with a folder of two noises."""
-    rng = np.random.default_rng(2)
-    folder = config.root / "quiet_places"
-    folder.mkdir()
-    for number in range(2):
-        soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(64_000), 32_000)
-    return replace(config, background_dir=folder)
 
 
 def test_tones_are_told_apart_and_the_files_are_those_of_a_fold(df, config, caplog):
@@ -62,43 +47,6 @@ def test_predict_scores_clips_as_the_probe_did(df, config):
     assert [f"{name}.npy" for name in stored["filenames"]] == list(valid_part["filepath"])
 
 
-def test_clips_are_also_heard_over_backgrounds_and_backgrounds_alone(df, backgrounds):
-    config = replace(backgrounds, no_bird_class=True, probe_clips=2, probe_no_bird=3)
-    settings = probe_settings(config)
-    torch.manual_seed(0)
-    model = data_model(settings)
-    clips = measure(df, settings, model, torch.device("cpu"))
-    # 2.5 s: two clips of a second (the rest is shorter), each clean and twice over a background
-    assert len(clips.features) == 24 * 2 * 3 + 2 * 3
-    assert (clips.kind == NOISY).sum() == 24 * 2 * 2
-    assert (clips.row[clips.kind == EMPTY] == -1).all()
-    of_first = clips.features[(clips.row == 0) & (clips.window == 0)]
-    assert len(np.unique(of_first, axis=0)) == 3
-
-
-def test_features_are_measured_once_and_again_where_a_recording_changed(df, config, monkeypatch):
-    import training.frozen as frozen
-
-    settings = probe_settings(config)
-    torch.manual_seed(0)
-    model = data_model(settings)
-    calls, encode = [], frozen.encode
-    monkeypatch.setattr(frozen, "encode", lambda *a: calls.append(1) or encode(*a))
-
-    first = measure(df, settings, model, torch.device("cpu"))
-    n_calls = len(calls)
-    again = measure(df, settings, model, torch.device("cpu"))
-    assert len(calls) == n_calls
-    np.testing.assert_array_equal(first.features, again.features)
-
-    path = config.train_np_dir / df["filepath"][0]
-    np.save(path, np.load(path)[::-1].copy())
-    changed = measure(df, settings, model, torch.device("cpu"))
-    assert len(calls) == 2 * n_calls
-    differs = (changed.features != first.features).any(axis=1)
-    assert differs[first.row == 0].all() and not differs[first.row != 0].any()
-
-
 def test_a_class_for_no_bird_has_no_score(df, backgrounds):
     config = replace(backgrounds, no_bird_class=True)
     probe.run(df, config)
@@ -127,9 +75,3 @@ def test_debug_takes_a_few_recordings(df, config):
 def test_a_fold_that_is_not_there_is_refused(df, config):
     with pytest.raises(UserError, match="fold"):
         probe.run(df, replace(config, folds=[9]))
-
-
-def data_model(settings: Config):
-    from model import build_model
-
-    return build_model(settings, len(SPECIES))

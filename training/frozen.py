@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,12 @@ import torch
 from tqdm import tqdm
 
 import transforms
-from audio.backgrounds import prepare_backgrounds
-from audio.prepared import open_recording
 from configs import Config, settings_where
 from dataset import windows_of
 from files import write_file
 from images import clips, recipe
 from images.view import View
+from images.waveforms import Waveforms
 from model import SED
 
 logger = logging.getLogger("birdclef.train")
@@ -63,17 +61,17 @@ def measure(table: pd.DataFrame, config: Config, model: SED, device: torch.devic
         model: its backbone and head say what is measured.
         device: where it runs.
     """
-    backgrounds = prepare_backgrounds(config)
-    path = config.models_dir / FOLDER / f"{_key(table, backgrounds, config, model)}.npz"
+    recordings = Waveforms(table, config, with_backgrounds=config.background_dir is not None)
+    path = config.models_dir / FOLDER / f"{_key(table, recordings, config, model)}.npz"
     if path.is_file():
         logger.info("frozen features: read from %s", path)
         with np.load(path) as stored:
             return FrozenClips(**{name: stored[name] for name in FrozenClips.__annotations__})
 
     model = model.to(device).eval()
-    plan = list(_plan(table, backgrounds, config))
+    plan = list(_plan(recordings, config))
     features = []
-    waveforms = _waveforms(plan, table, backgrounds, config)
+    waveforms = _waveforms(plan, recordings, config)
     for start in tqdm(
         range(0, len(plan), CLIPS_AT_ONCE), "frozen features", leave=False, disable=None
     ):
@@ -103,61 +101,58 @@ def encode(
 # Which clips --------------------------------------------------------------------------------------
 
 
-def _plan(
-    table: pd.DataFrame, backgrounds: list[Path], config: Config
-) -> Iterator[tuple[int, int, int, int]]:
+def _plan(recordings: Waveforms, config: Config) -> Iterator[tuple[int, int, int, int]]:
     """List the clips: row, window, kind, and which copy or background."""
-    paths = [config.train_np_dir / path for path in table["filepath"]]
-    lengths = np.array([len(open_recording(path)) for path in paths])
+    lengths = np.array([len(recordings.open(row)) for row in range(recordings.n_rows)])
     n_fitted = windows_of(lengths, replace(config, valid_clips=config.probe_clips))
     n_scored = windows_of(lengths, config)
 
-    for row in range(len(table)):
+    for row in range(recordings.n_rows):
         for window in range(max(n_fitted[row], n_scored[row])):
             yield row, window, CLEAN, 0
-            if backgrounds and window < n_fitted[row]:
+            if recordings.n_backgrounds and window < n_fitted[row]:
                 for copy in range(config.probe_noisy):
                     yield row, window, NOISY, copy
 
     if config.no_bird_class:
-        for number in range(len(backgrounds)):
+        for number in range(recordings.n_backgrounds):
             for window in range(config.probe_no_bird):
                 yield -1, window, EMPTY, number
 
 
 def _waveforms(
-    plan: list[tuple[int, int, int, int]],
-    table: pd.DataFrame,
-    backgrounds: list[Path],
-    config: Config,
+    plan: list[tuple[int, int, int, int]], recordings: Waveforms, config: Config
 ) -> Iterator[np.ndarray]:
     """Make the waveform of each clip."""
-    paths, n_samples = table["filepath"].to_list(), config.n_samples
+    n_samples = config.n_samples
     for row, window, kind, number in plan:
         rng = np.random.default_rng((config.seed, row + 1, window, kind, number))
         if kind == EMPTY:
-            yield clips.cut_background(open_recording(backgrounds[number]), n_samples, rng)
+            background = recordings.open(recordings.n_rows + number)
+            yield clips.cut_background(background, n_samples, rng)
             continue
 
-        recording = open_recording(config.train_np_dir / paths[row])
-        clip = transforms.to_float32(recording[window * n_samples :][:n_samples])
+        clip = transforms.to_float32(recordings.open(row)[window * n_samples :][:n_samples])
         if kind == NOISY:
-            background = open_recording(backgrounds[int(rng.integers(len(backgrounds)))])
-            noise = transforms.to_float32(clips.cut_background(background, n_samples, rng))
+            chosen = recordings.n_rows + int(rng.integers(recordings.n_backgrounds))
+            noise = clips.cut_background(recordings.open(chosen), n_samples, rng)
             whole = transforms.crop_or_pad(clip, n_samples)
-            clip = clips.add_at_snr(whole, noise, rng.uniform(*config.background_snr_db))
+            snr_db = rng.uniform(*config.background_snr_db)
+            clip = clips.add_at_snr(whole, transforms.to_float32(noise), snr_db)
         yield clip
 
 
-def _key(table: pd.DataFrame, backgrounds: list[Path], config: Config, model: SED) -> str:
+def _key(table: pd.DataFrame, recordings: Waveforms, config: Config, model: SED) -> str:
     """Identify the features by all that they depend on: settings, weights and recordings."""
     names = (*settings_where(identity="clip"), *PROBE_SETTINGS, *NOISE_SETTINGS)
     settings = config.to_dict()
     about: dict[str, Any] = {name: settings[name] for name in names}
     about["head"] = vars(model.head) | {"softmax": None, "no_bird": None}
 
-    files = [config.train_np_dir / path for path in table["filepath"]] + backgrounds
-    about["files"] = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    n_files = recordings.n_rows + recordings.n_backgrounds
+    paths = [recordings.path(number) for number in range(n_files)]
+    about["files"] = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    about["starts"] = table["start_s"].to_list() if "start_s" in table else []
 
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     weights = {**model.encoder.state_dict(), "mean": model.mean, "std": model.std}

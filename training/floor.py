@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 import checkpoint as ckpt
-from catalog.targets import Targets
 from configs import Config, UserError, capture_rng, versions
+from dataset import WaveformDataset
 from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
@@ -42,6 +42,7 @@ class Probe:
         row: its row of the history.
         scores: (N, C) of the recordings that are validated on, in their order.
         labels: (N, C).
+        filenames: of these recordings.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Probe:
     row: dict[str, float]
     scores: np.ndarray
     labels: np.ndarray
+    filenames: list[str]
 
     @property
     def columns(self) -> dict[str, float]:
@@ -86,7 +88,7 @@ def fit_probe(
     clips = measure(table, config, model, device)
 
     is_fitted = table.index.isin(train_part.index)
-    regression = fit_clips(clips, table, is_fitted, class_names, config)
+    regression = fit_to(clips, table, is_fitted, class_names, config)
     tensors = map(
         torch.from_numpy, (regression.mean, regression.std, regression.weight, regression.bias)
     )
@@ -95,7 +97,7 @@ def fit_probe(
     return score(clips, table, ~is_fitted, regression, class_names, config, model)
 
 
-def fit_clips(
+def fit_to(
     clips: FrozenClips,
     table: pd.DataFrame,
     is_fitted: np.ndarray,
@@ -150,8 +152,8 @@ def score(
     np.add.at(scores, row_of, clip_scores)
     scores = (scores / n_clips).astype(np.float32)
 
-    hard = Targets(table[is_scored], class_names, no_bird_class=config.no_bird_class)
-    targets = np.stack([hard.of([row]) for row in range(len(scores))])
+    rows = WaveformDataset(table[is_scored], config, "valid", class_names)
+    targets = np.stack([rows.targets_of([row]) for row in range(len(scores))])
     labels = (targets[:, : len(class_names)] >= 0.5).astype(np.uint8)
     meter = MetricMeter()
     meter.update(scores, labels)
@@ -162,7 +164,7 @@ def score(
         "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,
         **meter.compute(), "skipped_steps": 0, "probe_c": regression.c,
     }  # fmt: skip
-    return Probe(config, model.state_dict(), row, scores, labels)
+    return Probe(config, model.state_dict(), row, scores, labels, rows.filenames())
 
 
 def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
@@ -174,14 +176,14 @@ def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
 # Files --------------------------------------------------------------------------------------------
 
 
-def write_probe(
-    probe: Probe, number: int, filenames: list[str], class_names: list[str], config: Config
-) -> None:
+def write_probe(probe: Probe, number: int, class_names: list[str], config: Config) -> None:
     """Leave what a trained fold leaves, in the fold's folder, `config.train_dir`."""
     assert config.train_dir is not None
     saved = replace(probe.config, train_dir=config.train_dir)
-    folder.write_settings(config.train_dir, saved, class_names)
-    folder.write_predictions(config.train_dir, probe.scores, probe.labels, filenames, class_names)
+    folder.write_settings(config.train_dir, saved, class_names, done_epochs=None)
+    folder.write_predictions(
+        config.train_dir, probe.scores, probe.labels, probe.filenames, class_names
+    )
     ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
     folder.write_history(config.train_dir, [probe.row])
 

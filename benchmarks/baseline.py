@@ -1,9 +1,9 @@
-"""The straightforward way to do what this project does, as most people write it; what the benchmarks compare with.
+"""The straightforward way to do what this project does; the benchmarks compare with it.
 
-The same recipe and the same numbers in its formulas, with the usual means: a whole `.npy` loaded
-for each item, librosa's mel for each clip, float64 noise, pink-noise images made beforehand,
-albumentations' Normalize for each image, scikit-learn's metric, and recordings decoded whole and
-resampled by librosa.
+The same recipe and the same numbers, with the usual means: each item loads a whole `.npy` and takes
+librosa's mel, noise is float64, pink-noise images are made beforehand, albumentations normalises
+each image, scikit-learn computes the metric, and librosa resamples recordings that are decoded
+whole.
 """
 
 import os
@@ -108,21 +108,21 @@ class BaselineDataset(torch.utils.data.Dataset):
             if rng.random() < self.config.p_stop_mixing:
                 break
             birds.append(self.rows[rng.integers(len(self.rows))])
+
         power: Any = 0
         for bird in birds:
             mel = mel_spectrogram(self._clip(bird, rng), self.config)
-            power += (
-                random_power(mel, 3, 0.5, rng) * rng.uniform(1, 101)
-                if self.mode == "train"
-                else mel
-            )
+            if self.mode == "train":
+                mel = random_power(mel, 3, 0.5, rng) * rng.uniform(1, 101)
+            power += mel
+
         image = (librosa.power_to_db(power, ref=np.max, top_db=self.config.top_db) + 80) / 80
         if self.mode == "train":
             image = self._augment(image, rng)
+
         image = image - image.min()
-        color = np.stack([image / (image.max() + 1e-7)] * 3, axis=-1).astype(
-            np.float32
-        )  # (n_mels, n_frames, 3)
+        image = (image / (image.max() + 1e-7)).astype(np.float32)
+        color = np.stack([image] * 3, axis=-1)  # (n_mels, n_frames, 3)
         color = self.normalize(image=color)["image"].transpose(2, 1, 0)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(color)),
@@ -136,6 +136,7 @@ class BaselineDataset(torch.utils.data.Dataset):
             waveform = waveform / 32767
         if len(waveform) < n_samples:
             waveform = np.pad(waveform, (0, n_samples - len(waveform)))
+
         start = rng.integers(len(waveform) - n_samples + 1) if self.mode == "train" else 0
         waveform = waveform[start : start + n_samples]
         return waveform / (np.abs(waveform).max() + 1e-7)
@@ -143,39 +144,36 @@ class BaselineDataset(torch.utils.data.Dataset):
     def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         config, (n_mels, n_frames) = self.config, image.shape
         if rng.random() < config.p_white_noise_image:
-            image = image + (
-                rng.random((n_mels, n_frames)) + 10
-            ) * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+            noise = rng.random((n_mels, n_frames)) + 10
+            image = image + noise * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+
         if rng.random() < config.p_pink_noise_image:
             pink = self.pink[rng.integers(len(self.pink))]
             image = image + (pink + 2.5) * 4 * image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+
         if rng.random() < config.p_band_noise_image:
             start = rng.integers(n_mels // 2 + 1)
             stop = rng.integers(min(start + 20, n_mels), n_mels + 1)
-            noise = (
-                (rng.random((stop - start, n_frames)) + 9)
-                * 0.05
-                * image.mean()
-                * 0.05
-                * rng.uniform(0.3, 1.3)
-            )
-            image[start:stop] = image[start:stop] + noise
+            noise = (rng.random((stop - start, n_frames)) + 9) * 0.05
+            strength = image.mean() * 0.05 * rng.uniform(0.3, 1.3)
+            image[start:stop] = image[start:stop] + noise * strength
+
         if rng.random() < config.p_frequency_shaping:
             ramp = int(rng.integers(n_mels // 2, n_mels + 1))
             x = rng.uniform(0, 0.5)
             gain = np.concatenate([1 - x * np.arange(ramp) / ramp, np.full(n_mels - ramp, 1 - x)])
             image = image * gain[:, None]
             image = image / image.max()
+
         return random_power(image, 2, 0.7, rng)
 
     def _targets(self, birds: list[dict[str, Any]]) -> torch.Tensor:
         smooth = self.mode == "train" and self.config.label_smoothing
         absent, background, primary = (0.0025, 0.3, 0.995) if smooth else (0.0, 0.3, 1.0)
         targets = np.full(len(self.class_names), absent)
-        for value, names in [
-            (background, [name for bird in birds for name in str(bird["labels"]).split()]),
-            (primary, [bird["primary_label"] for bird in birds]),
-        ]:
+        heard = [name for bird in birds for name in str(bird["labels"]).split()]
+        singing = [bird["primary_label"] for bird in birds]
+        for value, names in [(background, heard), (primary, singing)]:
             for name in names:
                 if name in self.class_names:
                     targets[self.class_names.index(name)] = value

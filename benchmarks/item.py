@@ -27,17 +27,21 @@ def main() -> None:
     """Measure and report."""
     options = timing.parse_options("item", __doc__ or "", root=None, items=50, growth=0)
     with prepared_archive(options.root) as (config, df), timing.one_core():
+        # Data sets
         started = time.perf_counter()
         train = WaveformDataset(df, config, "train")
         ours_s = time.perf_counter() - started
         valid = WaveformDataset(df, config, "valid")
+
         started = time.perf_counter()
         baseline = BaselineDataset(df, config, "train", n_pink=PINK_IMAGES)
         baseline_s = time.perf_counter() - started
         baseline_valid = BaselineDataset(df, config, "valid")
+
         on_device = WaveformDataset(df, replace(config, frontend="device"), "train")
         for number in range(train.pink.size):
             train.pink.image(number)  # made once in a run
+
         rows = []
         compared: dict[str, dict[str, Any]] = {
             "training": {"ours": train, "baseline": baseline, 'ours, frontend="device"': on_device},
@@ -45,24 +49,19 @@ def main() -> None:
         }
         for what, datasets in compared.items():
             candidates = {name: take(dataset, options.items) for name, dataset in datasets.items()}
-            for row in timing.summarise(
-                timing.alternate(candidates, options.repeats), options.items, "clip"
-            ):
-                rows.append({"item": what, **row})
-        facts: dict[str, Any] = {
-            "construction, ms": 1e3 * ours_s,
-            f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms": 1e3
-            * baseline_s,
-        }
+            runs = timing.alternate(candidates, options.repeats)
+            rows += [{"item": what, **row} for row in timing.summarise(runs, options.items, "clip")]
+
+        theirs = f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms"
+        facts: dict[str, Any] = {"construction, ms": 1e3 * ours_s, theirs: 1e3 * baseline_s}
         for name, dataset in [("cpu", train), ("device", on_device)]:
             items = [dataset[1, index] for index in range(len(dataset))]
-            facts[f'bytes from the loader a clip, frontend="{name}"'] = batch_bytes(
-                collate(items)
-            ) / len(items)
+            per_clip = batch_bytes(collate(items)) / len(items)
+            facts[f'bytes from the loader a clip, frontend="{name}"'] = per_clip
         if options.growth:
-            facts[f"memory that {options.growth} items left behind, MB"] = growth(
-                train, options.growth
-            )
+            left = growth(train, options.growth)
+            facts[f"memory that {options.growth} items left behind, MB"] = left
+
     timing.report("item", rows, facts)
 
 

@@ -21,10 +21,10 @@ def main() -> None:
         "scikit-learn": lambda: by_scikit_learn(labels, scores),
     }
     rows = timing.summarise(timing.alternate(candidates, options.repeats), 1, "fold")
+
     difference = abs(padded_cmap(labels, scores) - by_scikit_learn(labels, scores))
-    timing.report(
-        "metric", rows, {"rows": options.rows, "classes": options.classes, "difference": difference}
-    )
+    facts = {"rows": options.rows, "classes": options.classes, "difference": difference}
+    timing.report("metric", rows, facts)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Seconds until `--help` has answered, against a script that imports at its top what it will need.
+"""Time until `--help` has answered, against a script that imports all its packages at the top.
 
 python -m benchmarks.startup [--repeats 7]
 """
 
 from benchmarks import timing
 
-IMPORTS = "import albumentations, librosa, matplotlib.pyplot, pandas, sklearn.metrics, timm, torch, torchlibrosa"
+PACKAGES = (
+    "albumentations librosa matplotlib.pyplot pandas sklearn.metrics timm torch torchlibrosa"
+).split()
+IMPORTS = f"import {', '.join(PACKAGES)}"
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """What every benchmark shares: alternating runs, medians, one table and one line of JSON.
 
-A machine's speed changes from one second to the next, so candidates take turns within one run, in
+A machine's speed changes from one second to the next. So candidates take turns within one run, in
 an order that is reversed each time, and are compared by their medians. Where other processes share
-the machine, compare CPU time: it leaves their turns out, though not their claims on caches. Nothing
-here says which one is better: the numbers do.
+the machine, compare CPU time: it leaves out the turns of others, though not what they take of the
+caches.
 """
 
 import argparse
@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs import available_cpus
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Run(NamedTuple):
-    """Seconds of one run on the clock, and of this process on all its cores, other processes' turns left out."""
+    """Seconds of one run on the clock, and CPU seconds of this process on all its cores."""
 
     wall_s: float
     cpu_s: float
@@ -49,17 +51,15 @@ def parse_options(name: str, description: str, **defaults: Any) -> argparse.Name
     )
     for option, default in {"repeats": 7, **defaults}.items():
         kind = Path if default is None else type(default)
-        parser.add_argument(
-            f"--{option.replace('_', '-')}", type=kind, default=default, help=f"default: {default}"
-        )
+        flag = f"--{option.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=default, help=f"default: {default}")
     return parser.parse_args()
 
 
 def alternate(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> Runs:
-    """Run the candidates in turns, after `warm_up` turns that do not count, and time each run.
+    """Run the candidates in turns and time each run; the first `warm_up` turns do not count.
 
-    What a candidate returns is called after it, untimed, if it is a function: it takes away what
-    the run has left.
+    A candidate may return a function that cleans up after it; that is called and not timed.
     """
     names = list(candidates)
     runs: Runs = {name: [] for name in names}
@@ -68,6 +68,7 @@ def alternate(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm_up
             wall, cpu = time.perf_counter(), time.process_time()
             clean_up = candidates[name]()
             run = Run(time.perf_counter() - wall, time.process_time() - cpu)
+
             if callable(clean_up):
                 clean_up()
             if turn >= 0:
@@ -86,6 +87,7 @@ def summarise(runs: Runs, units: float, unit: str, *, ours: str = "ours") -> lis
     """
     walls = {name: [run.wall_s for run in some] for name, some in runs.items()}
     cpus = {name: statistics.median(run.cpu_s for run in some) for name, some in runs.items()}
+
     return [
         {
             "candidate": name,
@@ -102,17 +104,20 @@ def summarise(runs: Runs, units: float, unit: str, *, ours: str = "ours") -> lis
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median of at least six values, and the ends of an interval that holds the true one in 95 % of cases.
+    """Return the median and the ends of an interval that holds the true one in 95 % of cases.
 
-    The ends are the k-th value from below and from above: the true median lies outside where fewer
-    than k of n fair coins show heads, or fewer than k tails. Nothing is assumed about how the
-    values are spread.
+    The ends are the k-th value from below and from above. The true median lies outside if fewer
+    than k of n fair coins show heads, or fewer than k tails; no distribution is assumed.
+
+    Args:
+        values: six or more.
     """
     ordered, n = sorted(values), len(values)
     chance, k = 0.5**n, 0  # of at most k heads
     while chance <= 0.025:
         k += 1
         chance += math.comb(n, k) * 0.5**n
+
     if k == 0:
         raise ValueError(f"at least six values are wanted, got {n}")
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
@@ -123,58 +128,57 @@ def report(
 ) -> None:
     """Print the machine, a table of the rows, the facts, and all of it as one line of JSON."""
     machine = describe_machine()
-    print(
-        f"\n{name} on {machine['cpu']}, {machine['cpus']} CPUs, load {machine['load']}, BLAS {machine['blas']}"
-    )
+    place = "{cpu}, {cpus} CPUs, load {load}, BLAS {blas}".format_map(machine)
+    print(f"\n{name} on {place}")
+
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
     for line in cells:
         print("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]))
-    for fact, value in (facts or {}).items():
+
+    facts = dict(facts or {})
+    for fact, value in facts.items():
         print(f"{fact}: {_cell(value)}")
-    print(
-        json.dumps(
-            {"benchmark": name, "rows": list(rows), "facts": dict(facts or {}), "machine": machine}
-        )
-    )
+    print(json.dumps({"benchmark": name, "rows": list(rows), "facts": facts, "machine": machine}))
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else (
-        f"{value:.0f}" if isinstance(value, float) else str(value)
-    )  # fmt: skip
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Name the processor, the CPUs this process may use, the load, BLAS's kernel and torch's threads."""
+    """Name the processor, the CPUs that this process may use, the load, BLAS and its threads."""
     from threadpoolctl import threadpool_info
 
-    model = platform.processor() or "unknown"
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), model
-        )
-    blas = {
+    pools = [
         f"{pool['internal_api']} {pool.get('architecture', '')}".strip()
         for pool in threadpool_info()
-    }
+    ]
+    torch = sys.modules.get("torch")
     return {
-        "cpu": model,
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpu": _name_processor(),
+        "cpus": available_cpus(),
         "load": round(os.getloadavg()[0], 2),
-        "blas": ", ".join(sorted(blas)),
-        "torch_threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+        "blas": ", ".join(sorted(set(pools))),
+        "torch_threads": torch.get_num_threads() if torch else None,
         "python": platform.python_version(),
     }
 
 
+def _name_processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or "unknown"
+
+
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Give torch, BLAS and OpenMP one thread each, which is what a worker of the loader has."""
+    """Give torch, BLAS and OpenMP one thread each, as a worker of the loader has."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -194,7 +198,7 @@ def resident_mb() -> float:
 
 
 def run_script(*words: str) -> float:
-    """Run Python with these words in the project's folder; return its seconds on the clock.
+    """Run Python with these words in the project's folder; return the seconds that it took.
 
     Raises:
         subprocess.CalledProcessError: it failed.

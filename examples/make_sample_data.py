@@ -113,7 +113,7 @@ OUTSIDE = len(SPECIES) - 1  # place in SPECIES of the bird outside the classes
 
 @dataclass(frozen=True)
 class Recording:
-    """All that one file and its row of metadata follow from."""
+    """What decides everything about one file and its row of metadata."""
 
     id: str  # file name without .ogg
     species: int  # the primary bird's place in SPECIES
@@ -163,13 +163,12 @@ def render_song(
     bird, sounds, now = SPECIES[species], [], 0.0
     for phrase in range(rng.integers(*bird.repeats, endpoint=True)):
         for note in bird.phrase:
-            note_pitch, note_tempo = (
-                pitch * np.exp(rng.normal(0, 0.01)),
-                tempo * np.exp(rng.normal(0, 0.05)),
-            )
+            note_pitch = pitch * np.exp(rng.normal(0, 0.01))
+            note_tempo = tempo * np.exp(rng.normal(0, 0.05))
             sound = rng.uniform(0.75, 1) * _render_note(note, note_pitch, note_tempo, sample_rate)
             sounds.append((round(now * sample_rate), sound))
             now += note_tempo * (note.seconds + note.pause * bird.acceleration**phrase)
+
     waveform = np.zeros(sounds[-1][0] + len(sounds[-1][1]), dtype=np.float32)
     for start, sound in sounds:
         waveform[start : start + len(sound)] += sound
@@ -177,21 +176,25 @@ def render_song(
 
 
 def _render_note(note: Note, pitch: float, tempo: float, sample_rate: int) -> np.ndarray:
-    """(n,) float32: harmonics over a gliding pitch, swelling and fading, with the power of a sine of amplitude 1."""
+    """Sing one note: harmonics over a gliding pitch, swelling and fading.
+
+    Returns:
+        (n,) float32, of the power that a sine of amplitude 1 has.
+    """
     seconds = note.seconds * tempo
-    x = (np.arange(round(seconds * sample_rate)) + 0.5) / round(
-        seconds * sample_rate
-    )  # 0 to 1 over the note
-    hz = (
-        pitch * note.from_hz * (note.to_hz / note.from_hz) ** x * (1 + note.arc * np.sin(np.pi * x))
-    )
+    n_samples = round(seconds * sample_rate)
+    x = (np.arange(n_samples) + 0.5) / n_samples  # 0 to 1 over the note
+
+    hz = pitch * note.from_hz * (note.to_hz / note.from_hz) ** x
+    hz *= 1 + note.arc * np.sin(np.pi * x)
     hz *= 1 + note.vibrato * np.sin(2 * np.pi * note.vibrato_hz * seconds * x)
     phase = 2 * np.pi * np.cumsum(hz) / sample_rate
-    waveform = np.zeros(len(x))
-    for number, amplitude in enumerate(
-        note.harmonics, start=1
-    ):  # those above Nyquist would fold back
-        waveform += amplitude * np.sin(number * phase) * (number * hz < 0.45 * sample_rate)
+
+    waveform = np.zeros(n_samples)
+    for number, amplitude in enumerate(note.harmonics, start=1):
+        below_nyquist = number * hz < 0.45 * sample_rate  # others would fold back
+        waveform += amplitude * np.sin(number * phase) * below_nyquist
+
     swell = np.sin(0.5 * np.pi * np.minimum(1, np.minimum(x, 1 - x) / 0.3)) ** 2
     return (waveform * swell / np.linalg.norm(note.harmonics)).astype(np.float32)
 
@@ -200,6 +203,7 @@ def _sing(species: int, n_samples: int, sample_rate: int, rng: np.random.Generat
     """(n_samples,) float32: one bird's songs, the first within 1.2 s, with pauses between them."""
     pitch, tempo = np.exp(rng.normal(0, 0.03)), rng.uniform(0.88, 1.14)  # this bird's voice
     waveform = np.zeros(n_samples, dtype=np.float32)
+
     start = round(min(rng.uniform(0.05, 1.2) * sample_rate, 0.25 * n_samples))
     while start < n_samples:
         song = render_song(species, rng=rng, pitch=pitch, tempo=tempo, sample_rate=sample_rate)
@@ -216,32 +220,31 @@ def _carry_through_air(
     echo = rng.standard_normal(len(tail)) * np.exp(-tail / rng.uniform(0.03, 0.12))
     echo *= rng.uniform(0.1, 0.5) / np.linalg.norm(echo)
     echo[0] += 1
+
     padded = len(waveform) + len(tail)  # or the last echo would come in again at the start
     spectrum = np.fft.rfft(waveform, padded) * np.fft.rfft(echo.astype(np.float32), padded)
-    spectrum *= np.exp(
-        -((np.fft.rfftfreq(padded, 1 / sample_rate) / rng.uniform(9_000, 20_000)) ** 2)
-    )
+
+    hz = np.fft.rfftfreq(padded, 1 / sample_rate)
+    spectrum *= np.exp(-((hz / rng.uniform(9_000, 20_000)) ** 2))
     return np.fft.irfft(spectrum, padded)[: len(waveform)].astype(np.float32)
 
 
 def _render_air(n_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """(n_samples,) float32: the microphone's hiss, wind (power 1/f^2, in gusts) and, in every second one, insects."""
+    """(n_samples,) float32: hiss of the microphone, gusts of wind, in every second one insects."""
     hz = np.fft.rfftfreq(n_samples, 1 / sample_rate)
     air = _amplitude(rng.uniform(-64, -52)) * rng.standard_normal(n_samples, dtype=np.float32)
-    wind = _shape_noise(n_samples, 1 / np.maximum(hz, 40), rng)
-    air += (
-        _amplitude(rng.uniform(-46, -30)) * wind * _slow_envelope(n_samples, 1.5 * sample_rate, rng)
-    )
+
+    wind = _shape_noise(n_samples, 1 / np.maximum(hz, 40), rng)  # power 1/f^2
+    loudness = _amplitude(rng.uniform(-46, -30))
+    air += loudness * wind * _slow_envelope(n_samples, 1.5 * sample_rate, rng)
+
     if rng.random() < 0.5:
         centre, width = rng.uniform(5_500, 9_500), rng.uniform(120, 300)
         insects = _shape_noise(n_samples, np.exp(-0.5 * ((hz - centre) / width) ** 2), rng)
         wings = np.sin(np.pi * rng.uniform(15, 40) * np.arange(n_samples) / sample_rate) ** 2
-        air += (
-            _amplitude(rng.uniform(-56, -44))
-            * insects
-            * wings
-            * _slow_envelope(n_samples, 0.6 * sample_rate, rng)
-        )
+        loudness = _amplitude(rng.uniform(-56, -44))
+        air += loudness * insects * wings * _slow_envelope(n_samples, 0.6 * sample_rate, rng)
+
     return air.astype(np.float32)
 
 
@@ -275,16 +278,21 @@ def render_recording(recording: Recording) -> np.ndarray:
     n_samples, rate = round(recording.seconds * recording.sample_rate), recording.sample_rate
     if recording.kind == "silent":
         return np.zeros((n_samples, 1 + recording.stereo), dtype=np.float32)
+
     air = _render_air(n_samples, rate, np.random.default_rng((*recording.seed, 0)))
     waveform = np.repeat(air[:, None], 1 + recording.stereo, axis=1)
+
     loudness = np.random.default_rng((*recording.seed, 1)).uniform(-30, -14)
     for species in (recording.species, *recording.background):
         rng = np.random.default_rng((*recording.seed, 2, species))
         bird = _carry_through_air(_sing(species, n_samples, rate, rng), rate, rng)
-        level = _amplitude(loudness - (0 if species == recording.species else rng.uniform(7, 14)))
+        is_primary = species == recording.species
+        level = _amplitude(loudness - (0 if is_primary else rng.uniform(7, 14)))
+
         side = rng.uniform(-0.4, 0.4)  # left or right of the microphones
         gains = np.sqrt([1 + 2 * side, 1 - 2 * side]) if recording.stereo else np.ones(1)
         waveform += (level * bird[:, None] * gains).astype(np.float32)
+
     return np.clip(waveform, -0.99, 0.99)
 
 
@@ -315,15 +323,18 @@ def render_clip(
         raise ValueError(
             f"need 0 <= start < stop <= seconds, got start={start}, stop={stop}, seconds={seconds}"
         )
+
     air_rng, bird_rng = rng.spawn(2)
     waveform = _render_air(round(seconds * SAMPLE_RATE), SAMPLE_RATE, air_rng)
     if species is None:
         return waveform
+
     first, end = round(start * SAMPLE_RATE), round(stop * SAMPLE_RATE)
     bird = np.zeros(0, dtype=np.float32)
     while len(bird) < end - first:
         song = render_song(species, rng=bird_rng)
         bird = np.concatenate([bird, song, np.zeros(SAMPLE_RATE // 4, dtype=np.float32)])
+
     bird = _carry_through_air(bird[: end - first], SAMPLE_RATE, bird_rng)
     fade = min(len(bird), SAMPLE_RATE // 50)
     bird[len(bird) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
@@ -360,27 +371,25 @@ def plan_archive(*, species: int, recordings: int, seconds: float, seed: int) ->
     """
     if not 3 <= species <= OUTSIDE or recordings < 4 or not 4 <= seconds <= 600 or seed < 0:
         raise ValueError(
-            f"need 3 to {OUTSIDE} species, 4 or more recordings, 4 to 600 seconds and a seed of 0 or more; "
-            f"got {species}, {recordings}, {seconds:g} and {seed}"
+            f"need 3 to {OUTSIDE} species, 4 or more recordings, 4 to 600 seconds and a seed of 0 "
+            f"or more; got {species}, {recordings}, {seconds:g} and {seed}"
         )
     rng = np.random.default_rng((seed, VERSION))
     plan: list[Recording] = []
     for bird in range(species):
         others = [other for other in range(species) if other != bird]
         for number in range(recordings if bird < species - 1 else 1):
+            n_background = rng.choice(3, p=(0.6, 0.3, 0.1))
             drawn = Recording(
                 id=f"SYN{100_000 + len(plan)}",
                 species=bird,
-                background=tuple(
-                    rng.choice(
-                        others, size=rng.choice(3, p=(0.6, 0.3, 0.1)), replace=False
-                    ).tolist()
-                ),
+                background=tuple(rng.choice(others, size=n_background, replace=False).tolist()),
                 seconds=round(seconds * rng.uniform(0.75, 1.25), 1),
                 seed=(seed, VERSION, round(1000 * seconds), len(plan)),
                 stereo=number % 6 == 1,
                 kind=ODD.get((bird, recordings - number), "plain"),
             )
+
             if bird == number == 0:
                 drawn = replace(drawn, background=(OUTSIDE,))
             elif drawn.kind in ("short", "silent"):
@@ -427,16 +436,17 @@ def write_archive(output: Path, plan: Sequence[Recording]) -> list[Recording]:
     writer = csv.DictWriter(table, fieldnames=list(metadata_row(plan[0])), lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(metadata_row, plan))
+
     metadata, train_audio = output / "train_metadata.csv", output / "train_audio"
     if not metadata.exists():
         if train_audio.exists() and any(train_audio.iterdir()):
             raise FileExistsError(f"{train_audio} holds other recordings; give another --output")
         output.mkdir(parents=True, exist_ok=True)
-        metadata.write_bytes(
-            table.getvalue().encode()
-        )  # first, for by it an interrupted run is known again
+        # It comes first: a rerun knows by it that an interrupted run made this archive.
+        metadata.write_bytes(table.getvalue().encode())
     elif metadata.read_bytes() != table.getvalue().encode():
         raise FileExistsError(f"{metadata} is about other recordings; give another --output")
+
     missing = [recording for recording in plan if not (train_audio / recording.filename).exists()]
     for recording in missing:
         _write_recording(train_audio, recording)
@@ -447,38 +457,39 @@ def _write_recording(train_audio: Path, recording: Recording) -> None:
     path = train_audio / recording.filename
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
+
     if recording.kind == "copy":
         shutil.copyfile(path.with_name(f"{recording.copy_of}.ogg"), part)
     else:
-        waveform, rate = render_recording(recording), recording.sample_rate
-        with sf.SoundFile(
-            part, "w", rate, channels=waveform.shape[1], format="OGG", subtype="VORBIS"
-        ) as file:
-            for start in range(
-                0, len(waveform), rate
-            ):  # a minute of Ogg in one call crashes libsndfile
-                file.write(waveform[start : start + rate])
+        _write_ogg(part, render_recording(recording), recording.sample_rate)
     if recording.kind == "truncated":
         os.truncate(part, int(KEPT_OF_TRUNCATED * part.stat().st_size))
     os.replace(part, path)
 
 
+def _write_ogg(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """Write (n, channels) second by second: a minute in one call crashes libsndfile."""
+    how = {"channels": waveform.shape[1], "format": "OGG", "subtype": "VORBIS"}
+    with sf.SoundFile(path, "w", sample_rate, **how) as file:
+        for start in range(0, len(waveform), sample_rate):
+            file.write(waveform[start : start + sample_rate])
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command; `args` is the command line without the program, None takes `sys.argv`."""
     description = "Make a small archive of synthetic bird recordings in BirdCLEF 2023's layout."
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS, description=description
-    )  # errors take one line
+    # Without a usage line, an error takes one line.
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)
     for flag, default, text in (
         ("--output", Path("data"), "folder to write to"),
         ("--species", 6, "classes, 3 to 12, the last with a single recording"),
         ("--recordings", 12, "recordings of each other class, 4 or more"),
         ("--seconds", 12.0, "mean length of a recording, 4 to 600"),
-        ("--seed", 8, "of every random draw"),
+        ("--seed", 8, "seed of every random draw"),
     ):
-        parser.add_argument(
-            flag, type=type(default), default=default, help=f"{text} (default: %(default)s)"
-        )
+        help_text = f"{text} (default: %(default)s)"
+        parser.add_argument(flag, type=type(default), default=default, help=help_text)
+
     settings = vars(parser.parse_args(args))
     output = settings.pop("output")
     try:
@@ -486,14 +497,16 @@ def main(args: Sequence[str] | None = None) -> None:
         written = write_archive(output, plan)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
     print(_summary(output, plan, written))
 
 
 def _summary(output: Path, plan: list[Recording], written: list[Recording]) -> str:
     size = sum((output / "train_audio" / one.filename).stat().st_size for one in plan)
     minutes = sum(one.seconds for one in plan) / 60
+    n_species, n_written = plan[-1].species + 1, len(written) or "none"
     lines = [
-        f"{len(plan)} synthetic recordings of {plan[-1].species + 1} species, {len(written) or 'none'} written now",
+        f"{len(plan)} synthetic recordings of {n_species} species, {n_written} written now",
         f"  {minutes:.1f} minutes, {size / 1e6:.1f} MB",
         f"  {output / 'train_audio'}",
         f"  {output / 'train_metadata.csv'}",
@@ -509,9 +522,9 @@ def _next_command(output: Path, *, bad_fraction: float) -> str:
     else:
         flags = ["--train-audio-dir", str(output / "train_audio")]
         flags += ["--metadata-path", str(output / "train_metadata.csv")]
-    if (
-        bad_fraction > 0.05
-    ):  # Config.max_bad_fraction; the silent and the truncated one weigh more among few
+
+    # Among few recordings, the silent and the truncated one are more than max_bad_fraction.
+    if bad_fraction > 0.05:
         flags += ["--max-bad-fraction", f"{np.ceil(100 * bad_fraction) / 100:g}"]
     return shlex.join(["python", "prepare_audios.py", *flags])
 

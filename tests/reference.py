@@ -9,7 +9,7 @@ import numpy as np
 
 
 def slow_average_precision(labels: Sequence[int], scores: Sequence[float]) -> Fraction:
-    """Sum over thresholds of (rise in recall) times precision; rows of one score pass a threshold together."""
+    """Sum over thresholds of (rise in recall) times precision; tied rows pass together."""
     n_positives = sum(map(int, labels))
     result, recall_before = Fraction(0), Fraction(0)
     for threshold in sorted(set(scores), reverse=True):
@@ -22,7 +22,7 @@ def slow_average_precision(labels: Sequence[int], scores: Sequence[float]) -> Fr
 
 
 def slow_padded_cmap(labels: np.ndarray, scores: np.ndarray, padding_factor: int) -> Fraction:
-    """The definition: rows of ones below both arrays, average precision of each column, their mean."""
+    """Rows of ones below both arrays, average precision of each column, their mean."""
     columns = range(labels.shape[1])
     return sum(
         slow_average_precision(
@@ -44,29 +44,23 @@ def slow_macro_average_precision(labels: np.ndarray, scores: np.ndarray) -> Frac
 
 
 def slow_macro_roc_auc(labels: np.ndarray, scores: np.ndarray) -> Fraction:
-    """Share of (positive, negative) pairs in the right order, ties half; mean over columns that have such pairs."""
+    """Fraction of (positive, negative) pairs in the right order, ties half.
+
+    The mean over the columns that have such pairs.
+    """
     values = []
     for column in range(labels.shape[1]):
-        positives = [
-            score
-            for label, score in zip(labels[:, column], scores[:, column], strict=True)
-            if label
-        ]
-        negatives = [
-            score
-            for label, score in zip(labels[:, column], scores[:, column], strict=True)
-            if not label
-        ]
+        positives = scores[labels[:, column] == 1, column].tolist()
+        negatives = scores[labels[:, column] == 0, column].tolist()
         pairs = list(itertools.product(positives, negatives))
         if pairs:
-            values.append(
-                sum(Fraction(int(p > n)) + Fraction(int(p == n), 2) for p, n in pairs) / len(pairs)
-            )
+            right = sum(Fraction(int(p > n)) + Fraction(int(p == n), 2) for p, n in pairs)
+            values.append(right / len(pairs))
     return sum(values) / len(values)
 
 
 def exhaustive_floor(n_positives: int, n_rows: int, padding_factor: int) -> Fraction:
-    """Mean padded average precision over every way in which the positives can stand among the rows."""
+    """Mean padded average precision over every order in which the positives can stand."""
     descending = [1.0] * padding_factor + [0.5 - row / (4 * n_rows) for row in range(n_rows)]
     values = []
     for places in itertools.combinations(range(n_rows), n_positives):
@@ -76,7 +70,7 @@ def exhaustive_floor(n_positives: int, n_rows: int, padding_factor: int) -> Frac
 
 
 def slow_focal_loss(logits: np.ndarray, targets: np.ndarray, alpha: float, gamma: float) -> float:
-    """Mean over the elements of the formula, in double precision; for logits that do not saturate."""
+    """Mean of the formula over all elements, in float64; for logits that do not saturate."""
     total = 0.0
     for logit, target in zip(logits.ravel().tolist(), targets.ravel().tolist(), strict=True):
         p = 1 / (1 + math.exp(-logit))
@@ -115,6 +109,6 @@ def slow_attention_pooling(
 
 
 def slow_linear_resize(values: np.ndarray, n_out: int) -> np.ndarray:
-    """Linear interpolation between the centres of equal cells, flat beyond the outer centres: (n_in,) -> (n_out,)."""
+    """Interpolate between the centres of equal cells, flat beyond the outer ones: (n_out,)."""
     centres = (np.arange(len(values)) + 0.5) / len(values)
     return np.interp((np.arange(n_out) + 0.5) / n_out, centres, values)

@@ -1,4 +1,4 @@
-"""Slow and obvious versions of the signal code, written from the definitions and sharing nothing with ours."""
+"""Slow, obvious versions of the signal code, from the definitions; they share no code with ours."""
 
 import math
 
@@ -6,7 +6,11 @@ import numpy as np
 
 
 def slow_stft_power(waveform: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
-    """|STFT|^2 as sums over a cosine and a sine: (1 + n_fft // 2, n_frames) float64; Hann, centred, zeros beyond."""
+    """|STFT|^2 as sums over a cosine and a sine: Hann window, centred, zeros beyond the ends.
+
+    Returns:
+        (1 + n_fft // 2, n_frames) float64.
+    """
     n_frames = 1 + len(waveform) // hop_length
     time = np.arange(n_fft)
     window = np.array([0.5 - 0.5 * math.cos(2 * math.pi * t / n_fft) for t in time])
@@ -25,7 +29,7 @@ def slow_stft_power(waveform: np.ndarray, n_fft: int, hop_length: int) -> np.nda
 
 
 def hz_to_mel(hz: float) -> float:
-    """Slaney's scale: 3 mel every 200 Hz up to 1000 Hz (15 mel), then 27 mel for each factor of 6.4."""
+    """Slaney's scale: 3 mel every 200 Hz up to 1000 Hz, then 27 mel for each factor of 6.4."""
     return 3 * hz / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
 
 
@@ -35,7 +39,7 @@ def mel_to_hz(mel: float) -> float:
 
 
 def mel_edges(n_mels: int, fmin: float, fmax: float) -> list[float]:
-    """Corners of the triangles in Hz, n_mels + 2 of them; band i reaches from i to i + 2 and is centred at i + 1."""
+    """Corners of the triangles, n_mels + 2 in Hz; band i has the corners i, i + 1 and i + 2."""
     low, high = hz_to_mel(fmin), hz_to_mel(fmax)
     return [mel_to_hz(low + (high - low) * i / (n_mels + 1)) for i in range(n_mels + 2)]
 

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 import checkpoint as ckpt
 from tests import fuzz
 
-EXAMPLES = {
-    "flags": 15,
-    "checkpoint": 40,
-}  # a target's number, where an input takes more than a millisecond
+# Number of inputs, where one takes more than a millisecond; 100 elsewhere.
+EXAMPLES = {"flags": 15, "checkpoint": 40}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +34,7 @@ def test_the_corpus_is_answered(name):
 
 @st.composite
 def damaged(draw, name: str) -> bytes:
-    """An input of the corpus with bytes changed, a part cut out, or a part of another one put in."""
+    """An input of the corpus with bytes changed, cut out, or put in from another input."""
     seeds = [path.read_bytes() for path in fuzz.corpus(name)]
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 4))):
@@ -70,30 +68,31 @@ def test_what_is_near_the_corpus_is_answered(name):
     st.data(),
 )
 def test_ogg_streams_of_whole_pages_are_whole_and_none_can_be_lost(parts, data):
-    """Pages of one or two streams in any order, the first pages together at the front as RFC 3533 asks."""
+    """Pages of one or two streams in any order, their first pages in front as RFC 3533 asks."""
     serials = sorted({serial for serial, _ in parts})
     order = [(serial, b"head") for serial in serials] + parts
     counts = {serial: 0 for serial in serials}
-    last = {
-        serial: max(place for place, (own, _) in enumerate(order) if own == serial)
-        for serial in serials
-    }
+    last = {serial: place for place, (serial, _) in enumerate(order)}  # of each stream's pages
+
     pages = []
     for place, (serial, payload) in enumerate(order):
         flags = 2 * (counts[serial] == 0) + 4 * (place == last[serial])
         pages.append(fuzz.ogg_page(serial, counts[serial], flags, payload))
         counts[serial] += 1
+
+    def find_damage(pages: list[bytes]) -> str:
+        return fuzz.damage.CHECKS["OGG"](b"".join(pages), None, 10, 100)
+
     fuzz.fuzz_ogg(b"\0" + b"".join(pages))
-    assert fuzz.damage.CHECKS["OGG"](b"".join(pages), None, 10, 100) == ""
+    assert find_damage(pages) == ""
+
     lost = data.draw(st.integers(0, len(pages) - 1))
-    assert (
-        fuzz.damage.CHECKS["OGG"](b"".join(pages[:lost] + pages[lost + 1 :]), None, 10, 100) != ""
-    )
+    assert find_damage(pages[:lost] + pages[lost + 1 :]) != ""
+
     flipped = bytearray(pages[lost])
     bit = data.draw(st.integers(0, 8 * len(flipped) - 1))
     flipped[bit // 8] ^= 1 << bit % 8
-    made = b"".join([*pages[:lost], bytes(flipped), *pages[lost + 1 :]])
-    assert fuzz.damage.CHECKS["OGG"](made, None, 10, 100) != ""
+    assert find_damage([*pages[:lost], bytes(flipped), *pages[lost + 1 :]]) != ""
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -124,21 +123,22 @@ ANYTHING = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_state_with_anything_in_any_place_is_used_or_refused(data):
-    """A sound state in which one part, at any depth, was replaced or taken out."""
+    """One part of a sound state, at any depth, is replaced or taken out."""
     state = fuzz.make_state()
     place = state
     while isinstance(place, dict | list) and place:
-        key = data.draw(
-            st.sampled_from(list(place) if isinstance(place, dict) else list(range(len(place))))
-        )
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
         inner = place[key]
         if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
             break
         place = inner
+
     if data.draw(st.booleans()):
         del place[key]
     else:
         place[key] = data.draw(ANYTHING)
+
     path = fuzz.scratch() / ckpt.LAST_NAME
     torch.save({"format_version": ckpt.FORMAT_VERSION, **state}, path)
     fuzz.use_checkpoint(path)

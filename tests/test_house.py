@@ -43,7 +43,8 @@ POSIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
 # Faults that are known and wait for their repair: what a complaint begins with.
 PENDING = tuple(
     """
-    COUNTERS NEEDED inference/exported.py inference/scorers.py checkpoint.py export.py metrics.py model.py plot_loss_metric.py NEEDED_COLUMNS COLUMNS
+    COUNTERS NEEDED inference/exported.py inference/scorers.py
+    checkpoint.py export.py metrics.py model.py plot_loss_metric.py NEEDED_COLUMNS COLUMNS
     NORMALISATIONS SUFFIXES SCORES PADDINGS PARTS audio/mel_kernel.py audio/prepared.py
     audio/recording.py catalog/targets.py catalog/train_table.py images/contact_sheet.py
     images/view.py images/view_torch.py inference/bootstrap.py inference/command_line.py

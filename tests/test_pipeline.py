@@ -1,5 +1,6 @@
-"""The four scripts in sequence, as people run them, on a small synthetic archive; and what a trained model knows."""
+"""The scripts one after another on a small synthetic archive, and what a trained model knows."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -19,32 +20,11 @@ from images.view import View
 from model import SED
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = [
-    *(
-        "--root",
-        ".",
-        "--exp-id",
-        "3",
-        "--folds",
-        "0",
-        "--n-folds",
-        "3",
-        "--n-mels",
-        "64",
-        "--no-pretrained",
-    ),
-    *(
-        "--base-model-name",
-        "test_efficientnet",
-        "--epochs",
-        "20",
-        "--train-bs",
-        "16",
-        "--lr",
-        "3e-3",
-    ),
-    *("--scheduler-name", "one_cycle", "--p-mixup", "0", "--p-cutmix", "0", "--device", "cpu"),
-]
+SETTINGS = (
+    "--root . --exp-id 3 --folds 0 --n-folds 3 --n-mels 64 --no-pretrained "
+    "--base-model-name test_efficientnet --epochs 20 --train-bs 16 --lr 3e-3 "
+    "--scheduler-name one_cycle --p-mixup 0 --p-cutmix 0 --device cpu"
+).split()
 
 
 def run_script(folder: Path, script: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -61,9 +41,9 @@ def run_stage(folder: Path, script: str, *flags: str) -> str:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """A trained experiment: sample set, prepare, split, train."""
+    """A folder with an experiment: a sample set, prepared, split and trained."""
     folder = tmp_path_factory.mktemp("archive")
-    sample = ("--output", "data", "--species", "4", "--recordings", "18", "--seconds", "8")
+    sample = "--output data --species 4 --recordings 18 --seconds 8".split()
     said = run_stage(folder, "examples/make_sample_data.py", *sample)
     assert "next: python prepare_audios.py" in said
     assert "next: python split_data.py" in run_stage(folder, "prepare_audios.py", *SETTINGS)
@@ -79,18 +59,14 @@ def test_each_stage_leaves_what_the_next_one_and_people_need(archive):
     assert set(report["status"]) == {"ok", "silent", "truncated"} and len(report) == 3 * 18 + 1
     table = data.check_table(data.read_train_table(archive / "train.csv"))
     assert len(table) == 54  # all but the silent one
+
     copies = table[table["filename"].isin(["falsyn1/SYN100018.ogg", "falsyn1/SYN100034.ogg"])]
     folds = json.loads((archive / "train_folds.json").read_text())
     assert len(set(copies["kfold"])) <= 1 and folds["leakage"]["content"]["in_several_folds"] == []
+
     fold = archive / "models" / "Exp_3" / "fold_0"
-    assert {
-        "config.yaml",
-        "classes.json",
-        "history.csv",
-        "last.pth",
-        "valid_predictions.npz",
-        "train.log",
-    } <= {path.name for path in fold.iterdir()}
+    wanted = "config.yaml classes.json history.csv last.pth valid_predictions.npz train.log".split()
+    assert set(wanted) <= {path.name for path in fold.iterdir()}
     assert len(pd.read_csv(fold / "history.csv")) == 20
     assert ckpt.named_checkpoints(fold)
 
@@ -98,7 +74,7 @@ def test_each_stage_leaves_what_the_next_one_and_people_need(archive):
 @pytest.mark.slow
 def test_the_model_has_learnt_far_above_the_floor(archive):
     best = json.loads((archive / "models" / "Exp_3" / "summary.json").read_text())["folds"]["0"]
-    for score in ("macro_ap", "cmap_pad_5"):  # more than half of the way from chance to perfect
+    for score in ("macro_ap", "cmap_pad_5"):  # more than half of the way from guessing to perfect
         floor = best[f"{score}_floor"]
         assert best[score] > floor + 0.5 * (1 - floor), score
     assert best["macro_roc_auc"] > 0.85
@@ -121,15 +97,16 @@ def test_the_contact_sheet_from_the_shell(archive):
 
 @pytest.mark.slow
 def test_from_python_as_documented(archive):
-    code = (
-        "import pandas as pd\n"
-        "from configs import Config, configure_logger\n"
-        "from train import run\n"
-        "config = Config(exp_id=3, folds=[0], n_mels=64, base_model_name='test_efficientnet', pretrained=False,\n"
-        "                epochs=1, train_bs=16, device='cpu', scheduler_name='none'); configure_logger(config)\n"
-        "config.exp_id = 4\n"
-        "print(run(pd.read_csv(config.train_dataframe_path), config)['exp_id'])\n"
-    )
+    code = """
+import pandas as pd
+from configs import Config, configure_logger
+from train import run
+small = {"n_mels": 64, "base_model_name": "test_efficientnet", "pretrained": False, "epochs": 1}
+config = Config(exp_id=3, folds=[0], train_bs=16, device="cpu", scheduler_name="none", **small)
+configure_logger(config)
+config.exp_id = 4
+print(run(pd.read_csv(config.train_dataframe_path), config)["exp_id"])
+"""
     answer = subprocess.run(
         [sys.executable, "-c", code],
         cwd=archive,
@@ -141,33 +118,40 @@ def test_from_python_as_documented(archive):
     assert len(pd.read_csv(archive / "models" / "Exp_4" / "fold_0" / "history.csv")) == 1
 
 
-@pytest.mark.slow
-def test_the_frames_peak_where_the_only_bird_sings(archive):
-    """Localisation: each species sings alone in the first, the middle or the last second of a clip."""
+@pytest.fixture(scope="module")
+def trained(archive) -> tuple[SED, Config, list[str]]:
+    """The best model of the experiment, its settings and its species."""
     path = ckpt.named_checkpoints(archive / "models" / "Exp_3" / "fold_0")[-1].path
     state = ckpt.read_checkpoint(path)
     config, names = Config(**state["config"]), state["class_names"]
     model = SED(config.base_model_name, num_classes=len(names), n_mels=config.n_mels).eval()
     model.load_state_dict(state["model"])
+    return model, config, names
+
+
+def seconds_of_peak(model: SED, config: Config, clip: np.ndarray, column: int) -> float:
+    """The time at which the frames of a species score highest."""
+    image = torch.from_numpy(recipe.clip_image(clip, View(config))).expand(3, -1, -1)
+    with torch.inference_mode():
+        frames = model(image[None])["framewise_output"][0, :, column]
+    return int(frames.argmax()) * config.hop_length / config.sample_rate
+
+
+@pytest.mark.slow
+def test_the_frames_peak_where_the_only_bird_sings(archive, trained):
+    """Each species sings alone in the first, a middle or the last second of a clip."""
+    model, config, names = trained
     numbers = {species.label: number for number, species in enumerate(SPECIES)}
     counts = pd.read_csv(archive / "train.csv")["primary_label"].value_counts()
+    taught = [name for name in names if counts[name] > 1]  # one recording teaches no song
+
     hits = []
-    for column, name in enumerate(names):
-        if counts[name] == 1:  # one recording teaches no song
-            continue
-        for start in (0.0, 2.0, 4.0):
-            for seed in range(4):
-                rng = np.random.default_rng(seed)
-                clip = render_clip(
-                    numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0
-                )
-                image = torch.from_numpy(recipe.clip_image(clip, View(config))).expand(3, -1, -1)
-                with torch.inference_mode():
-                    frames = model(image[None])["framewise_output"][0, :, column]
-                peak_s = int(frames.argmax()) * config.hop_length / config.sample_rate
-                hits.append(
-                    start - 0.5 <= peak_s <= start + 1.5
-                )  # a segment of the network lasts half a second
+    for name, start, seed in itertools.product(taught, (0.0, 2.0, 4.0), range(4)):
+        rng = np.random.default_rng(seed)
+        clip = render_clip(numbers[name], rng=rng, seconds=5.0, start=start, stop=start + 1.0)
+        peak_s = seconds_of_peak(model, config, clip, names.index(name))
+        hits.append(start - 0.5 <= peak_s <= start + 1.5)  # a segment lasts half a second
+
     assert len(hits) == 36
     assert np.mean(hits) > 0.8  # chance is 0.3 to 0.4
 
@@ -217,13 +201,6 @@ def test_prepared_files_missing(tmp_path):
 
 def test_a_backbone_with_a_typo(tmp_path):
     write_tiny_table(tmp_path)
-    said = mistake(
-        tmp_path,
-        "train.py",
-        "--folds",
-        "0",
-        "--no-pretrained",
-        "--base-model-name",
-        "tf_eficientnet_b0",
-    )
+    flags = "--folds 0 --no-pretrained --base-model-name tf_eficientnet_b0".split()
+    said = mistake(tmp_path, "train.py", *flags)
     assert "tf_efficientnet_b0" in said

@@ -106,7 +106,7 @@ def _walk(
 
 
 def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % interval of draws (n_draws, ...): low and high (...), NaN where there are none."""
+    """Return the 95 % interval of draws (n_draws, ...): low and high (...), NaN without draws."""
     with np.errstate(all="ignore"):
         is_scored = ~np.isnan(draws).all(axis=0)
     low, high = np.full(draws.shape[1:], np.nan), np.full(draws.shape[1:], np.nan)

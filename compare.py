@@ -1,0 +1,205 @@
+"""Compare experiments on the recordings that all of them held back.
+
+    python compare.py models/Exp_1 models/Exp_2
+
+Differences are paired: both experiments score the same recordings, and each draw of the bootstrap
+takes the same recordings for both. Experiments with other folds or other classes are refused.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from configs import UserError, run_main
+from files import csv_text, write_file
+from inference.bootstrap import draw_weights, interval, macro, score_classes
+from inference.out_of_fold import FOLD, OutOfFold, read_out_of_fold
+
+METRICS = ("macro_ap", "macro_roc_auc", "top_1")
+LOCAL = ("exp_id", "root", "train_dir", "models_dir", "device", "num_workers", "folds")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Print the scores, the paired differences and the settings that differ."""
+    flags = read_flags(args)
+    names = [path.name for path in flags.experiments]
+    found = [read_out_of_fold(path) for path in flags.experiments]
+    found = [in_one_order(oof) for oof in found]
+    for path, oof in zip(flags.experiments[1:], found[1:], strict=True):
+        check_comparable(flags.experiments[0], found[0], path, oof)
+
+    recordings = pd.factorize(found[0].filenames)[0]
+    weights = draw_weights(recordings, flags.draws, flags.seed)
+    ones = np.ones((1, len(recordings)), np.uint16)
+    scores = [all_metrics(oof, ones) for oof in found]
+    drawn = [all_metrics(oof, weights) for oof in found]
+
+    best = int(np.argmax([score["macro_ap"][0] for score in scores]))
+    print_leaderboard(names, scores, drawn)
+    differences = [
+        difference_row(
+            names[k], names[best], metric, scores[k], scores[best], drawn[k], drawn[best]
+        )
+        for k in range(len(found))
+        if k != best
+        for metric in METRICS
+    ]
+    print_differences(differences)
+    print_settings(flags.experiments)
+    if flags.output:
+        table = pd.DataFrame(differences)
+        write_file(flags.output, csv_text([table.columns, *table.itertuples(index=False)]))
+        print(f"wrote {flags.output}")
+    return 0
+
+
+def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; a mistake is one line and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("experiments", type=Path, nargs="+", help="folders of experiments, such as models/Exp_47")
+    add("--output", type=Path, help="CSV file of the differences, a row a metric")
+    add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
+    add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
+    flags = parser.parse_args(args)
+    if len(flags.experiments) < 2:
+        raise UserError("name two experiments or more")
+    return flags
+
+
+def in_one_order(oof: OutOfFold) -> OutOfFold:
+    """Sort recordings by fold and name."""
+    order = np.lexsort((oof.filenames, oof.folds))
+    return OutOfFold(
+        oof.scores[order],
+        oof.labels[order],
+        oof.filenames[order],
+        oof.folds[order],
+        oof.class_names,
+    )
+
+
+def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold) -> None:
+    """Refuse experiments whose scores are not of the same recordings, folds and classes.
+
+    Raises:
+        UserError: they are not; the message says what differs.
+    """
+    if one.class_names != other.class_names:
+        differ = sorted(set(one.class_names) ^ set(other.class_names))[:5]
+        raise UserError(f"{first} and {second} have other classes: {', '.join(differ)}")
+    if set(one.folds) != set(other.folds):
+        trained = f"{sorted(set(one.folds))} and {sorted(set(other.folds))}"
+        raise UserError(f"{first} and {second} have other folds trained: {trained}")
+    same = len(one.filenames) == len(other.filenames) and np.array_equal(
+        one.filenames, other.filenames
+    )
+    if not same or not np.array_equal(one.folds, other.folds):
+        raise UserError(
+            f"{first} and {second} held back other recordings: their tables were split apart; "
+            "train both on one train.csv"
+        )
+    if not np.array_equal(one.labels, other.labels):
+        raise UserError(f"{first} and {second} have other labels for the same recordings")
+
+
+def all_metrics(oof: OutOfFold, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Score all classes together in every draw: each (n_draws,)."""
+    drawn = score_classes(oof.labels, oof.scores, weights)
+    counted = oof.labels.any(axis=1)
+    best = oof.scores.argmax(axis=1)
+    hit = oof.labels[np.arange(len(best)), best] == 1
+    total = weights @ counted.astype(np.float64)
+    return {
+        "macro_ap": macro(drawn.average_precision),
+        "macro_roc_auc": macro(drawn.roc_auc),
+        "top_1": (weights @ (hit & counted).astype(np.float64)) / np.maximum(total, 1),
+    }
+
+
+def difference_row(
+    name: str,
+    against: str,
+    metric: str,
+    score: dict[str, np.ndarray],
+    other: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
+    other_drawn: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """Describe a paired difference: its interval, and the chance that it is noise.
+
+    That chance is two-sided: twice the share of draws in which the difference has the other sign
+    (Efron and Tibshirani 1993, chapter 13).
+    """
+    draws = drawn[metric] - other_drawn[metric]
+    low, high = interval(draws)
+    share = min(np.mean(draws <= 0), np.mean(draws >= 0))
+    return {
+        "experiment": name,
+        "against": against,
+        "metric": metric,
+        "difference": float(score[metric][0] - other[metric][0]),
+        "low": float(low),
+        "high": float(high),
+        "p_noise": float(min(1.0, 2 * share)),
+    }
+
+
+def print_leaderboard(
+    names: Sequence[str],
+    scores: Sequence[dict[str, np.ndarray]],
+    drawn: Sequence[dict[str, np.ndarray]],
+) -> None:
+    """Print a row an experiment, the best macro AP first."""
+    order = sorted(range(len(names)), key=lambda k: -scores[k]["macro_ap"][0])
+    print("experiment".ljust(24) + "".join(metric.ljust(26) for metric in METRICS))
+    for k in order:
+        cells = []
+        for metric in METRICS:
+            low, high = interval(drawn[k][metric])
+            cells.append(f"{scores[k][metric][0]:.4f} [{low:.4f}, {high:.4f}]".ljust(26))
+        print(names[k].ljust(24) + "".join(cells))
+
+
+def print_differences(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the paired differences to the best experiment."""
+    print("\npaired differences")
+    for row in rows:
+        bounds = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+        print(
+            f"{row['experiment']} - {row['against']}  {row['metric']:<14} "
+            f"{row['difference']:+.4f} {bounds}  noise: {row['p_noise']:.2f}"
+        )
+
+
+def print_settings(experiments: Sequence[Path]) -> None:
+    """Print the settings in which the experiments differ, and no others."""
+    configs = [read_config(path) for path in experiments]
+    names = sorted({name for config in configs for name in config} - set(LOCAL))
+    print("\nsettings that differ")
+    for name in names:
+        values = [str(config.get(name, "-")) for config in configs]
+        if len(set(values)) > 1:
+            print(f"{name:<24} " + "  ".join(values))
+
+
+def read_config(experiment: Path) -> dict[str, Any]:
+    """Read the settings of an experiment's first fold; none where they are missing."""
+    import yaml
+
+    folders = [experiment, *sorted(experiment.iterdir())]
+    for folder in folders:
+        path = folder / "config.yaml"
+        if FOLD.fullmatch(folder.name) and path.is_file():
+            return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config", {}))
+    return {}
+
+
+if __name__ == "__main__":
+    run_main(main)

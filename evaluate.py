@@ -1,0 +1,150 @@
+"""Say how good an experiment is: species by species, overall, and which labels look wrong.
+
+    python evaluate.py models/Exp_47
+
+It reads the out-of-fold predictions of the folds: each recording is scored by a model that was not
+trained on it. A folder `evaluation/` beside them gets species.csv, overall.csv, groups.csv (with
+--by), doctor.csv and two pictures.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from catalog.tables import read_table
+from configs import UserError, run_main
+from files import csv_text, original_cell, write_file
+from inference.bootstrap import draw_weights
+from inference.doctor import find_suspicious
+from inference.evaluation import group_table, overall_table, species_table
+from inference.out_of_fold import OutOfFold, read_out_of_fold
+
+SHOWN = 5  # species and recordings that are printed
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Evaluate an experiment or a fold, write the tables and print the gist."""
+    flags = read_flags(args)
+    oof = read_out_of_fold(flags.experiment)
+    recordings = pd.factorize(oof.filenames)[0]
+    weights = draw_weights(recordings, flags.draws, flags.seed)
+
+    tables = {
+        "overall": overall_table(oof, weights),
+        "species": species_table(oof, weights, flags.precision),
+        "doctor": find_suspicious(oof),
+    }
+    groups = [pd.Series(oof.folds.astype(str), name="fold")]
+    groups += columns_of(flags.table, oof, flags.by) if flags.by else []
+    parts = [group_table(oof, values, weights, column=str(values.name)) for values in groups]
+    tables["groups"] = pd.concat(parts, ignore_index=True)
+
+    output = flags.output or flags.experiment / "evaluation"
+    for name, table in tables.items():
+        write_table(output / f"{name}.csv", table)
+    draw_pictures(output, tables["species"], tables["overall"])
+    print_gist(tables, output)
+    return 0
+
+
+def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; a mistake is one line and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("experiment", type=Path, help="folder of an experiment or a fold, such as models/Exp_47")
+    add("--output", type=Path, help="folder to write (default: evaluation/ in that folder)")
+    add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
+    add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
+    add(
+        "--precision",
+        type=float,
+        default=0.9,
+        help="precision that each species' second threshold is to reach (default: 0.9)",
+    )
+    add("--table", type=Path, default=Path("train.csv"), help="table with the columns of --by")
+    add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
+    flags = parser.parse_args(args)
+    if flags.draws < 1 or not 0 < flags.precision <= 1:
+        raise UserError("--draws is at least 1, and --precision lies above 0 and is at most 1")
+    return flags
+
+
+def columns_of(table: Path, oof: OutOfFold, names: Sequence[str]) -> list[pd.Series]:
+    """Look up columns of the metadata for the scored recordings, a series (n,) each.
+
+    Raises:
+        UserError: no such table or column.
+    """
+    metadata = read_table(table)
+    if missing := [name for name in ("filename", *names) if name not in metadata]:
+        there = ", ".join(metadata.columns)
+        raise UserError(f"{table}: no column {missing[0]!r} (--by); the columns are {there}")
+    metadata["filename"] = metadata["filename"].map(original_cell)
+    by_name = metadata.drop_duplicates("filename").set_index("filename")
+    return [
+        by_name[name].reindex(oof.filenames).fillna("").reset_index(drop=True) for name in names
+    ]
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table; a score that there is none of is an empty cell."""
+    rows = table.astype(object).where(table.notna(), "").itertuples(index=False)
+    write_file(path, csv_text([table.columns, *rows]))
+
+
+def draw_pictures(folder: Path, species: pd.DataFrame, overall: pd.DataFrame) -> None:
+    """Draw average precision by species, and against the number of recordings, as PNG."""
+    from matplotlib.figure import Figure
+
+    scored = species.dropna(subset=["average_precision"]).sort_values("average_precision")
+    figure = Figure(figsize=(7, max(2.5, 0.18 * len(scored) + 1)), layout="constrained")
+    axes = figure.add_subplot(xlabel="average precision, with 95 % interval", xlim=(0, 1))
+    places = np.arange(len(scored))
+    spread = scored[["average_precision_low", "average_precision_high"]].to_numpy()
+    axes.hlines(places, spread[:, 0], spread[:, 1], color="tab:blue", alpha=0.4, linewidth=3)
+    axes.plot(scored["average_precision"], places, "o", color="tab:blue", markersize=4)
+    axes.set_yticks(places, scored["species"], fontsize=7)
+    axes.set_ylim(-1, len(scored))
+    axes.axvline(overall.set_index("metric").loc["macro_ap", "score"], color="grey", linestyle=":")
+    figure.savefig(folder / "species.png", dpi=120)
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="recordings held back", ylabel="average precision", xscale="log", ylim=(0, 1.02)
+    )
+    axes.plot(scored["n_positive"], scored["average_precision"], "o", alpha=0.6)
+    for row in scored.head(SHOWN).itertuples():
+        axes.annotate(row.species, (row.n_positive, row.average_precision), fontsize=7)
+    figure.savefig(folder / "recordings.png", dpi=120)
+
+
+def print_gist(tables: dict[str, pd.DataFrame], output: Path) -> None:
+    """Print the overall scores, the species that do worst and the labels to look at first."""
+    for row in tables["overall"].itertuples():
+        floor = f"  (floor {row.floor:.4f})" if np.isfinite(row.floor) else ""
+        print(f"{row.metric:<14} {row.score:.4f}  [{row.low:.4f}, {row.high:.4f}]{floor}")
+
+    species = tables["species"].dropna(subset=["average_precision"])
+    print("\nspecies with the lowest average precision:")
+    for row in species.nsmallest(SHOWN, "average_precision").itertuples():
+        print(f"  {row.species:<20} {row.average_precision:.3f}  of {row.n_positive}{_taken(row)}")
+
+    doctor = tables["doctor"]
+    print(f"\nlabels that the scores contradict: {int(doctor['is_contradicted'].sum())}")
+    for row in doctor.head(SHOWN).itertuples():
+        print(f"  {row.filename}: {row.label}, seems to be {row.seems_to_be}")
+    print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, two pictures")
+
+
+def _taken(row: Any) -> str:
+    return f", most taken for {row.taken_for} ({row.n_taken_for})" if row.n_taken_for else ""
+
+
+if __name__ == "__main__":
+    run_main(main)

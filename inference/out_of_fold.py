@@ -1,0 +1,87 @@
+"""The out-of-fold scores that training leaves in an experiment's folders."""
+
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs import UserError
+
+FOLD = re.compile(r"fold_(\d+)")
+FILE = "valid_predictions.npz"
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Recordings scored by the model of the fold that held them back.
+
+    Attributes:
+        scores: (n, n_classes) float32 in [0, 1).
+        labels: (n, n_classes) uint8, 1 for primary birds.
+        filenames: (n,) str.
+        folds: (n,) int, the fold that each recording was held back in.
+        class_names: (n_classes,) species.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    filenames: np.ndarray
+    folds: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def read_out_of_fold(path: Path) -> OutOfFold:
+    """Read the scores of an experiment's folds, or of one fold.
+
+    Args:
+        path: `models/Exp_47` or `models/Exp_47/fold_0`.
+
+    Raises:
+        UserError: no such folder, no scores in it, damaged ones, or folds with other classes.
+    """
+    folders = _fold_folders(path)
+    found = [_read(folder) for folder in folders]
+    class_names = found[0][2]
+    for folder, (_, _, names, _) in zip(folders, found, strict=True):
+        if not np.array_equal(names, class_names):
+            raise UserError(
+                f"{folder / FILE}: other classes than {folders[0] / FILE}; "
+                "the folds are not of one experiment"
+            )
+
+    numbers = [int(FOLD.fullmatch(folder.name)[1]) for folder in folders]  # type: ignore[index]
+    lengths = [len(scores) for scores, _, _, _ in found]
+    return OutOfFold(
+        scores=np.concatenate([scores for scores, _, _, _ in found]),
+        labels=np.concatenate([labels for _, labels, _, _ in found]),
+        filenames=np.concatenate([filenames for _, _, _, filenames in found]),
+        folds=np.repeat(numbers, lengths),
+        class_names=tuple(str(name) for name in class_names),
+    )
+
+
+def _fold_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; name an experiment's, such as models/Exp_47")
+
+    candidates = [path, *path.iterdir()]
+    folders = [one for one in candidates if FOLD.fullmatch(one.name) and (one / FILE).is_file()]
+    if not folders:
+        raise UserError(f"{path}: no {FILE} in it or in its fold_<number>; train a fold first")
+    return sorted(folders, key=lambda folder: int(FOLD.fullmatch(folder.name)[1]))  # type: ignore[index]
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    path = folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            parts = [content[name] for name in ("scores", "labels", "class_names", "filenames")]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+    scores, labels, class_names, filenames = parts
+    if scores.shape != labels.shape or scores.shape != (len(filenames), len(class_names)):
+        raise UserError(f"{path}: scores {scores.shape} and labels {labels.shape} do not fit")
+    return scores, labels, class_names, filenames

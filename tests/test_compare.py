@@ -1,0 +1,56 @@
+"""compare.py: differences that are there, that are not, and what it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import compare
+from configs import UserError
+from inference.bootstrap import draw_weights
+from inference.out_of_fold import OutOfFold
+from tests.made_up_scores import made_up, write
+
+
+def test_an_experiment_that_is_better_is_told_from_one_that_is_not(tmp_path, rng, capsys):
+    good, bad = made_up(rng, n=300, noise=0.9), made_up(rng, n=300, noise=0.99)
+    bad.scores[:120] = rng.random((120, 3)) * 0.9
+    write(tmp_path / "Exp_1", good)
+    write(tmp_path / "Exp_2", bad)
+    output = tmp_path / "differences.csv"
+    flags = ["--draws", "200", "--output", str(output)]
+    compare.main([str(tmp_path / "Exp_1"), str(tmp_path / "Exp_2"), *flags])
+    table = pd.read_csv(output).set_index("metric")
+    assert list(table["experiment"].unique()) == ["Exp_2"]
+    assert (table["high"] < 0).all() and (table["p_noise"] < 0.05).all()
+
+
+def test_without_a_difference_false_alarms_come_at_the_stated_rate(rng):
+    alarms = 0
+    for trial in range(200):
+        one, other = made_up(rng, n=60, noise=0.95), made_up(rng, n=60, noise=0.95)
+        weights = draw_weights(np.arange(60), 100, seed=trial)
+        ones = np.ones((1, 60), np.uint16)
+        plain, drawn = [], []
+        for oof in (one, other):
+            plain.append(compare.all_metrics(oof, ones))
+            drawn.append(compare.all_metrics(oof, weights))
+        row = compare.difference_row("a", "b", "macro_roc_auc", *plain, *drawn)
+        alarms += row["p_noise"] < 0.05
+    assert 2 <= alarms <= 22  # 10 expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"class_names": ("robin", "tit", "zebra")}, "other classes: wren, zebra"),
+        ({"folds": np.zeros(90, int)}, "other folds trained"),
+        ({"filenames": np.array([f"{k}.wav" for k in range(90)])}, "other recordings"),
+        ({"labels": np.ones((90, 3), np.uint8)}, "other labels"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, rng, change, said):
+    oof = made_up(rng)
+    write(tmp_path / "Exp_1", oof)
+    write(tmp_path / "Exp_2", OutOfFold(**vars(oof) | change))
+    with pytest.raises(UserError, match=said):
+        compare.main([str(tmp_path / "Exp_1"), str(tmp_path / "Exp_2"), "--draws", "2"])

@@ -1,0 +1,38 @@
+"""evaluate.py on the folders that training writes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import evaluate
+from configs import UserError
+from inference.out_of_fold import read_out_of_fold
+from tests.made_up_scores import made_up, write
+
+
+def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
+    oof = made_up(rng)
+    folder = write(tmp_path / "Exp_1", oof)
+    authors = {"filename": oof.filenames, "author": np.where(np.arange(90) < 30, "=a", "b")}
+    pd.DataFrame(authors).to_csv(tmp_path / "train.csv", index=False)
+    table = ["--table", str(tmp_path / "train.csv"), "--by", "author"]
+    assert evaluate.main([str(folder), "--draws", "20", *table]) == 0
+    written = {path.name for path in (folder / "evaluation").iterdir()}
+    assert written == {
+        "species.csv", "overall.csv", "doctor.csv", "groups.csv", "species.png", "recordings.png",
+    }  # fmt: skip
+    groups = pd.read_csv(folder / "evaluation" / "groups.csv")
+    assert groups["value"].tolist() == ["0", "1", "'=a", "b"]  # safe in a spreadsheet
+    assert "macro_ap" in capsys.readouterr().out
+
+
+def test_a_missing_folder_or_column_is_one_line(tmp_path, rng):
+    with pytest.raises(UserError, match="no such folder"):
+        evaluate.main([str(tmp_path / "nothing")])
+    (tmp_path / "Exp_2" / "fold_0_old").mkdir(parents=True)
+    with pytest.raises(UserError, match="train a fold first"):
+        read_out_of_fold(tmp_path / "Exp_2")
+    folder = write(tmp_path / "Exp_1", made_up(rng))
+    (tmp_path / "train.csv").write_text("filename\nrobin/0.wav\n")
+    with pytest.raises(UserError, match="no column 'author'"):
+        evaluate.main([str(folder), "--table", str(tmp_path / "train.csv"), "--by", "author"])

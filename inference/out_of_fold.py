@@ -76,9 +76,9 @@ def _fold_folders(path: Path) -> list[Path]:
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     path = folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             parts = [content[name] for name in ("scores", "labels", "class_names", "filenames")]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
     scores, labels, class_names, filenames = parts

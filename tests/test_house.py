@@ -47,7 +47,7 @@ PENDING = tuple(
     checkpoint.py export.py metrics.py model.py plot_loss_metric.py NEEDED_COLUMNS COLUMNS
     NORMALISATIONS SUFFIXES SCORES PADDINGS PARTS audio/mel_kernel.py audio/prepared.py
     audio/recording.py catalog/targets.py catalog/train_table.py images/contact_sheet.py
-    images/view.py images/view_torch.py inference/bootstrap.py inference/command_line.py
+    images/view.py images/view_torch.py  inference/command_line.py
     inference/growing_file.py inference/outputs.py inference/pipeline.py
     inference/progress.py inference/results.py inference/text_files.py settings/about.py
     settings/help.py settings/reading.py settings/running.py settings/sound.py

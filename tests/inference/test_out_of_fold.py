@@ -30,7 +30,8 @@ def test_damaged_and_foreign_scores_are_one_line_that_names_the_file(tmp_path, r
     with pytest.raises(UserError, match=r"fold_1/valid_predictions.npz: cannot be read"):
         read_out_of_fold(folder)
     path.write_bytes(whole)
-    content = dict(np.load(path))
+    with np.load(path) as file:
+        content = dict(file)
     np.savez(path, **content | {"class_names": np.array(["a", "b", "c"])})
     with pytest.raises(UserError, match="fold_1.*other classes"):
         read_out_of_fold(folder)

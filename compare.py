@@ -17,7 +17,8 @@ import pandas as pd
 from configs import UserError, run_main
 from files import csv_text, write_file
 from inference.bootstrap import draw_weights, interval, macro, score_classes
-from inference.out_of_fold import FOLD, OutOfFold, read_out_of_fold
+from inference.model_files import FOLD
+from inference.out_of_fold import OutOfFold, read_out_of_fold
 
 METRICS = ("macro_ap", "macro_roc_auc", "top_1")
 LOCAL = ("exp_id", "root", "train_dir", "models_dir", "device", "num_workers", "folds")

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from catalog.tables import read_table
+from catalog.tables import SHOWN, read_table
 from configs import UserError, run_main
 from files import csv_text, original_cell, write_file
 from inference.bootstrap import draw_weights
 from inference.doctor import find_suspicious
 from inference.evaluation import group_table, overall_table, species_table
 from inference.out_of_fold import OutOfFold, read_out_of_fold
-
-SHOWN = 5  # species and recordings that are printed
 
 
 def main(args: Sequence[str] | None = None) -> int:

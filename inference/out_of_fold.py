@@ -1,6 +1,5 @@
 """The out-of-fold scores that training leaves in an experiment's folders."""
 
-import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from configs import UserError
+from inference.model_files import FOLD
 
-FOLD = re.compile(r"fold_(\d+)")
 FILE = "valid_predictions.npz"
 
 

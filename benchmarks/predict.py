@@ -32,7 +32,6 @@ import soundfile
 import torch
 
 import checkpoint as ckpt
-import export
 import predict
 from audio.decoder_pool import DecoderPool
 from benchmarks import timing
@@ -122,13 +121,11 @@ def make_models(
     ckpt.save_checkpoint(paths["torch"], state)
     if set(backends) != {"torch"} and importlib.util.find_spec("onnxscript"):
         models = TorchModels([paths["torch"]], config)
-        about = export.describe([state], models, Namespace(precision="float32", licence="none"))
-        export.draft(
-            paths["onnx"], WaveformModel(models.models, config), config.n_samples, about, None
-        )
+        about = describe([state], models, "float32", "none")
+        draft(paths["onnx"], WaveformModel(models.models, config), config.n_samples, about, None)
         if "openvino" in backends and importlib.util.find_spec("openvino"):
             shutil.copy(paths["onnx"], folder / "for_openvino.onnx")
-            export.convert_to_openvino(folder / "for_openvino.onnx", about, half=False).rename(
+            convert_to_openvino(folder / "for_openvino.onnx", about, half=False).rename(
                 paths["openvino"]
             )
             (folder / "for_openvino.bin").rename(folder / "model.bin")

@@ -1,27 +1,22 @@
 """The flags of predict.py, grouped by what a person is doing."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
-from configs import Config, UserError, load_config, settings_where
+from configs import Config, load_config, settings_where
 from inference import formats
 from inference.detections import AVERAGES
+from inference.flags import FlagParser, number
 from inference.scorers import CPU_BATCH
 from inference.windows import SCORES
 
-DESCRIPTION = "Score recordings of any length with trained models and write what was found in them."
+DESCRIPTION = "Score recordings of any length with trained models and write what they hold."
 EXAMPLE = """examples:
   python predict.py models/Exp_47 data/test_soundscapes --output submission.csv
   python predict.py models/Exp_47/fold_0 my/recordings --output found.csv \\
       --format long raven --threshold 0.5 --stride 2.5
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Namespace, Config]:
@@ -31,13 +26,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         UserError: a flag that does not exist, or a value that is not allowed.
         SystemExit: status 0, after `--help`.
     """
-    parser = _Parser(
-        prog="predict.py",
-        description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = FlagParser("predict.py MODEL RECORDINGS --output FILE", DESCRIPTION, EXAMPLE)
     for add_group in (
         _add_paths,
         _add_species,
@@ -47,7 +36,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         _add_run,
     ):
         add_group(parser)
-    flags, rest = parser.parse_known_args(args)
+    flags, rest = parser.parse_own(args)
     return flags, load_config(rest + _settings(flags))
 
 
@@ -62,16 +51,6 @@ def _settings(flags: argparse.Namespace) -> list[str]:
     return args
 
 
-def _number(low: float, high: float = float("inf"), kind: Any = float) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
-        return value
-
-    return number
-
-
 # The groups ---------------------------------------------------------------------------------------
 
 
@@ -79,12 +58,21 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to read and what to write").add_argument
     add(
         "model",
+        metavar="MODEL",
         type=Path,
         help="a checkpoint, a fold's folder, an experiment's folder (its folds are averaged), or "
         "a file of export.py",
     )
-    add("recordings", type=Path, help="a recording, or a folder of recordings")
-    add("--output", type=Path, required=True, help="file to write; for audacity, a folder")
+    add(
+        "recordings", metavar="RECORDINGS", type=Path, help="a recording, or a folder of recordings"
+    )
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file to write; for audacity, a folder",
+    )
     add(
         "--format",
         nargs="+",
@@ -139,7 +127,7 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("windows and their scores").add_argument
     add(
         "--stride",
-        type=_number(0.001),
+        type=number(0.001),
         metavar="SECONDS",
         help="from one window to the next (default: a window's length)",
     )
@@ -160,7 +148,7 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--smooth",
-        type=_number(0, 1),
+        type=number(0, 1),
         default=0.0,
         metavar="WEIGHT",
         help="average each window with its neighbours, which have this weight (default: 0)",
@@ -177,13 +165,13 @@ def _add_detections(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("which windows are detections").add_argument
     add(
         "--threshold",
-        type=_number(0, 1),
+        type=number(0, 1),
         metavar="SCORE",
         help="lowest score of a detection (default: 0 in long and parquet, else 0.5)",
     )
     add(
         "--top-k",
-        type=_number(1, kind=int),
+        type=number(1, kind=int),
         metavar="N",
         help="keep the N best detections of a window (default: all)",
     )
@@ -198,13 +186,13 @@ def _add_events(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--event-low",
-        type=_number(0, 1),
+        type=number(0, 1),
         metavar="SCORE",
         help="an event ends where frames score less than this (default: half the threshold)",
     )
     add(
         "--event-min",
-        type=_number(0),
+        type=number(0),
         default=0.0,
         metavar="SECONDS",
         help="shortest event to keep (default: 0)",

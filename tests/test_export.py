@@ -15,6 +15,7 @@ import checkpoint as ckpt
 import dataset as data
 import export
 from configs import Config, UserError, run_main
+from inference.comparison import Comparison, compare, judge, read_clips
 from inference.exported import EXPORT_FORMAT, open_exported
 from inference.model_files import find_checkpoints
 from inference.scorers import TorchModels
@@ -82,12 +83,12 @@ def config(tmp_path_factory) -> Config:
     return config
 
 
-def export_with(config: Config, *flags: str | Path) -> tuple[Path, export.Comparison]:
-    return export.run(*export.read_command_line([*map(str, flags), "--root", str(config.root)]))
+def export_with(config: Config, *flags: str | Path) -> tuple[Path, Comparison]:
+    return export.export(*export.read_command_line([*map(str, flags), "--root", str(config.root)]))
 
 
 @pytest.fixture(scope="module")
-def exported(config) -> tuple[Path, export.Comparison]:
+def exported(config) -> tuple[Path, Comparison]:
     need_onnx()
     return export_with(config, config.fold_dir(0), "--licence", "MIT")
 
@@ -244,28 +245,28 @@ def test_a_file_whose_scores_differ_is_deleted(config, exported, tmp_path, monke
     assert output.read_text() == "an earlier file" and list(tmp_path.iterdir()) == [output]
 
 
-def comparison(**changes: float) -> export.Comparison:
+def comparison(**changes: float) -> Comparison:
     values = {"n_clips": 9, "n_available": 9, "difference": 0.0, "cmap": 0.9, "cmap_expected": 0.9, "floor": 0.5,
               "ms_per_clip": 1.0, "ms_per_clip_expected": 1.0}  # fmt: skip
-    return export.Comparison(**values | changes)
+    return Comparison(**values | changes)
 
 
 def test_limits_go_by_precision_and_by_flag():
-    export.judge(comparison(difference=4e-4), "float32", None)
-    export.judge(comparison(difference=0.9, cmap=0.881), "int8", None)
+    judge(comparison(difference=4e-4), "float32", None)
+    judge(comparison(difference=0.9, cmap=0.881), "int8", None)
     for precision, limit, changes in (
         ("float32", None, {"difference": 6e-4}), ("float16", None, {"difference": 0.06}),
         ("float16", 1e-3, {"difference": 2e-3}), ("int8", None, {"difference": float("inf")}),
         ("int8", None, {"cmap": 0.87}),
     ):  # fmt: skip
         with pytest.raises(UserError, match="nothing was written"):
-            export.judge(comparison(**changes), precision, limit)
+            judge(comparison(**changes), precision, limit)
 
 
 def test_scores_that_are_not_finite_never_pass(config, monkeypatch):
     models = TorchModels(find_checkpoints(config.fold_dir(0)), Config(device="cpu", amp=False))
     table = data.check_table(data.read_train_table(config.train_dataframe_path))
-    clips = export.read_clips(table, 5, config, SPECIES)
+    clips = read_clips(table, 5, config, SPECIES)
     assert (
         len(clips.images) == 5
         and clips.n_available == 24
@@ -276,7 +277,7 @@ def test_scores_that_are_not_finite_never_pass(config, monkeypatch):
         scores = np.full((len(waveforms), 3), np.nan, np.float32)
         return scores, np.repeat(scores[:, None], 63, axis=1)
 
-    assert export.compare(broken, models, clips).difference == float("inf")
+    assert compare(broken, models, clips).difference == float("inf")
 
 
 def test_mistakes_are_one_line(config, tmp_path, monkeypatch, capsys):
@@ -299,11 +300,17 @@ def test_mistakes_are_one_line(config, tmp_path, monkeypatch, capsys):
             (other.fold_dir(0),),
             "train.csv: no such file, and the exported file has to be compared on real clips",
         ),
-        ((config.fold_dir(0), "--output", tmp_path / "birds.pt"), "ends in .onnx is wanted"),
+        (
+            (config.fold_dir(0), "--output", tmp_path / "birds.pt"),
+            "needs a file name that ends in .onnx",
+        ),
         ((config.fold_dir(0), "--output", tmp_path / "none" / "b.onnx"), "there is no folder"),
         ((config.fold_dir(0), "--precision", "int4"), "invalid choice"),
-        ((config.fold_dir(0), "--precision", "int8", "--to", "openvino"), "for --to onnx alone"),
-        ((config.fold_dir(0), "--clips", "0"), "--clips must be at least 1"),
+        (
+            (config.fold_dir(0), "--precision", "int8", "--to", "openvino"),
+            "works with --to onnx only",
+        ),
+        ((config.fold_dir(0), "--clips", "0"), "0 is not 1 or more"),
         ((config.fold_dir(0), "--presision", "int8"), "--presision"),
     ):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, flags)])

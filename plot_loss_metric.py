@@ -1,9 +1,9 @@
-"""Draw the losses and scores of a fold, or of all folds of an experiment, and print the best epochs.
+"""Draw the losses and scores of a fold, or of all folds of an experiment; print the best epochs.
 
 python plot_loss_metric.py models/Exp_47/fold_0 [fold] [save_path]
 python plot_loss_metric.py models/Exp_47        # every fold in one figure
 
-Reads history.csv as train.py writes it, also while it is still being written.
+Reads history.csv, also while train.py still writes it.
 """
 
 import argparse
@@ -11,9 +11,11 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from files import CannotWriteError, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,27 +25,40 @@ if TYPE_CHECKING:
 History = dict[str, list[float]]
 
 NEEDED = ("epoch", "train_loss", "valid_loss")
-PADDINGS = (1, 3, 5)
-SCORES = {  # column -> label in the figure
-    "cmap_pad_5": "padded cmAP (5)",
-    "macro_ap": "macro AP",
-    "macro_roc_auc": "ROC-AUC",
-}
+PADDED = re.compile(r"cmap_pad_(\d+)")  # columns of padded cmAP
+FOLD = re.compile(r"fold_([0-9]+)")  # fold_0_old and the like are left alone
 # Okabe and Ito's palette, told apart by colour-blind eyes too.
-BLUE, ORANGE, GREEN, PINK, SKY, AMBER = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#E69F00",
-)
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PINK, SKY, AMBER = "#CC79A7", "#56B4E9", "#E69F00"
 FOLD_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER)
 GREY, NOTE, INK = "#8A8A8A", "#666666", "#222222"
 
 
+class Line(NamedTuple):
+    """A column of the history as a line of the figure."""
+
+    column: str
+    label: str
+    colour: str
+    width: float = 1.3
+    style: str = "-"
+
+
+LOSS_LINES = (Line("train_loss", "training", SKY), Line("valid_loss", "validation", BLUE, 2))
+SCORE_LINES = (
+    Line("cmap_pad_5", "padded cmAP (5)", ORANGE, 2),
+    Line("macro_ap", "macro AP", GREEN),
+    Line("macro_roc_auc", "ROC-AUC", PINK),
+    Line("cmap_pad_5_floor", "floor of cmAP (5)", ORANGE, 1, "--"),
+)
+SCORES = ("cmap_pad_5", "macro_ap", "macro_roc_auc")  # whose absence is said
+
+
 class HistoryError(ValueError):
-    """A history that is not there, or cannot be drawn."""
+    """A history that is missing or cannot be drawn."""
+
+
+# Reading ------------------------------------------------------------------------------------------
 
 
 def read_history(path: Path) -> History:
@@ -54,102 +69,92 @@ def read_history(path: Path) -> History:
             other columns.
 
     Returns:
-        Columns in order of the epochs; an epoch that stands there twice counts as written last. At
-        least one epoch.
+        Columns in order of the epochs, at least one; the later row of an epoch written twice.
 
     Raises:
-        HistoryError: no file, no epoch yet, a column or a cell missing, or a cell that is not a
-            number.
+        HistoryError: no file, no epoch yet, a column or cell missing, or a cell without a number.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
-        raise HistoryError(
-            f"{path}: no such file; train.py writes it when the first epoch ends"
-        ) from None
+        raise HistoryError(f"{path}: no such file; an epoch must end first") from None
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"{path}: cannot be read: {error}") from None
-    rows = list(csv.reader(line for line in lines if line.endswith("\n")))
-    header = rows[0] if rows else []
-    if missing := [name for name in NEEDED if rows and name not in header]:
-        raise HistoryError(
-            f"{path}: no column {' or '.join(missing)}; the columns are {', '.join(header)}"
-        )
+
+    header, *rows = list(csv.reader(line for line in lines if line.endswith("\n"))) or [[]]
+    if missing := " or ".join(name for name in NEEDED if header and name not in header):
+        raise HistoryError(f"{path}: no column {missing}; the columns are {', '.join(header)}")
+
     epochs: dict[float, dict[str, float]] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise HistoryError(
-                f"{path}: line {number} has {len(row)} cells, the header {len(header)}"
-            )
-        try:
-            values = {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
-        except ValueError as error:
-            raise HistoryError(f"{path}: line {number}: {error}") from None
+    for number, row in enumerate(rows, 2):
+        values = _read_row(f"{path}: line {number}", header, row)
         epochs[values["epoch"]] = values
     if not epochs:
         raise HistoryError(f"{path}: no epoch has ended yet; try again later")
+
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
-    return {
-        name: [row[name] if math.isfinite(row[name]) else math.nan for row in ordered]
-        for name in header
-    }
+    return {name: [row[name] for row in ordered] for name in header}
+
+
+def _read_row(place: str, header: list[str], row: list[str]) -> dict[str, float]:
+    if len(row) != len(header):
+        raise HistoryError(f"{place} has {len(row)} cells, the header {len(header)}")
+    try:
+        values = [float(cell or "nan") for cell in row]
+    except ValueError as error:
+        raise HistoryError(f"{place}: {error}") from None
+    known = [value if math.isfinite(value) else math.nan for value in values]
+    return dict(zip(header, known, strict=True))
 
 
 def find_folds(train_dir: Path, fold: int | None = None) -> tuple[dict[str, Path], list[str]]:
     """Find the histories below an experiment's folder, or the one in a fold's.
 
-    Args:
-        train_dir: `models/Exp_47` or `models/Exp_47/fold_0`.
-        fold: take this fold only.
-
     Returns:
-        Name of each fold -> its history.csv, in order of the numbers; and a line about each fold
-        without one.
+        history.csv of each fold (or of `fold` alone) by the fold's name, in order of the numbers;
+        and a line about each fold without one.
 
     Raises:
         HistoryError: no such folder or fold, or nothing to draw.
     """
     if not train_dir.is_dir():
-        raise HistoryError(
-            f"{train_dir}: no such folder; give a fold's, models/Exp_47/fold_0, or an experiment's"
-        )
-    own = re.fullmatch(r"fold_(\d+)", train_dir.name)
+        raise HistoryError(f"{train_dir}: no such folder; give models/Exp_47 or one of its folds")
+    own = FOLD.fullmatch(train_dir.name)
     if own or (train_dir / "history.csv").exists():
         if own and fold is not None and fold != int(own[1]):
-            raise HistoryError(
-                f"{train_dir} is not the folder of fold {fold}; give {train_dir.parent} to choose one"
-            )
+            raise HistoryError(f"{train_dir} is not the folder of fold {fold}")
         return {train_dir.name: train_dir / "history.csv"}, []
-    found = {
-        int(path.name[5:]): path for path in train_dir.glob("fold_*") if path.name[5:].isdecimal()
-    }
-    if fold is not None and fold not in found:
-        raise HistoryError(f"{train_dir}: no fold {fold}; there are {sorted(found) or 'none'}")
-    chosen = [found[number] for number in sorted(found) if fold in (None, number)]
+
+    matches = [(FOLD.fullmatch(path.name), path) for path in train_dir.iterdir()]
+    found = {int(match[1]): path for match, path in matches if match}
     if fold is not None:
-        return {chosen[0].name: chosen[0] / "history.csv"}, []
-    histories = {
-        path.name: path / "history.csv" for path in chosen if (path / "history.csv").exists()
-    }
+        if fold not in found:
+            raise HistoryError(f"{train_dir}: no fold {fold}; there are {sorted(found) or 'none'}")
+        return {found[fold].name: found[fold] / "history.csv"}, []
+
+    histories, notes = {}, []
+    for _, folder in sorted(found.items()):
+        if (folder / "history.csv").exists():
+            histories[folder.name] = folder / "history.csv"
+        else:
+            notes.append(f"{folder.name}: no history.csv yet")
     if not histories:
-        raise HistoryError(
-            f"{train_dir}: no fold_<k>/history.csv below; train.py writes it when the first epoch ends"
-        )
-    return histories, [
-        f"{path.name}: no history.csv yet" for path in chosen if path.name not in histories
-    ]
+        raise HistoryError(f"{train_dir}: no fold_<k>/history.csv below; an epoch must end first")
+    return histories, notes
+
+
+# Best epochs --------------------------------------------------------------------------------------
 
 
 def best_epoch(history: History) -> int | None:
-    """Index of the lowest validation loss, the first of equal ones; None where every loss is NaN."""
-    known = [
-        (loss, index) for index, loss in enumerate(history["valid_loss"]) if not math.isnan(loss)
-    ]
+    """Index of the lowest validation loss, the first of equal ones; None where all are NaN."""
+    losses = history["valid_loss"]
+    known = [(loss, index) for index, loss in enumerate(losses) if not math.isnan(loss)]
     return min(known)[1] if known else None
 
 
 def mean_history(histories: Sequence[History]) -> History:
-    """Average each column over the folds, at the epochs and for the columns that all of them have."""
+    """Average the columns that all folds have, at the epochs that all of them have."""
     common = set.intersection(*(set(history["epoch"]) for history in histories))
     names = [name for name in histories[0] if all(name in history for history in histories)]
     mean: History = {name: [] for name in names}
@@ -162,46 +167,46 @@ def mean_history(histories: Sequence[History]) -> History:
 
 
 def format_table(histories: dict[str, History]) -> str:
-    """Lay out each fold's best epoch (lowest validation loss), its scores beside their floors, and the means."""
-    scores = [
-        name
-        for padding in PADDINGS
-        for name in (f"cmap_pad_{padding}", f"cmap_pad_{padding}_floor")
-    ]
+    """Lay out each fold's best epoch, its scores beside their floors, and the means."""
+    columns = {name for history in histories.values() for name in history}
+    paddings = sorted(int(match[1]) for name in columns if (match := PADDED.fullmatch(name)))
+    titles, scores = ["valid loss"], ["valid_loss"]
+    for padding in paddings:
+        titles += [f"cmAP({padding})", "floor"]
+        scores += [f"cmap_pad_{padding}", f"cmap_pad_{padding}_floor"]
+    rows = [["", "epochs", "best", *titles, "macro AP", "ROC-AUC"]]
     scores += ["macro_ap", "macro_roc_auc"]
-    titles = [title for padding in PADDINGS for title in (f"cmAP({padding})", "floor")]
-    rows = [["", "epochs", "best", "valid loss", *titles, "macro AP", "ROC-AUC"]]
+
     chosen = []
     for name, history in histories.items():
-        best = best_epoch(history)
-        at = "-" if best is None else f"{history['epoch'][best]:.0f}"
-        at_best = (
-            {column: values[best] for column, values in history.items()} if best is not None else {}
-        )
-        chosen.append([at_best.get(column, math.nan) for column in ("valid_loss", *scores)])
+        best, at, at_best = best_epoch(history), "-", {}
+        if best is not None:
+            at_best = {column: values[best] for column, values in history.items()}
+            at = f"{at_best['epoch']:.0f}"
+        chosen.append([at_best.get(score, math.nan) for score in scores])
         rows.append([name, f"{history['epoch'][-1]:.0f}", at, *_numbers(chosen[-1])])
     if len(chosen) > 1:
-        rows.append(
-            ["mean", "", "", *_numbers([_mean(values) for values in zip(*chosen, strict=True)])]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+        means = [_mean(values) for values in zip(*chosen, strict=True)]
+        rows.append(["mean", "", "", *_numbers(means)])
+
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def _numbers(values: Sequence[float]) -> list[str]:
     """Write a loss and scores; what is not known as a dash."""
-    digits = [5] + [4] * (len(values) - 1)
-    return [
-        "-" if math.isnan(value) else f"{value:.{n}f}"
-        for value, n in zip(values, digits, strict=True)
-    ]
+    loss, *scores = values
+    texts = [f"{loss:.5f}", *(f"{score:.4f}" for score in scores)]
+    return ["-" if math.isnan(value) else text for value, text in zip(values, texts, strict=True)]
+
+
+# Drawing ------------------------------------------------------------------------------------------
+
+Labels = list[tuple[float, str, str]]  # height of a line's end, its name, its colour
 
 
 def draw_figure(histories: dict[str, History], title: str) -> "Figure":
-    """Draw losses on the left and scores on the right: one fold in full, or several folds and their mean."""
+    """Draw losses on the left, scores on the right: one fold in full, or several and their mean."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -210,84 +215,42 @@ def draw_figure(histories: dict[str, History], title: str) -> "Figure":
     loss_axes, score_axes = figure.subplots(1, 2)
     draw = _draw_one if len(histories) == 1 else _draw_several
     loss_labels, score_labels = draw(histories, loss_axes, score_axes)
+
     last = max(history["epoch"][-1] for history in histories.values())
     for axes, name in [(loss_axes, "loss"), (score_axes, "validation score")]:
-        axes.set_xlim(1, max(last, 2))
-        axes.set_xlabel("epoch")
+        axes.set(xlim=(1, max(last, 2)), xlabel="epoch")
         axes.set_title(name, loc="left", fontsize=10, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=9, length=3)
-    _scale_losses(loss_axes, [loss for history in histories.values() for loss in _losses(history)])
+
+    columns = [history[name] for history in histories.values() for name in NEEDED[1:]]
+    _scale_losses(loss_axes, [loss for column in columns for loss in column if loss == loss])
     score_axes.set_ylim(0, 1)
     _label_ends(loss_axes, loss_labels)
     _label_ends(score_axes, score_labels)
     return figure
 
 
-Labels = list[tuple[float, str, str]]  # height of a line's end, its name, its colour
-
-
 def _draw_one(
     histories: dict[str, History], loss_axes: "Axes", score_axes: "Axes"
 ) -> tuple[Labels, Labels]:
     (history,) = histories.values()
-    epochs, best = history["epoch"], best_epoch(history)
-    losses = [
-        _line(loss_axes, history, "train_loss", "training", SKY),
-        _line(loss_axes, history, "valid_loss", "validation", BLUE, width=2),
-    ]
-    scores = []
-    for (name, label), colour in zip(SCORES.items(), (ORANGE, GREEN, PINK), strict=True):
-        if _has(history, name):
-            scores.append(
-                _line(
-                    score_axes,
-                    history,
-                    name,
-                    label,
-                    colour,
-                    width=2 if name == "cmap_pad_5" else 1.3,
-                )
-            )
-    if _has(history, "cmap_pad_5_floor"):
-        scores.append(
-            _line(
-                score_axes,
-                history,
-                "cmap_pad_5_floor",
-                "floor of cmAP (5)",
-                ORANGE,
-                style="--",
-                width=1,
-            )
-        )
-    if best is not None:
-        for axes in (loss_axes, score_axes):
-            axes.axvline(epochs[best], color=GREY, linewidth=0.8, linestyle=":")
-        loss_axes.plot(
-            epochs[best],
-            history["valid_loss"][best],
-            "o",
-            color=BLUE,
-            markersize=6,
-            clip_on=False,
-            zorder=5,
-        )
-        near_end = best > len(epochs) / 2
-        loss_axes.annotate(
-            f"best: epoch {epochs[best]:.0f}",
-            (epochs[best], 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4 if near_end else 4, -4),
-            textcoords="offset points",
-            ha="right" if near_end else "left",
-            va="top",
-            fontsize=9,
-            color=INK,
-        )
+    losses = _draw_lines(loss_axes, history, LOSS_LINES)
+    scores = _draw_lines(score_axes, history, SCORE_LINES)
+    best = best_epoch(history)
+    if best is None:
+        return losses, scores
+
+    epoch, near_end = history["epoch"][best], best > len(history["epoch"]) / 2
+    for axes in (loss_axes, score_axes):
+        axes.axvline(epoch, color=GREY, linewidth=0.8, linestyle=":")
+    _dot(loss_axes, history, best, BLUE, size=6)
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+    place |= {"xytext": (-4, -4), "ha": "right"} if near_end else {"xytext": (4, -4), "ha": "left"}
+    loss_axes.annotate(f"best: epoch {epoch:.0f}", (epoch, 1), fontsize=9, color=INK, **place)
     return losses, scores
 
 
@@ -297,83 +260,46 @@ def _draw_several(
     losses, scores = [], []
     for number, (name, history) in enumerate(histories.items()):
         colour, label = FOLD_COLOURS[number % len(FOLD_COLOURS)], name.replace("_", " ")
-        _line(loss_axes, history, "train_loss", label, colour, style=":", width=1)
-        losses.append(_line(loss_axes, history, "valid_loss", label, colour, width=1.2))
+        _draw_lines(loss_axes, history, [Line("train_loss", label, colour, 1, ":")])
+        losses += _draw_lines(loss_axes, history, [Line("valid_loss", label, colour, 1.2)])
+        scores += _draw_lines(score_axes, history, [Line("cmap_pad_5", label, colour, 1.2)])
         if (best := best_epoch(history)) is not None:
-            loss_axes.plot(
-                history["epoch"][best],
-                history["valid_loss"][best],
-                "o",
-                color=colour,
-                markersize=5,
-                zorder=5,
-            )
-        if _has(history, "cmap_pad_5"):
-            scores.append(_line(score_axes, history, "cmap_pad_5", label, colour, width=1.2))
+            _dot(loss_axes, history, best, colour, size=5)
+
     mean = mean_history(list(histories.values()))
+    floor = Line("cmap_pad_5_floor", "floor", GREY, 1.2, "--")
     if mean["epoch"]:
-        losses.append(_line(loss_axes, mean, "valid_loss", "mean", INK, width=2.2))
-        for name, label, colour, style in [
-            ("cmap_pad_5", "mean", INK, "-"),
-            ("cmap_pad_5_floor", "floor", GREY, "--"),
-        ]:
-            if name in mean and _has(mean, name):
-                scores.append(
-                    _line(
-                        score_axes,
-                        mean,
-                        name,
-                        label,
-                        colour,
-                        style=style,
-                        width=2.2 if style == "-" else 1.2,
-                    )
-                )
-    loss_axes.set_title(
-        "validation, training dotted, best epochs marked", loc="right", fontsize=8, color=NOTE
-    )
-    score_axes.set_title("padded cmAP (5)", loc="right", fontsize=8, color=NOTE)
+        losses += _draw_lines(loss_axes, mean, [Line("valid_loss", "mean", INK, 2.2)])
+        scores += _draw_lines(score_axes, mean, [Line("cmap_pad_5", "mean", INK, 2.2), floor])
+
+    note = {"loc": "right", "fontsize": 8, "color": NOTE}
+    loss_axes.set_title("validation, training dotted, best epochs marked", **note)
+    score_axes.set_title("padded cmAP (5)", **note)
     return losses, scores
 
 
-def _line(
-    axes: "Axes",
-    history: History,
-    name: str,
-    label: str,
-    colour: str,
-    *,
-    style: str = "-",
-    width: float = 1.3,
-) -> tuple[float, str, str]:
-    """Draw a column over the epochs; return what its label needs."""
-    values = history[name]
-    marker = "o" if len(values) < 10 and style == "-" else None
-    axes.plot(
-        history["epoch"],
-        values,
-        style,
-        color=colour,
-        linewidth=width,
-        marker=marker,
-        markersize=3,
-        clip_on=False,
-    )
-    ends = [value for value in values if not math.isnan(value)]
-    return (ends[-1] if ends else math.nan), label, colour
+def _draw_lines(axes: "Axes", history: History, lines: Iterable[Line]) -> Labels:
+    """Draw columns over the epochs, those that the history has; return what their labels need."""
+    labels = []
+    for line in lines:
+        if not _has(history, line.column):
+            continue
+        values, how = history[line.column], {"color": line.colour, "linewidth": line.width}
+        if len(values) < 10 and line.style == "-":
+            how |= {"marker": "o", "markersize": 3}
+        axes.plot(history["epoch"], values, line.style, clip_on=False, **how)
+        last = [value for value in values if not math.isnan(value)][-1]
+        labels.append((last, line.label, line.colour))
+    return labels
+
+
+def _dot(axes: "Axes", history: History, index: int, colour: str, size: float) -> None:
+    at = history["epoch"][index], history["valid_loss"][index]
+    axes.plot(*at, "o", color=colour, markersize=size, clip_on=False, zorder=5)
 
 
 def _has(history: History, name: str) -> bool:
     return name in history and not all(map(math.isnan, history[name]))
-
-
-def _losses(history: History) -> list[float]:
-    return [
-        loss
-        for name in ("train_loss", "valid_loss")
-        for loss in history[name]
-        if not math.isnan(loss)
-    ]
 
 
 def _scale_losses(axes: "Axes", losses: list[float]) -> None:
@@ -390,7 +316,7 @@ def _scale_losses(axes: "Axes", losses: list[float]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move sorted heights as little as possible (least squares) until neighbours are `gap` apart, all below 1."""
+    """Move sorted heights below 1 as little as possible (least squares) until `gap` apart."""
     blocks: list[list[float]] = []  # of heights less the gaps below them, which then must not fall
     for index, height in enumerate(heights):
         blocks.append([height - index * gap])
@@ -410,33 +336,31 @@ def _label_ends(axes: "Axes", labels: Labels, gap: float = 0.06) -> None:
     from matplotlib.colors import to_rgb
 
     to_fraction = (axes.transData + axes.transAxes.inverted()).transform
-    heights = sorted(
-        (to_fraction((1, value))[1], name, colour)
-        for value, name, colour in labels
-        if not math.isnan(value)
-    )
+    heights = sorted((to_fraction((1, value))[1], name, colour) for value, name, colour in labels)
     placed = spread([height for height, _, _ in heights], gap)
     for (_, name, colour), height in zip(heights, placed, strict=True):
         dark = [0.75 * part for part in to_rgb(colour)]  # pale letters are hard to read
         axes.text(1.02, height, name, color=dark, fontsize=9, va="center", transform=axes.transAxes)
 
 
+# The function and the script ----------------------------------------------------------------------
+
+
 def plot_loss_metric(
     train_dir: str | Path, fold: int | None = None, save_path: str | Path | None = None
 ) -> Path:
-    """Draw a fold's history, or all folds of an experiment in one figure, and print the best epochs.
+    """Draw a fold's history, or all folds of an experiment in one figure; print the best epochs.
 
     Args:
         train_dir: a fold's folder (`models/Exp_47/fold_0`) or an experiment's (`models/Exp_47`).
         fold: of an experiment, draw this fold only.
-        save_path: the figure; its ending chooses the format. None is `loss_metric.png` in the
-            folder drawn.
+        save_path: the figure; its ending chooses the format. None is loss_metric.png in the folder.
 
     Returns:
         Path of the figure.
 
     Raises:
-        HistoryError: nothing to draw, a history that is damaged, or a figure that cannot be saved.
+        HistoryError: nothing to draw, a damaged history, or a figure that cannot be saved.
     """
     train_dir = Path(train_dir)
     if train_dir.name in ("", ".."):  # the folder's own name says what it is
@@ -452,15 +376,14 @@ def plot_loss_metric(
             notes.append(str(error))
     if not histories:
         raise HistoryError("; ".join(notes))
-    one = next(iter(paths.values())).parent
-    folder = train_dir if fold is None else one
+
     for name, history in histories.items():
-        notes += [
-            f"{name}: no {column}, not drawn" for column in SCORES if not _has(history, column)
-        ]
-    title = (
-        f"{one.resolve().parent.name}, {one.name}" if len(paths) == 1 else train_dir.resolve().name
-    )
+        notes += [f"{name}: no {score}, not drawn" for score in SCORES if not _has(history, score)]
+
+    one, title = next(iter(paths.values())).parent, train_dir.resolve().name
+    if len(paths) == 1:
+        title = f"{one.resolve().parent.name}, {one.name}"
+    folder = train_dir if fold is None else one
     saved = _save(draw_figure(histories, title), Path(save_path or folder))
     print(format_table(histories))
     print(*notes, f"wrote {saved}", sep="\n")
@@ -468,59 +391,54 @@ def plot_loss_metric(
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    path = (
-        path / "loss_metric.png"
-        if path.is_dir()
-        else path
-        if path.suffix
-        else path.with_name(path.name + ".png")
-    )
+    if path.is_dir():
+        path = path / "loss_metric.png"
+    elif not path.suffix:
+        path = path.with_name(path.name + ".png")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # a ValueError is an ending matplotlib has no format for
+        with replacing(path) as file:
+            figure.savefig(file, dpi=150, format=path.suffix.removeprefix("."))
+    except CannotWriteError as error:
+        raise HistoryError(str(error)) from None
+    except ValueError as error:  # an ending that matplotlib has no format for
         raise HistoryError(f"{path}: cannot be saved: {error}") from None
     return path
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say it in one line."""
         self.exit(2, f"error: {message}; --help shows the usage\n")
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Read the command line and draw; exit status 2 and one line for a mistake."""
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, kind, text in [
+    for name, flag, metavar, kind, text in (
         (
             "train_dir",
+            "--train-dir",
+            "DIR",
             Path,
-            "a fold's folder, models/Exp_47/fold_0, or an experiment's, models/Exp_47",
+            "folder of an experiment or of one fold",
         ),
-        ("fold", int, "of an experiment, draw this fold only"),
-        ("save_path", Path, "the figure (default: loss_metric.png in the folder drawn)"),
-    ]:
+        ("fold", "--fold", "K", int, "of an experiment, draw this fold only"),
+        ("save_path", "--save", "FILE", Path, "the figure (default: loss_metric.png in DIR)"),
+    ):
+        same = f"the same as {name}"
         parser.add_argument(name, type=kind, nargs="?", help=text)
-    parser.add_argument(
-        "--train-dir", dest="train_dir_flag", type=Path, metavar="DIR", help="the same as train_dir"
-    )
-    parser.add_argument("--fold", dest="fold_flag", type=int, metavar="K", help="the same as fold")
-    parser.add_argument(
-        "--save", dest="save_path_flag", type=Path, metavar="FILE", help="the same as save_path"
-    )
-    given = vars(parser.parse_args(args))
+        parser.add_argument(flag, dest=f"{name}_flag", type=kind, metavar=metavar, help=same)
+
+    given, chosen = vars(parser.parse_args(args)), {}
     for name in ("train_dir", "fold", "save_path"):
-        if given[name] is not None and given[f"{name}_flag"] is not None:
+        values = [given[key] for key in (name, f"{name}_flag") if given[key] is not None]
+        if len(values) == 2:
             parser.error(f"{name} is given twice")
-    train_dir, fold, save_path = (
-        given[name] if given[name] is not None else given[f"{name}_flag"]
-        for name in ("train_dir", "fold", "save_path")
-    )
-    if train_dir is None:
+        chosen[name] = values[0] if values else None
+    if chosen["train_dir"] is None:
         parser.error("which folder? give models/Exp_47 or models/Exp_47/fold_0")
+
     try:
-        plot_loss_metric(train_dir, fold, save_path)
+        plot_loss_metric(**chosen)
     except HistoryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

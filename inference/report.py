@@ -100,7 +100,7 @@ def write_report(
 
 
 def fill_page(data: Json) -> str:
-    """Put data into the page. No text of theirs can end their script element: `<` is escaped in it."""
+    """Put data into the page; `<` is escaped, so that no text can end the script element."""
     here = Path(__file__)
     script = here.with_name("report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(
@@ -160,7 +160,7 @@ def summarise(recording: Recording, found: Sequence[Event]) -> Json:
 
 
 def choose_clips(found: Sequence[Event]) -> list[Event]:
-    """Choose what to show of a recording: the best window of each species, then the second best, and so on.
+    """Choose what to show of a recording: each species' best window, then its second best.
 
     Windows of one species do not overlap.
     """
@@ -178,7 +178,7 @@ def choose_clips(found: Sequence[Event]) -> list[Event]:
 
 
 def number_species(recordings: Sequence[Json], selection: Selection) -> list[Json]:
-    """List the species found, and refer to them by their place in that list instead of their class."""
+    """List the species found; entries then refer to their place in the list, not to their class."""
     entries = [entry for recording in recordings for entry in recording["species"]]
     classes = sorted({entry["number"] for entry in entries})
     place = {number: index for index, number in enumerate(classes)}
@@ -204,7 +204,7 @@ def add_clips(
     config: Config,
     framewise: Framewise | None,
 ) -> list[Json]:
-    """Add the chosen detections to their recordings, and return the pictures and sounds of their windows.
+    """Add the chosen detections to their recordings; return the windows' pictures and sounds.
 
     Args:
         recordings: as `summarise` makes them; `clips` of each is extended.
@@ -237,15 +237,14 @@ def add_clips(
 
 def _enter_thread() -> None:
     if "torch" in sys.modules:  # an exported model needs none
-        sys.modules["torch"].set_num_threads(
-            1
-        )  # of this thread alone: the clips already keep all processors busy
+        # Of this thread alone: the clips already keep all processors busy.
+        sys.modules["torch"].set_num_threads(1)
 
 
 def show_window(
     path: Path, events: Sequence[Event], config: Config, framewise: Framewise | None
 ) -> tuple[Json, list[Json]]:
-    """Make the picture and sound of a window, and for each detection in it the curve of its species.
+    """Make the picture and sound of a window, and the species' curve of each detection in it.
 
     A recording that cannot be read gives a `fault` in their place, and a warning.
     """
@@ -257,10 +256,10 @@ def show_window(
         medium = {"fault": "The recording could not be read again."}
     else:
         medium = show_waveform(waveform, config)
-        if (
-            framewise is not None
-        ):  # a clip shorter than a window was repeated to fill it: its own frames only
+        if framewise is not None:
+            # A clip shorter than a window was repeated to fill it: take its own frames only.
             frames = framewise(waveform)[: 1 + len(waveform) // config.hop_length]  # (n_frames, C)
+
     clips = [
         {
             "species": one.species,
@@ -275,7 +274,7 @@ def show_window(
 
 
 def draw_curve(scores: np.ndarray) -> list[int]:
-    """Make at most CURVE_POINTS percentages of the scores (n_frames,) of a species, each the highest of some frames."""
+    """Make at most CURVE_POINTS percentages of scores (n_frames,), each a maximum of frames."""
     points = pool_max(scores, -(-len(scores) // CURVE_POINTS))
     return np.rint(points * 100).astype(int).tolist()
 
@@ -298,14 +297,14 @@ def read_clip(path: Path, event: Event, sample_rate: int) -> np.ndarray:
 
 
 def show_waveform(waveform: np.ndarray, config: Config) -> Json:
-    """Draw and encode a clip (n,): `image` is a PNG and `audio` an MP3, both in base64, and `seconds` its length."""
+    """Draw and encode a clip (n,): `image` (PNG), `audio` (MP3), both base64, and `seconds`."""
     from audio.mel import log_mel, mel_settings
 
     decibels = log_mel(waveform, top_db=config.top_db, **mel_settings(config))  # (n_mels, n_frames)
     for axis, limit in enumerate(PICTURE_SIZE):
         decibels = pool_max(decibels, -(-decibels.shape[axis] // limit), axis)
-    # Half of it, the quieter one, is background: left black, it neither distracts nor takes room in
-    # the file.
+
+    # The quieter half is background: left black, it neither distracts nor takes room in the file.
     low, high = float(np.median(decibels)), float(decibels.max())
     levels = np.clip((decibels - low) / max(high - low, 1e-6), 0, 1) * 15
     return {
@@ -316,12 +315,11 @@ def show_waveform(waveform: np.ndarray, config: Config) -> Json:
 
 
 def encode_png(levels: np.ndarray) -> bytes:
-    """Encode (height, width) uint8 levels from 0, black, to 15, white, as a PNG of 4 bits a pixel (RFC 2083)."""
+    """Encode (height, width) uint8 levels, 0 black to 15 white, as a PNG of 4 bits (RFC 2083)."""
     height, width = levels.shape
     even = np.pad(levels, ((0, 0), (0, width % 2)))
-    rows = np.pad(
-        even[:, ::2] << 4 | even[:, 1::2], ((0, 0), (1, 0))
-    )  # filter type 0, then two pixels a byte
+    pixels = even[:, ::2] << 4 | even[:, 1::2]  # two a byte
+    rows = np.pad(pixels, ((0, 0), (1, 0)))  # filter type 0 before each row
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)),
         (b"IDAT", zlib.compress(rows.tobytes(), 9)),
@@ -335,7 +333,7 @@ def encode_png(levels: np.ndarray) -> bytes:
 
 
 def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """Encode a clip (n,) as MP3, which every browser plays, at 24 kHz and levelled to a peak of 0.7."""
+    """Encode a clip (n,) as MP3, which every browser plays, at 24 kHz with a peak of 0.7."""
     resampled = soxr.resample(waveform, sample_rate, CLIP_RATE)
     peak = np.abs(resampled).max(initial=0)
     levelled = resampled * (0.7 / peak) if peak > 0 else resampled
@@ -351,7 +349,7 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 
 def frequency_ticks(config: Config) -> list[tuple[float, str]]:
-    """Place round frequencies on the height of a spectrogram, 0 being its lower edge and 1 the upper one."""
+    """Place round frequencies on the height of a spectrogram, from 0 (lower edge) to 1 (upper)."""
     from audio.mel import bank_settings, mel_bank
 
     n_fft = config.n_fft

@@ -87,7 +87,7 @@ def _constant(values: np.ndarray) -> nn.Parameter:
 
 
 class HalfEncoder(nn.Module):
-    """An encoder whose weights and activations are float16; normalisation before it and head after it are not."""
+    """An encoder in float16; the normalisation before it and the head after it stay in float32."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class HalfEncoder(nn.Module):
 
 
 class WaveformModel(nn.Module):
-    """What is exported: waveforms (B, n_samples) to clipwise (B, C) and framewise (B, n_frames, C) scores.
+    """Waveforms (B, n_samples) to clipwise (B, C) and framewise (B, n_frames, C) scores.
 
     Args:
         models: the folds' networks; scores are the mean of their probabilities.

@@ -113,7 +113,8 @@ def test_folds_come_in_order_of_their_numbers_and_missing_ones_are_named(tmp_pat
     for number in (10, 2, 0):
         write_fold(tmp_path / f"fold_{number}")
     (tmp_path / "fold_3").mkdir()
-    (tmp_path / "fold_notes").mkdir()
+    for name in ("fold_notes", "fold_0_old", "fold_"):  # people's own
+        write_fold(tmp_path / name)
     paths, notes = find_folds(tmp_path)
     assert list(paths) == ["fold_0", "fold_2", "fold_10"]
     assert notes == ["fold_3: no history.csv yet"]
@@ -177,7 +178,7 @@ def test_table_has_a_dash_for_what_is_not_known():
     assert plot.format_table({"fold_0": history}).splitlines()[1].split() == [
         "fold_0",
         "1",
-        *["-"] * 10,
+        *["-"] * 4,
     ]
 
 
@@ -279,6 +280,21 @@ def test_function_returns_the_path_and_prints_what_is_missing(tmp_path, capsys):
     assert "fold_2/history.csv: no epoch has ended yet" in said
     assert f"wrote {experiment / 'loss_metric.png'}" in said
     assert matplotlib.image.imread(experiment / "loss_metric.png").shape == (600, 1500, 4)
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    folder = write_fold(tmp_path / "fold_0")
+    saved = plot.plot_loss_metric(folder)
+    before = saved.read_bytes()
+
+    def full(figure, file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(HistoryError, match="cannot be written: No space left on device"):
+        plot.plot_loss_metric(folder)
+    assert saved.read_bytes() == before and len(list(folder.iterdir())) == 2
 
 
 def test_missing_score_columns_are_named(tmp_path, capsys):

@@ -22,7 +22,7 @@ from inference.flags import FlagParser, number
 PRECISIONS = ("float32", "float16", "int8")
 BACKENDS = {"onnx": ".onnx", "openvino": ".xml"}
 
-DESCRIPTION = "Write a trained fold, or all folds as one, as a file that needs no PyTorch."
+WHAT_IT_DOES = "Write a trained fold, or all folds as one, as a file that needs no PyTorch."
 MORE = """The file is compared on validation clips before it is kept. Settings of
 configs.py are flags too; --root, --train-dataframe-path and --train-np-dir say
 where the recordings are (default: where they were in training).
@@ -39,7 +39,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     Raises:
         UserError: a flag that does not exist, or values that do not go together.
     """
-    parser = FlagParser("export.py MODEL", DESCRIPTION, MORE)
+    parser = FlagParser("export.py MODEL", WHAT_IT_DOES, MORE)
     add = parser.add_argument_group("what to export").add_argument
     add(
         "model",

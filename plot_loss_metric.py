@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from files import CannotWriteError, replacing
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # Column -> values by epoch. Every column has the same length; what is not a finite number is NaN.
 History = dict[str, list[float]]
 
-NEEDED = ("epoch", "train_loss", "valid_loss")
+ALWAYS = ("epoch", "train_loss", "valid_loss")
 PADDED = re.compile(r"cmap_pad_(\d+)")  # columns of padded cmAP
-FOLD = re.compile(r"fold_([0-9]+)")  # fold_0_old and the like are left alone
+FOLD_NAME = re.compile(r"fold_([0-9]+)")  # fold_0_old and the like are left alone
 # Okabe and Ito's palette, told apart by colour-blind eyes too.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PINK, SKY, AMBER = "#CC79A7", "#56B4E9", "#E69F00"
@@ -51,7 +51,7 @@ SCORE_LINES = (
     Line("macro_roc_auc", "ROC-AUC", PINK),
     Line("cmap_pad_5_floor", "floor of cmAP (5)", ORANGE, 1, "--"),
 )
-SCORES = ("cmap_pad_5", "macro_ap", "macro_roc_auc")  # whose absence is said
+EXPECTED = ("cmap_pad_5", "macro_ap", "macro_roc_auc")  # whose absence is said
 
 
 class HistoryError(ValueError):
@@ -82,7 +82,7 @@ def read_history(path: Path) -> History:
         raise HistoryError(f"{path}: cannot be read: {error}") from None
 
     header, *rows = list(csv.reader(line for line in lines if line.endswith("\n"))) or [[]]
-    if missing := " or ".join(name for name in NEEDED if header and name not in header):
+    if missing := " or ".join(name for name in ALWAYS if header and name not in header):
         raise HistoryError(f"{path}: no column {missing}; the columns are {', '.join(header)}")
 
     epochs: dict[float, dict[str, float]] = {}
@@ -119,13 +119,13 @@ def find_folds(train_dir: Path, fold: int | None = None) -> tuple[dict[str, Path
     """
     if not train_dir.is_dir():
         raise HistoryError(f"{train_dir}: no such folder; give models/Exp_47 or one of its folds")
-    own = FOLD.fullmatch(train_dir.name)
+    own = FOLD_NAME.fullmatch(train_dir.name)
     if own or (train_dir / "history.csv").exists():
         if own and fold is not None and fold != int(own[1]):
             raise HistoryError(f"{train_dir} is not the folder of fold {fold}")
         return {train_dir.name: train_dir / "history.csv"}, []
 
-    matches = [(FOLD.fullmatch(path.name), path) for path in train_dir.iterdir()]
+    matches = [(FOLD_NAME.fullmatch(path.name), path) for path in train_dir.iterdir()]
     found = {int(match[1]): path for match, path in matches if match}
     if fold is not None:
         if fold not in found:
@@ -225,8 +225,7 @@ def draw_figure(histories: dict[str, History], title: str) -> "Figure":
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=9, length=3)
-
-    columns = [history[name] for history in histories.values() for name in NEEDED[1:]]
+    columns = [history[name] for history in histories.values() for name in ALWAYS[1:]]
     _scale_losses(loss_axes, [loss for column in columns for loss in column if loss == loss])
     score_axes.set_ylim(0, 1)
     _label_ends(loss_axes, loss_labels)
@@ -248,9 +247,10 @@ def _draw_one(
     for axes in (loss_axes, score_axes):
         axes.axvline(epoch, color=GREY, linewidth=0.8, linestyle=":")
     _dot(loss_axes, history, best, BLUE, size=6)
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
-    place |= {"xytext": (-4, -4), "ha": "right"} if near_end else {"xytext": (4, -4), "ha": "left"}
-    loss_axes.annotate(f"best: epoch {epoch:.0f}", (epoch, 1), fontsize=9, color=INK, **place)
+    beside, side = (-4, "right") if near_end else (4, "left")
+    how: dict[str, Any] = {"ha": side, "va": "top", "fontsize": 9, "color": INK}
+    text, top = f"best: epoch {epoch:.0f}", ("data", "axes fraction")
+    loss_axes.annotate(text, (epoch, 1), (beside, -4), top, "offset points", **how)
     return losses, scores
 
 
@@ -272,7 +272,7 @@ def _draw_several(
         losses += _draw_lines(loss_axes, mean, [Line("valid_loss", "mean", INK, 2.2)])
         scores += _draw_lines(score_axes, mean, [Line("cmap_pad_5", "mean", INK, 2.2), floor])
 
-    note = {"loc": "right", "fontsize": 8, "color": NOTE}
+    note: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": NOTE}
     loss_axes.set_title("validation, training dotted, best epochs marked", **note)
     score_axes.set_title("padded cmAP (5)", **note)
     return losses, scores
@@ -282,12 +282,13 @@ def _draw_lines(axes: "Axes", history: History, lines: Iterable[Line]) -> Labels
     """Draw columns over the epochs, those that the history has; return what their labels need."""
     labels = []
     for line in lines:
-        if not _has(history, line.column):
+        if all(map(math.isnan, history.get(line.column, []))):
             continue
-        values, how = history[line.column], {"color": line.colour, "linewidth": line.width}
+        epochs, values = history["epoch"], history[line.column]
+        (drawn,) = axes.plot(epochs, values, line.style, color=line.colour, linewidth=line.width)
+        drawn.set_clip_on(False)
         if len(values) < 10 and line.style == "-":
-            how |= {"marker": "o", "markersize": 3}
-        axes.plot(history["epoch"], values, line.style, clip_on=False, **how)
+            drawn.set(marker="o", markersize=3)
         last = [value for value in values if not math.isnan(value)][-1]
         labels.append((last, line.label, line.colour))
     return labels
@@ -296,10 +297,6 @@ def _draw_lines(axes: "Axes", history: History, lines: Iterable[Line]) -> Labels
 def _dot(axes: "Axes", history: History, index: int, colour: str, size: float) -> None:
     at = history["epoch"][index], history["valid_loss"][index]
     axes.plot(*at, "o", color=colour, markersize=size, clip_on=False, zorder=5)
-
-
-def _has(history: History, name: str) -> bool:
-    return name in history and not all(map(math.isnan, history[name]))
 
 
 def _scale_losses(axes: "Axes", losses: list[float]) -> None:
@@ -376,9 +373,9 @@ def plot_loss_metric(
             notes.append(str(error))
     if not histories:
         raise HistoryError("; ".join(notes))
-
     for name, history in histories.items():
-        notes += [f"{name}: no {score}, not drawn" for score in SCORES if not _has(history, score)]
+        missing = [score for score in EXPECTED if all(map(math.isnan, history.get(score, [])))]
+        notes += [f"{name}: no {score}, not drawn" for score in missing]
 
     one, title = next(iter(paths.values())).parent, train_dir.resolve().name
     if len(paths) == 1:
@@ -428,7 +425,8 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=kind, nargs="?", help=text)
         parser.add_argument(flag, dest=f"{name}_flag", type=kind, metavar=metavar, help=same)
 
-    given, chosen = vars(parser.parse_args(args)), {}
+    given = vars(parser.parse_args(args))
+    chosen: dict[str, Any] = {}
     for name in ("train_dir", "fold", "save_path"):
         values = [given[key] for key in (name, f"{name}_flag") if given[key] is not None]
         if len(values) == 2:

@@ -48,9 +48,13 @@ def join_labels(rows: Sequence[Sequence[str]]) -> list[str]:
     They are joined by spaces, as BirdCLEF does; by `;` in every row as soon as one label of the
     table has a space ("Great tit;Wren"). `split_labels` gives them back.
     """
-    has_space = any(SPACE.search(label) for labels in rows for label in labels)
-    separator = ";" if has_space else " "
+    separator = choose_separator(label for labels in rows for label in labels)
     return [separator.join(labels) for labels in rows]
+
+
+def choose_separator(labels: Iterable[str]) -> str:
+    """Choose what separates labels in one cell: a space, or `;` if one of them has a space."""
+    return ";" if any(SPACE.search(label) for label in labels) else " "
 
 
 def split_labels(cell: str, known: Container[str] = ()) -> list[str]:

@@ -1,5 +1,6 @@
 """A file that grows while a run goes on, and that a killed run leaves for the next one."""
 
+import contextlib
 from pathlib import Path
 
 from files import CannotWriteError
@@ -46,5 +47,6 @@ class GrowingFile:
         self.file.truncate(n_bytes)
 
     def close(self) -> None:
-        """Close the file, which stays."""
-        self.file.close()
+        """Close the file, which stays; what a full disk refused before is lost."""
+        with contextlib.suppress(OSError):
+            self.file.close()

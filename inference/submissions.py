@@ -182,6 +182,7 @@ def _rows(
     columns = np.array([number.get(label, -1) for label in labels])  # the last one, of zeros
 
     stems = row_stems(form, selection.recordings)
+    separator = _separator(labels) if form == "submission-2021" else ""
 
     for recording in results:
         stem = stems.get(recording.name) or _stem_choices(form, recording.name)[0]
@@ -197,10 +198,20 @@ def _rows(
                     name = row_id(form, stem, second, label)
                     yield [name, str(bool(score >= threshold))]
             elif form == "submission-2021":
-                birds = " ".join(labels[n] for n in np.flatnonzero(row >= threshold))
+                birds = separator.join(labels[n] for n in np.flatnonzero(row >= threshold))
                 yield [row_id(form, stem, second), birds or "nocall"]
             else:  # numpy writes a float32 in its shortest exact form
                 yield [row_id(form, stem, second), *row]
+
+
+def _separator(labels: Sequence[str]) -> str:
+    """Choose what separates the birds of a row, as in the labels of train.csv."""
+    from catalog.labels import choose_separator  # with pandas
+
+    separator = choose_separator(labels)
+    if separator != " ":
+        logger.warning("labels have spaces, so a row's birds are separated by %s", separator)
+    return separator
 
 
 def _as_in_sample(
@@ -221,7 +232,7 @@ def _as_in_sample(
         message = "%s: %d of its rows have no window (%s); they get %s"
         logger.warning(message, sample.path, len(missing), some(missing), blank[0])
     for name in wanted:
-        yield found.pop(name, None) or [name, *blank]
+        yield found.pop(name) if name in found else [name, *blank]
 
     if found:
         message = "%s: %d windows have no row in it (%s); they follow its rows"

@@ -12,6 +12,7 @@ from configs import Config
 if TYPE_CHECKING:
     import pandas as pd
 
+    from inference.comparison import Comparison
     from inference.scorers import TorchModels
 
 
@@ -67,3 +68,20 @@ def backgrounds(config) -> Config:
     for number in range(2):
         soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(64_000), 32_000)
     return replace(config, background_dir=folder)
+
+
+@pytest.fixture(scope="session")
+def trained_folds(tmp_path_factory) -> Config:
+    """Settings of an experiment of two folds with their recordings, to be exported."""
+    from tests.exporting import make_folds
+
+    return make_folds(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="session")
+def exported(trained_folds) -> "tuple[Path, Comparison]":
+    """Fold 0 of it as an .onnx file, and how that compares."""
+    from tests.exporting import export_with, need_onnx
+
+    need_onnx()
+    return export_with(trained_folds, trained_folds.fold_dir(0), "--licence", "MIT")

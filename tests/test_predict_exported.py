@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from configs import Config, UserError
-from inference.scorers import ExportedModel
-from tests.test_export import config, export_with, need_onnx  # noqa: F401 - config is a fixture
+from tests.exporting import export_with, need_onnx
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,7 +52,10 @@ def predict(
 
 
 @pytest.mark.slow
-def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, sounds, tmp_path):  # noqa: F811
+def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(
+    trained_folds, sounds, tmp_path
+):
+    config = trained_folds
     need_onnx()
     path, _ = export_with(
         config, config.fold_dir(0), "--to", "onnx", "--output", tmp_path / "model.onnx"
@@ -71,16 +72,3 @@ def test_an_exported_file_scores_as_its_checkpoint_and_needs_no_torch(config, so
     )  # species, and windows of both recordings
     assert np.abs(both["score"] - both["score_torch"]).max() < 1e-4
     assert both["score"].nunique() > 10
-
-
-def test_a_file_of_someone_else_is_refused(tmp_path):
-    need_onnx()
-    path = tmp_path / "other.onnx"
-    path.write_bytes(b"not a graph")
-    with pytest.raises(UserError, match="other.onnx: cannot be read"):
-        ExportedModel(path, Config())
-
-
-def test_a_device_that_exported_files_do_not_run_on_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--device cuda: exported files are run on the CPU"):
-        ExportedModel(tmp_path / "any.onnx", Config(device="cuda"))

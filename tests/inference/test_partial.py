@@ -1,4 +1,4 @@
-"""The file that an interrupted run leaves, and the results read from it."""
+"""The file that an interrupted run leaves."""
 
 import json
 import logging
@@ -9,15 +9,9 @@ import pytest
 
 from configs import UserError
 from inference import partial as partial_module
-from inference.detections import Event, Recording
+from inference.detections import Event
 from inference.partial import PartialResults
-from inference.results import Results
-
-
-def recording(name: str = "a.ogg", scores: np.ndarray | None = None, **facts) -> Recording:
-    scores = np.array([[[0.25, 0.5], [0.75, 1 / 3]]], np.float32) if scores is None else scores
-    facts = {"status": "ok", "reason": "", "seconds": 9.5} | facts
-    return Recording(name, starts_s=5.0 * np.arange(scores.shape[-2]), scores=scores, **facts)
+from tests.inference.written import recording
 
 
 def through_json(state: dict) -> dict:
@@ -161,17 +155,4 @@ def test_a_second_run_is_kept_out(tmp_path):
     partial = PartialResults(tmp_path / "x.partial", {})
     with pytest.raises(UserError, match="another run"):
         PartialResults(tmp_path / "x.partial", {})
-    partial.close()
-
-
-def test_results_come_in_order_with_ranks_over_the_whole_run(tmp_path):
-    partial = PartialResults(tmp_path / "x.partial", {})
-    partial.add(recording("b.ogg", np.array([[[0.4], [0.1]]], np.float32)), [1, 1])
-    partial.add(recording("a.ogg", np.array([[[0.3]]], np.float32)), [1, 1])
-    ranked = {one.name: one.scores for one in Results(partial, ["a.ogg", "b.ogg"], "rank")}
-    assert list(ranked) == ["a.ogg", "b.ogg"]
-    assert ranked["a.ogg"].tolist() == [[0.5]]
-    assert ranked["b.ogg"].tolist() == [[0.75], [0.25]]
-    smoothed = list(Results(partial, ["b.ogg"], "probability", 1.0))
-    assert smoothed[0].scores[:, 0].tolist() == pytest.approx([0.25, 0.25])
     partial.close()

@@ -29,3 +29,10 @@ def selection(**settings) -> Selection:
         "fmax": 16000.0,
     }
     return Selection(**given | settings)
+
+
+def recording(name: str = "a.ogg", scores: np.ndarray | None = None, **facts) -> Recording:
+    """A recording with the scores of one model, as a run keeps it."""
+    scores = np.array([[[0.25, 0.5], [0.75, 1 / 3]]], np.float32) if scores is None else scores
+    facts = {"status": "ok", "reason": "", "seconds": 9.5} | facts
+    return Recording(name, starts_s=5.0 * np.arange(scores.shape[-2]), scores=scores, **facts)

@@ -1,0 +1,58 @@
+"""What is settled before anything is scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import UserError
+from files import CannotWriteError
+from inference.command_line import read_command_line
+from inference.outputs import make_folder, make_plan, place_outputs
+from inference.timeline import EventRule
+
+
+def test_one_format_has_the_name_given_and_several_have_their_own():
+    output = Path("out/found.csv")
+    assert place_outputs(output, ["long"]) == {"long": output}
+    assert place_outputs(output, ["long", "raven", "audacity", "parquet"]) == {
+        "long": Path("out/found.long.csv"),
+        "raven": Path("out/found.raven.txt"),
+        "audacity": Path("out/found.audacity"),
+        "parquet": Path("out/found.parquet.parquet"),
+    }
+
+
+def test_a_folder_or_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for name, form in (("", "long"), ("file", "audacity")):
+        with pytest.raises(UserError, match="choose another --output"):
+            place_outputs(tmp_path / name, [form])
+    assert place_outputs(tmp_path, ["audacity"]) == {"audacity": tmp_path}  # it may go on in it
+
+
+def plan_of(*flags: str, wanted: np.ndarray | None = None):
+    return make_plan(read_command_line(["m", "r", "--output", "o", *flags])[0], wanted)
+
+
+def test_a_plan_takes_windows_frames_and_events_from_the_flags():
+    plan = plan_of("--stride", "2.5", "--shifts", "1", "-1", "--score", "mix", "--average", "logit")
+    assert (plan.stride_s, plan.shifts_s, plan.score, plan.average) == (
+        2.5,
+        (1, -1),
+        "mix",
+        "logit",
+    )
+    assert not plan.needs_frames
+
+    plan = plan_of("--frames", "f", wanted=np.array([True, False, True]))
+    assert plan.frames_dir == Path("f") and plan.frame_species == (0, 2) and plan.events is None
+    assert plan_of("--events").events == EventRule(0.5, 0.25, 0.0)
+    flags = ("--events", "--threshold", "0.3", "--event-low", "0.2", "--event-min", "0.5")
+    assert plan_of(*flags).events == EventRule(0.3, 0.2, 0.5)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWriteError, match="file/frames: cannot be written"):
+        make_folder(tmp_path / "file" / "frames")

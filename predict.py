@@ -47,7 +47,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
     Returns:
         Exit status: 1 if there are recordings and none of them could be scored, else 0.
     """
-    recordings = find_recordings(flags.recordings)
+    recordings, unread = find_recordings(flags.recordings)
     with DecoderPool() as decoders:
         decoders.start(1)  # while the models are opened
 
@@ -63,7 +63,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             took_s = time.monotonic() - began
 
             results = Results(partial, list(recordings), plan.average, flags.smooth)
-            lines, summary = write_outputs(outputs, results)
+            lines, summary = write_outputs(outputs, results, unread)
             if flags.report is not None:
                 lines.append(write_page(flags, results, outputs.selection, models, plan))
             if plan.frames_dir is not None:
@@ -72,9 +72,10 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
 
     describe_run(models, len(recordings), seconds, took_s)
     print("\n".join(lines))
-    if recordings and not summary.n_scored:
+    n_found = len(recordings) + len(unread)
+    if n_found and not summary.n_scored:
         message = "none of the %d recordings could be scored; %s says why"
-        logger.error(message, len(recordings), outputs.bad_path)
+        logger.error(message, n_found, outputs.bad_path)
         return 1
     return 0
 

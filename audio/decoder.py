@@ -163,6 +163,7 @@ class _Mixer:
 
         finite = np.isfinite(mono)
         if not finite.all():
+            n_kept = min(n_kept, len(mono))  # which may be infinite
             self._n_bad += int((~finite[: math.ceil(n_kept)]).sum())
             mono = np.where(finite, mono, np.float32(0))
         if self._is_first:

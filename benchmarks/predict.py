@@ -37,6 +37,8 @@ from audio.decoder_pool import DecoderPool
 from benchmarks import timing
 from configs import Config
 from inference import pipeline, stream
+from inference.graph_file import convert_to_openvino, draft
+from inference.model_card import describe
 from inference.partial import PartialResults
 from inference.scorers import TorchModels, open_models
 from inference.waveform_model import WaveformModel
@@ -175,7 +177,7 @@ def make_candidates(
     at_once = open_models(
         path, replace(config, num_workers=1)
     )  # one batch after another, each on all cores
-    recordings = stream.find_recordings(folder / "sounds")
+    recordings = stream.find_recordings(folder / "sounds").paths
     clips = decode(recordings, models.config)
     ready = [models.prepare(clip) for clip in clips]
     candidates: dict[str, Callable[[], Any]] = {

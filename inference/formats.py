@@ -4,7 +4,7 @@ Each is written recording by recording, so that memory does not grow with their 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,9 +198,16 @@ class Summary:
     n_silent: int = 0
 
 
-def write_bad_files(path: Path, results: Results) -> Summary:
-    """Write name, status and reason of each recording that is not ok; sum up all of them."""
-    rows, summary = [], Summary()
+def write_bad_files(path: Path, results: Results, unread: Mapping[str, str]) -> Summary:
+    """Write name, status and reason of each recording that is not ok; sum up all of them.
+
+    Args:
+        path: the table.
+        results: of the recordings that were tried.
+        unread: why others were not, by name.
+    """
+    rows, summary = [[name, "unreadable", reason] for name, reason in unread.items()], Summary()
+    summary.bad["unreadable"] += len(rows)
     for one in results:
         summary.n_scored += len(one.starts_s) > 0
         summary.n_windows += len(one.starts_s)
@@ -209,7 +216,8 @@ def write_bad_files(path: Path, results: Results) -> Summary:
             summary.bad[one.status] += 1
             rows.append([one.name, one.status, one.reason])
 
-    write_table(path, BAD_COLUMNS, rows)
+    write_table(path, BAD_COLUMNS, sorted(rows))
+    summary.bad = +summary.bad  # without counts of 0
     return summary
 
 

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,8 +202,15 @@ def make_folder(path: Path) -> None:
         raise CannotWriteError(path, error) from None
 
 
-def write_outputs(outputs: Outputs, results: Results) -> tuple[list[str], formats.Summary]:
+def write_outputs(
+    outputs: Outputs, results: Results, unread: Mapping[str, str]
+) -> tuple[list[str], formats.Summary]:
     """Write every format and the list of recordings that are not ok.
+
+    Args:
+        outputs: what to write where.
+        results: of the recordings that were tried.
+        unread: why others were not, by name.
 
     Returns:
         Lines that say what was written, and what became of the recordings.
@@ -213,7 +220,7 @@ def write_outputs(outputs: Outputs, results: Results) -> tuple[list[str], format
         n_rows = formats.write(path, form, results, outputs.selection)
         lines.append(f"wrote {path}: {n_rows} rows, {form}")
 
-    summary = formats.write_bad_files(outputs.bad_path, results)
+    summary = formats.write_bad_files(outputs.bad_path, results, unread)
     if summary.n_silent:
         shares = f"{summary.n_silent} of {summary.n_windows} windows"
         lines.append(f"{shares} are silent, without any signal, and score 0")

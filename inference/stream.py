@@ -15,27 +15,38 @@ from configs import UserError
 logger = logging.getLogger("birdclef.stream")
 
 
-def find_recordings(path: Path) -> dict[str, Path]:
-    """Find a recording, or those in a folder and its subfolders.
+class Found(NamedTuple):
+    """The recordings of a folder, by name: the path below the folder, with slashes.
 
-    Returns:
-        Paths by name, in order; none, with a warning, where a folder holds no recording. A name is
-        the path below the folder, with slashes.
+    Attributes:
+        paths: of those that can be read, in order.
+        unread: why others cannot be read, and what to do.
+    """
+
+    paths: dict[str, Path]
+    unread: dict[str, str]
+
+
+def find_recordings(path: Path) -> Found:
+    """Find a recording, or those in a folder and its subfolders; say it if there is none.
 
     Raises:
-        UserError: there is no such path.
+        UserError: there is no such path, or a folder that cannot be read.
     """
     if path.is_file():
-        return {path.name: path}
+        return Found({path.name: path}, {})
     if not path.is_dir():
         raise UserError(f"{path}: no such recording or folder")
 
-    listing = list_recordings(path, follow_links=True)
+    try:
+        listing = list_recordings(path, follow_links=True)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     for name, reason in listing.unread.items():
         logger.warning("%s is left out: %s", name, reason)
-    if not listing.recordings:
+    if not listing.recordings and not listing.unread:
         logger.warning("no recordings in %s or below", path.resolve())
-    return {name: path / name for name in listing.recordings}
+    return Found({name: path / name for name in listing.recordings}, listing.unread)
 
 
 class Stream:

@@ -104,7 +104,7 @@ def test_later_windows_and_the_last_shorter_one_are_clips_of_their_own(models, t
 
 def test_scores_do_not_depend_on_batches_or_threads(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds).paths
     results = []
     for batch_size, n_threads in ((1, 1), (4, 2), (32, 3)):
         models = scorers.TorchModels([path], tiny(valid_bs=batch_size, num_workers=n_threads))
@@ -196,13 +196,15 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
     whole = write_wav(folder / "f_cut.flac", song(20.0), subtype="PCM_16").read_bytes()
     (folder / "f_cut.flac").write_bytes(whole[: len(whole) // 2])
     plan = windows.Plan(frames_dir=tmp_path / "frames")
-    found = score(models, stream.find_recordings(folder), plan, tmp_path / "o")
+    found = score(models, stream.find_recordings(folder).paths, plan, tmp_path / "o")
     assert {one.name[:5] for one in (tmp_path / "frames").iterdir()} == {"b_goo", "e_nan", "f_cut"}
     assert {name: one.status for name, one in found.items()} == {
         "a_text.ogg": "unreadable", "b_good.wav": "ok", "c_empty.wav": "empty", "d_no_samples.wav": "empty",
         "e_nan.wav": "non_finite", "f_cut.flac": "truncated",
     }  # fmt: skip
-    assert len(found["e_nan.wav"].scores) == 2 and "from 1.500 s on" in found["e_nan.wav"].reason
+    nan = found["e_nan.wav"]
+    assert "40.0% of its samples are NaN or infinite" in nan.reason
+    assert nan.silent.tolist() == [False, False, True] and not nan.scores[2].any()
     assert (
         5 <= len(found["f_cut.flac"].scores) <= 11
         and "of 20.00 s decoded" in found["f_cut.flac"].reason
@@ -218,7 +220,7 @@ def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monk
             folder / f"{name}.wav", song(10.0, seed=number)
         )  # of which the first block holds 4 s
     models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny(file_timeout_s=1.0))
-    found = score(models, stream.find_recordings(folder), windows.Plan(), tmp_path / "o")
+    found = score(models, stream.find_recordings(folder).paths, windows.Plan(), tmp_path / "o")
     assert {name[0]: (one.status, one.reason, len(one.scores)) for name, one in found.items()} == {
         "a": ("ok", "", 10), "b": ("truncated", "its decoder crashed (SIGSEGV)", 4),
         "c": ("ok", "", 10), "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 4),
@@ -450,11 +452,12 @@ def test_nothing_scored_is_status_1_and_says_where_to_look(tmp_path):
     model = save_model(tmp_path / "m.pth", tiny())
     write_wav(tmp_path / "field" / "a.wav", song(1.0)).write_bytes(b"RIFF" + bytes(100))
     (tmp_path / "field" / "b.ogg").write_bytes(b"")
+    (tmp_path / "field" / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
     answer = command(model, tmp_path / "field", "--output", tmp_path / "s.csv", "--device", "cpu")
     assert answer.returncode == 1
-    assert "none of the 2 recordings could be scored" in answer.stderr
+    assert "none of the 3 recordings could be scored" in answer.stderr
     assert "s.bad_files.csv says why" in answer.stderr
-    assert len(pd.read_csv(tmp_path / "s.bad_files.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "s.bad_files.csv")) == 3
     assert pd.read_csv(tmp_path / "s.csv").empty
 
     write_wav(tmp_path / "field" / "c.wav", song(1.0))

@@ -36,5 +36,5 @@ def test_a_file_of_someone_else_is_refused(tmp_path):
 
 
 def test_a_device_that_exported_files_do_not_run_on_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--device cuda: exported files are run on the CPU"):
+    with pytest.raises(UserError, match="--device cuda: exported files run on the CPU"):
         ExportedModel(tmp_path / "any.onnx", Config(device="cuda"))

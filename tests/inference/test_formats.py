@@ -163,10 +163,12 @@ def test_bad_files_are_listed_with_the_reason(tmp_path):
     nothing = np.zeros((0, 3), np.float32)
     silent = one("c.ogg", status="silent", silent=np.array([True, True, True]))
     bad = one("b.ogg", nothing, status="unreadable", reason="cut, at 3 s")
-    summary = formats.write_bad_files(tmp_path / "bad.csv", [one(), bad, silent])
-    assert summary == formats.Summary({"unreadable": 1, "silent": 1}, 2, 6, 3)
-    table = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False)
-    assert table.to_numpy().tolist() == [
+    unread = {"a.m4a": "libsndfile cannot read M4A"}
+    summary = formats.write_bad_files(tmp_path / "bad.csv", [one(), bad, silent], unread)
+    assert summary == formats.Summary({"unreadable": 2, "silent": 1}, 2, 6, 3)
+    rows = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False).to_numpy().tolist()
+    assert rows == [
+        ["a.m4a", "unreadable", "libsndfile cannot read M4A"],
         ["b.ogg", "unreadable", "cut, at 3 s"],
         ["c.ogg", "silent", ""],
     ]

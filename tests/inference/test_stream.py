@@ -146,12 +146,25 @@ def test_recordings_are_found_in_subfolders_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "folder.ogg").mkdir()
-    assert list(stream.find_recordings(tmp_path)) == ["a/y.flac", "a/z.WAV", "b.ogg", "c.mp3"]
-    assert stream.find_recordings(tmp_path / "notes.txt") == {"notes.txt": tmp_path / "notes.txt"}
+    names = ["a/y.flac", "a/z.WAV", "b.ogg", "c.mp3"]
+    assert stream.find_recordings(tmp_path).paths == {name: tmp_path / name for name in names}
+    notes = tmp_path / "notes.txt"  # named by the user
+    assert stream.find_recordings(notes).paths == {"notes.txt": notes}
+
+
+def test_sound_of_other_kinds_is_named_with_the_way_out(tmp_path, caplog):
+    """A phone's recording, one without a suffix, and a table beside them."""
+    soundfile.write(tmp_path / "plain", np.zeros(100), 8000, format="WAV")
+    (tmp_path / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    (tmp_path / "notes.csv").write_text("a,b")
+    found = stream.find_recordings(tmp_path)
+    assert list(found.paths) == ["plain"] and list(found.unread) == ["phone.m4a"]
+    assert "ffmpeg -i phone.m4a phone.flac" in found.unread["phone.m4a"]
+    assert "phone.m4a is left out: libsndfile cannot read M4A" in caplog.text
 
 
 def test_where_there_is_none_it_says_where_it_looked(tmp_path, caplog):
-    assert stream.find_recordings(tmp_path) == {}
+    assert stream.find_recordings(tmp_path) == ({}, {})
     assert f"no recordings in {tmp_path} or below" in caplog.text
     with pytest.raises(UserError, match="no such recording or folder"):
         stream.find_recordings(tmp_path / "nothing")

@@ -59,7 +59,7 @@ def test_frames_of_overlapping_windows_are_averaged_on_one_grid(models, tmp_path
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     path = save_model(tmp_path / "m.pth", tiny())
-    recordings = stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds).paths
     unbroken = score(
         scorers.TorchModels([path], tiny()), recordings, windows.Plan(), tmp_path / "whole"
     )
@@ -258,7 +258,7 @@ def test_a_batch_ends_where_a_run_may_go_on(small_parts):
 
 
 def test_a_changed_recording_is_scored_again(tmp_path, sounds, models):
-    recordings = stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds).paths
     partial = PartialResults(tmp_path / "partial", {})
     assert predict.score_recordings(models, recordings, windows.Plan(), partial) == pytest.approx(
         5.7

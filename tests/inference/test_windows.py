@@ -50,7 +50,7 @@ def test_shifted_clips_stay_inside_the_recording_and_are_averaged(models, tmp_pa
 @pytest.mark.parametrize("average", detections.AVERAGES)
 def test_folds_are_averaged(tmp_path, sounds, average):
     paths = [save_model(tmp_path / f"{seed}.pth", tiny(), seed=seed) for seed in (1, 2)]
-    recordings = stream.find_recordings(sounds)
+    recordings = stream.find_recordings(sounds).paths
     alone = []
     for number, path in enumerate(paths):
         found = score(

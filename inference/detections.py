@@ -33,9 +33,9 @@ class Recording:
 
     Attributes:
         name: path below the folder that was scored, with slashes.
-        status: ok; silent (no window has a signal); truncated (scored up to there); non_finite (many
-            samples are not finite and count as 0); empty or unreadable (no windows); unfinished (a
-            part, which the next part goes on from).
+        status: ok; silent (no window has a signal); truncated (scored up to there); non_finite
+            (many samples are not finite and count as 0); empty or unreadable (no windows);
+            unfinished (a part, which the next part goes on from).
         reason: what is wrong with it, or was mended, if anything.
         seconds: length of what was decoded.
         starts_s: (n,) float64, start of each window.

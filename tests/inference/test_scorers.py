@@ -25,7 +25,7 @@ def test_each_model_has_its_row_and_frames_have_the_maximum(tmp_path):
     paths = [save_model(tmp_path / f"{seed}.pth", tiny(), seed=seed) for seed in (1, 2)]
     both = scorers.TorchModels(paths, tiny())
     image = both.prepare(song(1.0))
-    assert image.shape == (1 + RATE // 128, 32) and (image.min(), image.max()) == (0, 1)
+    assert image.shape == (1, 1 + RATE // 128, 32) and (image.min(), image.max()) == (0, 1)
 
     clipwise, frame_max, frames = both.score([image, image], frames=True)
     assert clipwise.shape == (2, 2, 3) and frames.shape == (2, 2, 63, 3)
@@ -52,4 +52,4 @@ def test_scores_that_are_not_finite_end_the_run(models, monkeypatch):
     broken["framewise_output"] = torch.zeros(1, 63, 3)
     monkeypatch.setattr(models, "_forward", lambda model, batch: broken)
     with pytest.raises(UserError, match="scores are not finite; try --no-amp"):
-        models.score([np.zeros((63, 32), np.float32)], frames=False)
+        models.score([np.zeros((1, 63, 32), np.float32)], frames=False)

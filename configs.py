@@ -19,6 +19,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from settings.about import Setting, settings_of
+from settings.allocator import keep_freed_memory as keep_freed_memory
 from settings.groups import (
     CHECKPOINTS,
     FOLDS,

@@ -180,7 +180,10 @@ def build_fold(
 
     # Optimizer, schedule, loss
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        model.parameters(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
     )
     steps_per_epoch = math.ceil(len(train_sampler) / config.accumulation_steps)
     scheduler = get_scheduler(config, optimizer, steps_per_epoch=steps_per_epoch)
@@ -253,13 +256,8 @@ def train_step(fold: Fold, batch: dict[str, torch.Tensor]) -> bool:
         images, targets = fold.to_device(batch)
         mixed = mix_batch(fold, images, targets)
 
-    parts = memory.train_in_parts_that_fit(fold, mixed, forward_backward)
-    loss, n_clips = processes.mean(parts)
-    if math.isfinite(loss):
-        progress.train_loss.update(loss, n_clips)
-    else:
-        fold.group.is_sound = False
-        bad_steps.report_bad_batch(fold, f"loss {loss}")
+    losses = memory.train_in_parts_that_fit(fold, mixed, forward_backward)
+    fold.group.losses[progress.batch] = losses  # on the device; optimizer_step reads them
 
     is_complete = progress.batch == fold.group.last
     if is_complete:
@@ -316,15 +314,14 @@ def optimizer_step(fold: Fold) -> None:
     model, optimizer, scheduler = fold.parts.model, fold.parts.optimizer, fold.parts.scheduler
     scaler, ema = fold.parts.scaler, fold.parts.ema
 
-    is_sound = fold.group.is_sound
+    processes.sum_gradients(model.parameters())
+    scaler.unscale_(optimizer)  # before clipping, or the limit would be on scaled gradients
+    norm = clip_gradients(model, config.grad_clip)
+
+    is_sound = bad_steps.read_losses(fold, norm)  # the one time that a step waits for a GPU
     if is_sound:
-        processes.sum_gradients(model.parameters())
-        scaler.unscale_(optimizer)  # before clipping, or the limit would be on scaled gradients
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-        is_sound = bool(norm.isfinite())
-        if is_sound or scaler.is_enabled():  # an enabled scaler skips the step itself
-            scaler.step(optimizer)
-            scaler.update()
+        scaler.step(optimizer)
+    scaler.update()  # halves the scale after an overflow
 
     progress.step += 1
     if not is_sound:
@@ -336,6 +333,15 @@ def optimizer_step(fold: Fold) -> None:
         ema.update(model, step=progress.step)
     if stepped_on(config.scheduler_name) == "step":
         scheduler.step()
+
+
+def clip_gradients(model: torch.nn.Module, limit: float | None) -> torch.Tensor:
+    """Limit the norm of all gradients together, and return it as it was, ()."""
+    if limit is not None:
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 # Validation ---------------------------------------------------------------------------------------

@@ -1,26 +1,58 @@
 """A step with a loss or gradient that is not finite leaves no trace; the log names its clips."""
 
 import logging
+import math
 
 import numpy as np
+import torch
 
 from checkpoint import LAST_NAME
 from configs import UserError
+from training import processes
 from training.fold import Fold
 
 logger = logging.getLogger("birdclef.train")
 
 
-def report_bad_batch(fold: Fold, what: str) -> None:
-    """Log the recordings of the current batch, with those that were mixed into them."""
-    progress, dataset = fold.progress, fold.train_set
-    keys = fold.train_sampler.keys(progress.batch)
-    rows = {row for key in keys for row in dataset.birds_of(key)}
+def read_losses(fold: Fold, norm: torch.Tensor) -> bool:
+    """Read the losses of a step's batches and the norm of its gradients, all in one go.
+
+    Finite losses go to the epoch's mean; the recordings of the other batches are logged.
+
+    Args:
+        fold: its `group` holds the losses, on the device.
+        norm: of all gradients, ().
+
+    Returns:
+        Whether all of them are finite.
+    """
+    losses = fold.group.losses
+    parts = [part for parts in losses.values() for part, _ in parts]
+    values = torch.stack([norm, *parts]).tolist()
+    is_sound = math.isfinite(values.pop(0))
+
+    for batch, batch_parts in losses.items():
+        sizes = [n_clips for _, n_clips in batch_parts]
+        summed = sum(values.pop(0) * n_clips for n_clips in sizes)
+        summed, n_clips = processes.total(summed, sum(sizes))
+        loss = summed / n_clips
+        if math.isfinite(loss):
+            fold.progress.train_loss.update(loss, int(n_clips))
+        else:
+            is_sound = False
+            report_bad_batch(fold, batch, f"loss {loss}")
+    return is_sound
+
+
+def report_bad_batch(fold: Fold, batch: int, what: str) -> None:
+    """Log the recordings of a batch of this epoch, with those that were mixed into them."""
+    dataset = fold.train_set
+    rows = {row for key in fold.train_sampler.keys(batch) for row in dataset.birds_of(key)}
     names = ", ".join(sorted(dataset.filename(row) for row in rows))
     logger.warning(
         "epoch %d batch %d: %s, the step is skipped; its recordings: %s",
-        progress.epoch + 1,
-        progress.batch,
+        fold.progress.epoch + 1,
+        batch,
         what,
         names,
     )

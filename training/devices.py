@@ -5,11 +5,15 @@ import os
 
 import torch
 
+from configs import keep_freed_memory
+
 logger = logging.getLogger("birdclef.train")
 
 
 def set_up_device(device: torch.device, *, deterministic: bool) -> None:
-    """Ask for repeatable results, or for speed."""
+    """Ask for repeatable results, or for speed; on a CPU, keep the memory of each step."""
+    if device.type == "cpu":
+        keep_freed_memory()
     if deterministic:
         make_deterministic()
     else:

@@ -19,6 +19,7 @@ from training import processes
 from training.batches import EpochSampler
 from training.stopwatch import Stopwatch
 
+BatchLoss = tuple[torch.Tensor, int]  # mean over clips, () on the device; and their number
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
@@ -78,7 +79,7 @@ class StepGroup:
     first: int  # number of its first batch in the epoch
     last: int
     n_clips: int  # of all its batches
-    is_sound: bool = True  # no loss or gradient of it is NaN or infinite so far
+    losses: dict[int, list[BatchLoss]] = field(default_factory=dict)  # by batch, of its parts
 
 
 @dataclass

@@ -132,17 +132,6 @@ def total(*values: float) -> list[float]:
     return sums.tolist()
 
 
-def mean(parts: list[tuple[Tensor, int]]) -> tuple[float, int]:
-    """Average losses () of parts of a batch over the clips of all parts and processes.
-
-    Returns:
-        The mean, and the number of clips.
-    """
-    summed = sum(float(loss) * n_clips for loss, n_clips in parts)
-    batch_loss, batch_clips = total(summed, sum(n_clips for _, n_clips in parts))
-    return batch_loss / batch_clips, int(batch_clips)
-
-
 def gather(value: T) -> list[T]:
     """Collect a value from each process, in the order of their numbers, in all of them."""
     if world_size() == 1:

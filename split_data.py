@@ -6,6 +6,7 @@ the folds.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import pandas as pd
 from audio.recording import array_name
 from catalog.annotated import describe_annotated, read_annotated, write_spans
 from catalog.filenames import list_files, refuse_links
+from catalog.fingerprint import find_same_sound
 from catalog.fold_report import fold_report, format_report
 from catalog.folds import assign_folds, group_rows
-from catalog.identity import content_ids, recording_ids
+from catalog.identity import content_ids, recording_names
 from catalog.labels import add_labels
 from catalog.metadata import read_archive, tidy_archive
 from catalog.sources import note_sources
 from catalog.tables import read_table
 from configs import Config, UserError, configure_logger, load_config, next_command, run_main
 from files import csv_text, original_cell, write_file
+
+logger = logging.getLogger("birdclef.split_data")
 
 
 def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -52,8 +56,8 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
     prepared, is_prepared = find_prepared(table, config)
     absent, table = table.loc[~is_prepared, "filename"], table[is_prepared].copy()
 
-    contents = content_ids([f"{config.train_np_dir}/{path}" for path in table["filepath"]])
-    groups = group_recordings(table, contents, config)
+    identities = identify(table, config)
+    groups = group_recordings(table, identities, config)
     table["kfold"] = assign_folds(
         table["primary_label"], groups, n_folds=config.n_folds, seed=config.seed
     )
@@ -71,7 +75,7 @@ def split(metadata: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, dict[st
             {"row": row, "cell": cell[:200]} for row, cell in malformed.items()
         ],
     }
-    return table, fold_report(table, contents, config.fold_group) | leftovers | notes
+    return table, fold_report(table, identities, config.fold_group) | leftovers | notes
 
 
 def split_annotated(config: Config) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -87,13 +91,13 @@ def split_annotated(config: Config) -> tuple[pd.DataFrame, dict[str, Any]]:
         UserError: see read_annotated; fewer groups of recordings than folds.
     """
     table, spans = read_annotated(config)
-    contents = content_ids([f"{config.train_np_dir}/{path}" for path in table["filepath"]])
-    groups = group_recordings(table, contents, config)
+    identities = identify(table, config)
+    groups = group_recordings(table, identities, config)
     table["kfold"] = assign_folds(
         table["primary_label"], groups, n_folds=config.n_folds, seed=config.seed
     )
     write_spans(spans, config)
-    report = fold_report(table, contents, config.fold_group)
+    report = fold_report(table, identities, config.fold_group)
     return table, report | describe_annotated(table, spans)
 
 
@@ -128,18 +132,32 @@ def find_prepared(table: pd.DataFrame, config: Config) -> tuple[list[str], pd.Se
     return prepared, is_prepared
 
 
-def group_recordings(table: pd.DataFrame, contents: np.ndarray, config: Config) -> np.ndarray:
+def identify(table: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Say which rows are one recording: by their names, their bytes and their sound."""
+    paths = [config.train_np_dir / path for path in table["filepath"]]
+    identities = recording_names(table["filename"])
+    identities["content"] = content_ids(paths)
+    identities["sound"] = identities["content"]
+    if config.find_copies:
+        identities["sound"] = find_same_sound(paths, config.sample_rate)
+    return identities
+
+
+def group_recordings(table: pd.DataFrame, identities: pd.DataFrame, config: Config) -> np.ndarray:
     """Number the groups of rows that must stay in one fold: (n_rows,) int.
 
     Raises:
         UserError: fewer groups than folds.
     """
-    keys = [pd.factorize(recording_ids(table["filename"]))[0], contents]
+    keys = [pd.factorize(identities["key"])[0], *identities[["content", "sound"]].to_numpy().T]
+    groups = group_rows(*keys)
     if config.fold_group:
         values = table[config.fold_group].fillna("").str.strip()
-        keys.append(pd.factorize(values.where(values != "", None))[0])
+        wanted = group_rows(groups, pd.factorize(values.where(values != "", None))[0])
+        if wanted.max() == groups.max():
+            logger.warning("fold_group=%s joins no recordings: no effect", config.fold_group)
+        groups = wanted
 
-    groups = group_rows(*keys)
     n_groups = groups.max() + 1
     if n_groups < config.n_folds:
         raise UserError(

@@ -14,10 +14,11 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks import timing
-from catalog.filenames import check_metadata
 from catalog.folds import assign_folds, group_rows
-from catalog.identity import recording_ids
+from catalog.identity import recording_names
 from catalog.labels import add_labels
+from catalog.metadata import tidy_archive
+from configs import Config
 
 
 def main() -> None:
@@ -57,8 +58,9 @@ def deal(metadata: pd.DataFrame) -> Callable[[], None]:
     """Return a function that runs the stages of split_data.py that read no audio."""
 
     def run() -> None:
-        table, _ = add_labels(check_metadata(metadata))
-        groups = group_rows(pd.factorize(recording_ids(table["filename"]))[0])
+        rows, _ = tidy_archive(metadata, Config(), metadata["filename"].tolist())
+        table, _ = add_labels(rows)
+        groups = group_rows(pd.factorize(recording_names(table["filename"])["key"])[0])
         assign_folds(table["primary_label"], groups, n_folds=5, seed=8)
 
     return run

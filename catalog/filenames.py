@@ -47,6 +47,10 @@ def match_filenames(
         UserError: several files fit a name.
     """
     known = set(files)
+    is_known = names.isin(known)
+    if is_known.all():
+        return names, Counter()
+
     tidy = names.map(lambda name: tidy_path(name, folder))
     found = {row: name for row, name in tidy.items() if name in known}
     found |= {row: name for row, name in names.items() if name in known}

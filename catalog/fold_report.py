@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from catalog.folds import group_rows
-from catalog.identity import recording_ids
 from catalog.tables import SHOWN
 
 TITLES = ["fold", "recordings", "classes", "without training data", "without validation data"]
 
 LEFTOVERS = {  # of the report, as people read them
-    "copies": "recordings there more than once, each kept in one fold",
+    "copies": "recordings in several files, each kept in one fold",
     "uneven_classes": "classes uneven because groups stay together",
     "rows_without_npy": "metadata rows without a prepared recording, left out",
     "npy_without_row": "prepared recordings without a metadata row, left out",
@@ -20,33 +19,37 @@ LEFTOVERS = {  # of the report, as people read them
     "repeated_rows": "repeated rows, kept once",
     "other_folders": "rows with another label than the folder of their recording",
     "non_species": "recordings whose label is no species, left out",
+    "other_labels": "copies of one recording that have different labels",
 }
 ALWAYS_SHOWN = tuple(LEFTOVERS)[:6]
 
 
 def fold_report(
-    table: pd.DataFrame, contents: np.ndarray, fold_group: str | None = None
+    table: pd.DataFrame, identities: pd.DataFrame, fold_group: str | None = None
 ) -> dict[str, Any]:
     """Count what each fold holds and what is in several folds.
 
     Args:
         table: with primary_label, filename, kfold and perhaps author and the column fold_group.
-        contents: (n_rows,) int, the same for files of the same content.
+        identities: of each row `key` and `rule` (see recording_names), and the numbers `content`
+            and `sound`, the same for files of the same bytes and for recordings that sound alike.
         fold_group: a column.
 
     Returns:
-        Plain types: `folds`; `leakage`, the ids, contents (by a filename) and authors in several
-        folds; `copies`, the filenames of recordings there more than once; `uneven_classes`, whose
-        counts differ by more than one.
+        Plain types: `folds`; `leakage`, the ids, contents, sounds (by a filename) and authors in
+        several folds; `copies`, the filenames of recordings in several files; `joined`, how many
+        files were found to belong to another, by the rule; `other_labels`, the copies that have
+        different labels; `uneven_classes`, whose counts differ by more than one.
     """
     by_class = table.groupby(["primary_label", "kfold"]).size()
     counts = by_class.unstack(fill_value=0)  # (n_classes, n_folds)
     keys = {
-        "id": recording_ids(table["filename"]),
-        "content": table["filename"].groupby(contents).transform("first"),
+        "id": identities["key"],
+        "content": _first_of(table["filename"], identities["content"]),
+        "sound": _first_of(table["filename"], identities["sound"]),
     }
-    groups = group_rows(pd.factorize(keys["id"])[0], contents)
-    several = pd.Series(groups).duplicated(keep=False).to_numpy()
+    copies = group_rows(identities["content"].to_numpy(), identities["sound"].to_numpy())
+    groups = group_rows(pd.factorize(identities["key"])[0], copies)
     for name in ("author", *([fold_group] if fold_group else [])):
         if name in table:
             keys[name] = table[name].fillna("")
@@ -56,9 +59,34 @@ def fold_report(
         "classes": len(counts),
         "folds": [_describe_fold(fold, column, counts) for fold, column in counts.items()],
         "leakage": {name: _crossing(table["kfold"], values) for name, values in keys.items()},
-        "copies": [list(names) for _, names in table["filename"][several].groupby(groups[several])],
+        "copies": _groups_of_several(table["filename"], groups),
+        "joined": _count_joined(identities),
+        "other_labels": [
+            names
+            for names in _groups_of_several(table["filename"], copies)
+            if table.loc[table["filename"].isin(names), "primary_label"].nunique() > 1
+        ],
         "uneven_classes": list(counts.index[counts.max(axis=1) - counts.min(axis=1) > 1]),
     }
+
+
+def _first_of(filenames: pd.Series, numbers: pd.Series) -> pd.Series:
+    return filenames.groupby(numbers.to_numpy()).transform("first")
+
+
+def _groups_of_several(filenames: pd.Series, groups: np.ndarray) -> list[list[str]]:
+    several = pd.Series(groups).duplicated(keep=False).to_numpy()
+    return [list(names) for _, names in filenames[several].groupby(groups[several])]
+
+
+def _count_joined(identities: pd.DataFrame) -> dict[str, int]:
+    """Count the files that share a recording with another, by what tells so."""
+    by_name = identities["key"].duplicated(keep=False)
+    counts = identities.loc[by_name, "rule"].value_counts().sort_index().to_dict()
+    for name, title in (("content", "equal to the byte"), ("sound", "same sound")):
+        counts[title] = int(identities[name].duplicated(keep=False).sum())
+    counts["same sound"] -= counts["equal to the byte"]
+    return {rule: count for rule, count in counts.items() if count > 0}
 
 
 def _describe_fold(fold: Any, column: pd.Series, counts: pd.DataFrame) -> dict[str, Any]:
@@ -94,6 +122,9 @@ def format_report(report: dict[str, Any]) -> str:
     ]
     if "hours" in report:
         lines.insert(1, _describe_annotated(report))
+    if report["joined"]:
+        joined = ", ".join(f"{count} by {rule}" for rule, count in report["joined"].items())
+        lines.append(f"files that belong to another's recording: {joined}")
     found = {
         key: title
         for key, title in LEFTOVERS.items()

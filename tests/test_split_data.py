@@ -19,19 +19,72 @@ def test_copies_under_two_ids_or_two_labels_share_a_fold(tmp_path):
     for name in ("a/XCa0.ogg", "b/XCb5.ogg", "a/XCa7.ogg"):
         save(config, name, same)
     with config.metadata_path.open("a") as file:
-        file.write("b,[],Ann,b/XCa3.ogg\n")  # the id of a/XCa3.ogg
-    save(config, "b/XCa3.ogg", same[:300])
+        file.write("a,[],Ann,a/XC103.ogg\nb,[],Ann,b/xc 103 song.ogg\n")
+    save(config, "a/XC103.ogg", same[:400])
+    save(config, "b/xc 103 song.ogg", same[:300])
     table, report = split(config)
     fold = table.set_index("filename")["kfold"]
     assert fold["a/XCa0.ogg"] == fold["b/XCb5.ogg"] == fold["a/XCa7.ogg"]
-    assert fold["a/XCa3.ogg"] == fold["b/XCa3.ogg"]
+    assert fold["a/XC103.ogg"] == fold["b/xc 103 song.ogg"]
     assert report["copies"] == [
         ["a/XCa0.ogg", "a/XCa7.ogg", "b/XCb5.ogg"],
-        ["a/XCa3.ogg", "b/XCa3.ogg"],
+        ["a/XC103.ogg", "b/xc 103 song.ogg"],
     ]
-    assert report["leakage"]["id"] == {"distinct": 24, "in_several_folds": []}
-    assert report["leakage"]["content"] == {"distinct": 23, "in_several_folds": []}
+    assert report["other_labels"] == [["a/XCa0.ogg", "a/XCa7.ogg", "b/XCb5.ogg"]]
+    assert report["joined"] == {
+        "equal to the byte": 3,
+        "number of an archive or in the name": 2,
+    }
+    assert report["leakage"]["id"] == {"distinct": 25, "in_several_folds": []}
+    assert report["leakage"]["content"] == {"distinct": 24, "in_several_folds": []}
     assert report["leakage"]["author"] == {"distinct": 1, "in_several_folds": ["Ann"]}
+
+
+def test_names_without_an_id_join_nothing(tmp_path):
+    config = make_archive(tmp_path, {"a": 1})
+    names = [f"species{number}/00{n}.wav" for number in range(6) for n in (1, 2)]
+    rows = [f"{name.split('/')[0]},{name}\n" for name in names]
+    config.metadata_path.write_text("primary_label,filename\n" + "".join(rows))
+    for number, name in enumerate(names):
+        save(config, name, np.full(100, number, dtype=np.float32))
+    table, report = split(config)
+    assert report["joined"] == {}
+    assert table.loc[table["filename"].str.endswith("001.wav"), "kfold"].nunique() > 1
+
+
+def test_pieces_and_copies_that_sound_the_same_share_a_fold(tmp_path, rng):
+    config = make_archive(tmp_path, {"a": 1})
+    names = [f"{label}/{n}.wav" for label in ("a", "b") for n in ("x", "y", "z")]
+    names += [f"{name[:-4]}_part{piece}.wav" for name in names for piece in (1, 2)]
+    noise = {name: rng.normal(0, 0.1, 96_000).astype(np.float32) for name in names}
+    rows = [f"{name.split('/')[0]},{name}\n" for name in [*names, "b/copy of x.wav"]]
+    config.metadata_path.write_text("primary_label,filename\n" + "".join(rows))
+    for name, waveform in noise.items():
+        save(config, name, waveform)
+    quiet = np.round(noise["a/x.wav"][500:] * 3000).astype(np.int16)  # 10 ms later, another type
+    save(config, "b/copy of x.wav", quiet)
+    config.n_folds = 2
+
+    table, report = split(config)
+    fold = table.set_index("filename")["kfold"]
+    for name in names[:6]:
+        assert fold[f"{name[:-4]}_part1.wav"] == fold[f"{name[:-4]}_part2.wav"]
+    assert fold["a/x.wav"] == fold["b/copy of x.wav"]
+    by_name = {"piece of one recording": 12, "same name in one folder": 6}
+    assert report["joined"] == by_name | {"same sound": 2}
+    assert report["other_labels"] == [["a/x.wav", "b/copy of x.wav"]]
+
+    config.find_copies = False
+    assert split(config)[1]["joined"] == by_name
+
+
+def test_a_fold_group_that_joins_nothing_is_said(tmp_path, caplog):
+    config = make_archive(tmp_path, {"a": 10, "b": 10})
+    table = read_table(config.metadata_path)
+    table["author"] = [f"author {number}" for number in range(20)]
+    config.fold_group = "author"
+    split_data.split(table, config)
+    assert "fold_group=author joins no recordings: no effect" in caplog.text
 
 
 def test_fold_group_keeps_authors_together_and_lets_empty_ones_go(tmp_path):
@@ -112,7 +165,9 @@ def test_report_for_people_is_aligned_and_names_rows(tmp_path):
     assert lines[0] == "11 recordings of 2 classes"
     assert len({len(line) for line in lines[1:7]}) == 1
     assert [int(line.split()[1]) for line in lines[2:7]] == [3, 2, 2, 2, 2]
-    assert "in several folds: 0 of 11 ids, 0 of 11 contents, 1 of 1 authors" in lines
+    assert (
+        "in several folds: 0 of 11 ids, 0 of 11 contents, 0 of 11 sounds, 1 of 1 authors" in lines
+    )
     assert "metadata rows without a prepared recording, left out: 1 ('13, a/none.ogg')" in lines
     assert "malformed secondary_labels, read as none: 1 ('13, oops(')" in lines
     assert "repeated rows, kept once: 1 (14)" in lines

@@ -1,6 +1,5 @@
 """The report of the folds."""
 
-import numpy as np
 import pandas as pd
 
 from catalog.fold_report import fold_report
@@ -23,7 +22,16 @@ def test_fold_report_worked_by_hand():
             "kfold": [0, 1, 0, 1, 1, 1, 0],
         }
     )
-    report = fold_report(table, np.array([0, 1, 2, 3, 2, 4, 5]))
+    contents = [0, 1, 2, 3, 2, 4, 5]
+    identities = pd.DataFrame(
+        {
+            "key": ["1", "2", "3", "1", "5", "6", "7"],
+            "rule": ["number"] * 7,
+            "content": contents,
+            "sound": [0, 1, 2, 3, 2, 5, 5],  # the last two are copies at another gain
+        }
+    )
+    report = fold_report(table, identities)
     assert report["folds"] == [
         {
             "fold": 0,
@@ -43,7 +51,14 @@ def test_fold_report_worked_by_hand():
     assert report["leakage"] == {
         "id": {"distinct": 6, "in_several_folds": ["1"]},
         "content": {"distinct": 6, "in_several_folds": ["b/3.ogg"]},
+        "sound": {"distinct": 5, "in_several_folds": ["b/3.ogg", "c/6.ogg"]},
         "author": {"distinct": 3, "in_several_folds": ["z"]},
     }
-    assert report["copies"] == [["a/1.ogg", "c/1.mp3"], ["b/3.ogg", "c/5.ogg"]]
+    assert report["copies"] == [
+        ["a/1.ogg", "c/1.mp3"],
+        ["b/3.ogg", "c/5.ogg"],
+        ["c/6.ogg", "c/7.ogg"],
+    ]
+    assert report["joined"] == {"number": 2, "equal to the byte": 2, "same sound": 2}
+    assert report["other_labels"] == [["b/3.ogg", "c/5.ogg"]]
     assert report["uneven_classes"] == ["c"]

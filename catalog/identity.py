@@ -42,25 +42,25 @@ ARCHIVES = {
 # ESC-50: <fold>-<Freesound number>-<take>-<class>; all takes are from one recording.
 ESC50 = re.compile(r"\d-(\d+)-[A-Z](?:-\d+)?")
 UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-DAY = r"(?:(?:19|20)?\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01]))"
+DATE = r"(?:(?:19|20)?\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01]))"
 CLOCK = r"(?:(?:[01]\d|2[0-3])[-:.h]?[0-5]\d[-:.m]?[0-5]\d)"
 # As AudioMoth, Song Meter and others name files: 20230501_050000, 2023-05-01 05-00-00.
-TIMESTAMP = re.compile(rf"(?<!\d)({DAY})[ _T$-]+({CLOCK})Z?(?!\d)")
+TIMESTAMP = re.compile(rf"(?<!\d)({DATE})[ _T$-]+({CLOCK})Z?(?!\d)")
 # Long enough to be of one recording; counters begin with 0, and a date is of many recordings.
 LONG_NUMBER = re.compile(
-    rf"(?<![\da-z.])(?!{DAY}(?!\d))([1-9]\d{{5,11}})(?![\da-z])", re.IGNORECASE
+    rf"(?<![\da-z.])(?!{DATE}(?!\d))([1-9]\d{{5,11}})(?![\da-z])", re.IGNORECASE
 )
 
 TIME = r"(\d+(?:\.\d+)?)\s*s?(?:ec)?"
-PART = re.compile(
+PIECE_PART = re.compile(
     r"[ _.(-]*(?:part|pt|piece|chunk|seg|segment|split|slice|fragment|offset|start)"
     rf"[ _.-]*{TIME}(?:[ _.-]*of[ _.-]*\d+)?\)?",
     re.IGNORECASE,
 )
-CLIP = re.compile(
+PIECE_CLIP = re.compile(
     rf"[ _.(-]*(?:clip|cut|crop|excerpt|snippet|win|window)[ _.-]*{TIME}\)?", re.IGNORECASE
 )
-RANGE = re.compile(rf"[ _.(-]+{TIME}(?:[ _-]+|to){TIME}\)?", re.IGNORECASE)
+PIECE_SPAN = re.compile(rf"[ _.(-]+{TIME}(?:[ _-]+|to){TIME}\)?", re.IGNORECASE)
 ENDING_PIECE = re.compile(r"(?:[ _.(-]+(?:\d+(?:\.\d+)?(?:s|sec|h|m)?|[a-z])\)?)+", re.IGNORECASE)
 GENERIC = frozenset(
     ["rec", "recording", "audio", "song", "call", "track", "sound", "bird", "birds", "sample"]
@@ -127,10 +127,10 @@ def recognise(path: str) -> Name:
     if match := LONG_NUMBER.search(stem):
         return Name(match[1], BY_NUMBER)
 
-    for pattern in (PART, CLIP):
+    for pattern in (PIECE_PART, PIECE_CLIP):
         match = _match_end(pattern, stem)
         base = stem[: match.start()] if match else ""
-        if base and not (pattern is CLIP and _is_generic(base, folder)):
+        if base and not (pattern is PIECE_CLIP and _is_generic(base, folder)):
             return Name(f"{folder}/{base}".casefold(), BY_PIECE)
     return Name(f"{folder}/{stem}", BY_STEM)
 
@@ -139,7 +139,7 @@ def _recognise_time(folder: str, stem: str, match: re.Match[str]) -> Name:
     """A recorder's name and time are of one recording; the time alone is, if it was cut."""
     recorder = re.sub(r"[\W_]+", "", stem[: match.start()]).casefold()
     when = re.sub(r"\D", "", match[1] + match[2])
-    is_piece = ENDING_PIECE.fullmatch(stem[match.end() :]) or _match_end(PART, stem)
+    is_piece = ENDING_PIECE.fullmatch(stem[match.end() :]) or _match_end(PIECE_PART, stem)
     if recorder or is_piece:
         return Name(f"{recorder} {when}", BY_TIME)
     return Name(f"{folder}/{stem}", BY_STEM)
@@ -162,7 +162,7 @@ def _chains(filenames: pd.Series) -> list[list]:
     found: dict[str, list] = {}
     for row, path in filenames.items():
         stem, _ = os.path.splitext(path)
-        match = _match_end(RANGE, stem)
+        match = _match_end(PIECE_SPAN, stem)
         if match and float(match[1]) < float(match[2]):
             span = (float(match[1]), float(match[2]), row)
             found.setdefault(stem[: match.start()].casefold(), []).append(span)

@@ -5,7 +5,9 @@ what it was trained on. It loads nothing heavy: a process that does nothing else
 of a second.
 """
 
+import io
 import math
+import mmap
 import os
 import re
 import tempfile
@@ -17,13 +19,14 @@ import numpy as np
 import soundfile
 import soxr
 
-from audio import signals
+from audio import mp3
 from audio.damage import UNKNOWN_FRAMES, describe_damage
+from audio.mixer import Mixer
 
 BLOCK_VALUES = 2**15  # float32 values decoded at a time, of all channels; an error costs so many
 MARGIN_S = 0.1  # decoded beyond max_seconds, so that the resampler sees no edge there
 GUESSED_LENGTH = ("MP3", "OGG")  # libsndfile's formats whose header may promise too little
-MOST_BAD = 0.01  # share of samples that are not finite from which a recording is not used
+NO_END = 2**40  # bytes
 
 # For what it cannot read mpg123 plays silence, and tells stderr alone; errors in tags stand in
 # other files.
@@ -42,6 +45,67 @@ class OnePass(soundfile.SoundFile):
     def seekable(self) -> bool:
         """Say no, whatever the file could do."""
         return False
+
+    @property
+    def frames(self) -> int:
+        """Samples of each channel as the header promises, or UNKNOWN_FRAMES."""
+        return UNKNOWN_FRAMES if isinstance(self.name, _Endless) else self._info.frames
+
+    def read_block(self, n_frames: int) -> tuple[np.ndarray, str]:
+        """Read up to (n_frames, channels) float32; an error comes with what was read before it."""
+        block = np.empty((n_frames, self.channels), np.float32)
+        # Of a cut file that seems endless libsndfile gives nothing of what an error interrupts.
+        step = 1152 if isinstance(self.name, _Endless) else n_frames
+        n_read = 0
+        while n_read < n_frames:
+            part = block[n_read : n_read + step]
+            try:
+                n_new = len(self.read(len(part), out=part))
+            except RuntimeError as error:  # soundfile's own
+                return block[:n_read], str(error)
+            if not n_new:
+                break
+            n_read += n_new
+        return block[:n_read], ""
+
+
+class _Endless(io.FileIO):
+    """A file that claims to go on for ever, and then ends as any other.
+
+    libsndfile guesses the length of an MP3 whose header does not state it from the size of its
+    first frame and of the file, and reads no further: of one whose bit rate varies perhaps a fifth.
+    """
+
+    _claimed = -1
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._claimed = NO_END + offset if whence == os.SEEK_END else -1
+        return self._claimed if whence == os.SEEK_END else super().seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._claimed if self._claimed >= 0 else super().tell()
+
+
+def open_sound(file: BinaryIO) -> OnePass:
+    """Open a recording, at the start of its file, to be read from its first sample to its last.
+
+    Raises:
+        RuntimeError: libsndfile cannot read it.
+    """
+    sound = OnePass(file.fileno(), closefd=False)
+    if sound.format != "MP3":
+        return sound
+
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        is_length_known = mp3.states_length(data)
+    if not is_length_known:
+        sound.close()
+        file.seek(0)
+        sound = OnePass(_Endless(file.fileno(), closefd=False))
+    # Before the first sample a seek does no harm. mpg123 rounds its last bit otherwise after one,
+    # and soundfile.read begins with one.
+    sound.seek(0)
+    return sound
 
 
 class Decoder:
@@ -72,7 +136,7 @@ class Decoder:
         self.container = self.subtype = ""
         self.expected, self.fault = 0.0, ("", "")
         self.remarks: list[str] = []
-        self._mixer = _Mixer()
+        self._mixer = Mixer()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         try:
@@ -87,16 +151,10 @@ class Decoder:
 
     def _open(self) -> Iterator[np.ndarray]:
         _forget()
-        with (
-            open(self.path, "rb") as file,
-            OnePass(file.fileno(), closefd=False) as sound,
-        ):
+        with open(self.path, "rb") as file, open_sound(file) as sound:
             rate = self.native_rate = sound.samplerate
-            self.channels, self.container, self.subtype = (
-                sound.channels,
-                sound.format,
-                sound.subtype,
-            )
+            self.channels = sound.channels
+            self.container, self.subtype = sound.format, sound.subtype
             if sound.frames != UNKNOWN_FRAMES:
                 self.expected = sound.frames * self.sample_rate / rate
 
@@ -116,20 +174,15 @@ class Decoder:
         size = max(1, BLOCK_VALUES // sound.channels)
 
         n_frames, error = 0, ""
-        while True:
-            try:
-                n_next = min(size, wanted - n_frames, promised - n_frames)
-                block = sound.read(n_next, "float32", always_2d=True)  # (frames, channels)
-            except RuntimeError as fault:  # soundfile's own
-                error = str(fault)
-                break
+        while not error:
+            block, error = sound.read_block(min(size, wanted - n_frames, promised - n_frames))
             if not len(block):
                 break
             yield self._mixer.mix(block, n_kept=max(0, kept - n_frames))
             n_frames += len(block)
 
-        self.remarks += self._mixer.remarks(n_frames)
-        if self._mixer.is_broken(n_frames):
+        self.remarks += self._mixer.remarks()
+        if self._mixer.is_broken():
             self.fault = ("non_finite", self.remarks.pop())
         damage = describe_damage(file, sound, n_frames, wanted=wanted, error=error or _heard())
         if damage:
@@ -142,56 +195,6 @@ def _describe(error: Exception) -> str:
         if text := getattr(error, name, ""):
             return str(text)
     return str(error) or repr(error)
-
-
-class _Mixer:
-    """Makes the channels of a recording one, block by block, and mends what signals.py knows of."""
-
-    def __init__(self) -> None:
-        self._weights: np.ndarray | None = None  # (channels,), once there is something to hear
-        self._offset = 0.0
-        self._remarks: list[str] = []
-        self._is_first = True
-        self._n_bad = 0  # samples that are not finite, of those that are kept
-
-    def mix(self, block: np.ndarray, *, n_kept: float) -> np.ndarray:
-        """Mix a block (frames, channels) to (frames,) float32, of which the first `n_kept` are kept."""
-        is_mono = block.shape[1] == 1
-        mono = (
-            block[:, 0] if is_mono else block @ self._channels(block)
-        )  # 20 times its mean's speed
-
-        finite = np.isfinite(mono)
-        if not finite.all():
-            n_kept = min(n_kept, len(mono))  # which may be infinite
-            self._n_bad += int((~finite[: math.ceil(n_kept)]).sum())
-            mono = np.where(finite, mono, np.float32(0))
-        if self._is_first:
-            self._is_first = False
-            self._offset, remark = signals.find_offset(mono)
-            self._remarks += [remark] if remark else []
-        return mono - np.float32(self._offset) if self._offset else mono
-
-    def _channels(self, block: np.ndarray) -> np.ndarray:
-        if self._weights is not None:
-            return self._weights
-        weights, remark = signals.choose_channels(block)
-        if signals.has_sound(block):
-            self._weights = weights
-            self._remarks += [remark] if remark else []
-        return weights
-
-    def remarks(self, n_frames: int) -> list[str]:
-        """Say what was mended in a recording of `n_frames`; samples that are not finite come last."""
-        if not self._n_bad:
-            return self._remarks
-        share = f"{self._n_bad / n_frames:.1%} of its samples" if self.is_broken(n_frames) else ""
-        what = share or f"{self._n_bad} samples"
-        return [*self._remarks, f"{what} are NaN or infinite and were set to 0"]
-
-    def is_broken(self, n_frames: int) -> bool:
-        """Say whether so many samples are not finite that the recording cannot be used."""
-        return self._n_bad > MOST_BAD * n_frames
 
 
 def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:

@@ -12,9 +12,12 @@ import files
 from audio import signals
 from audio.decoder import NOTHING, Decoder
 from audio.kinds import USUAL_SUFFIXES
+from audio.voice import find_voice
 
 Row = dict[str, Any]  # of the report
 NPY_HEADER_BYTES = 128  # numpy's, for any 1-D array
+STEP = 2.0**-15  # of 16 bits, full scale 1
+LEAST_LEFT_S = 1.0  # seconds that cutting voice out must leave
 UNREADABLE: Row = {
     "status": "unreadable",
     "seconds": 0.0,
@@ -32,7 +35,8 @@ def prepare_recording(
     max_seconds: float,
     audio_dtype: str,
     trim_db: float | None,
-    cut_zeros: bool = True,
+    cut_still: bool = True,
+    voice: str = "off",
 ) -> Row:
     """Decode one recording, mix its channels, resample it and write it.
 
@@ -47,7 +51,9 @@ def prepare_recording(
         max_seconds: how much of it is kept; of infinity see `prepare_whole`.
         audio_dtype: float32 or int16.
         trim_db: see `trim_silence`; None does not trim.
-        cut_zeros: cut out seconds of exact zeros; not for recordings whose labels have a time.
+        cut_still: cut out seconds of zeros; not for recordings whose labels have a time.
+        voice: "flag" says in the reason how long people speak, "cut" cuts that out, "off" does
+            not listen for it.
 
     Returns:
         status, seconds (written), native_rate (Hz), channels, peak (mono, full scale 1) and reason;
@@ -61,44 +67,71 @@ def prepare_recording(
 
     decoder, n_wanted = Decoder(source, sample_rate, max_seconds), round(max_seconds * sample_rate)
     waveform = np.concatenate([NOTHING, *decoder])[:n_wanted]  # (n,)
-    status, reason = decoder.fault
-    row = UNREADABLE | {
-        "native_rate": decoder.native_rate,
-        "channels": decoder.channels,
-        "reason": reason,
-    }
-    if status in ("empty", "non_finite"):
-        return row | {"status": status}
-    if not len(waveform):
-        return row | ({} if status else {"status": "empty", "reason": "no samples"})
+    row = UNREADABLE | _judge(waveform, decoder)
+    if row["status"] not in ("ok", "truncated"):
+        return row
 
-    low, high = float(waveform.min()), float(waveform.max())
-    if not math.isfinite(high - low):  # they were finite before they were resampled
-        return row | {"status": "non_finite", "reason": "holds samples beyond what float32 can"}
-    row["peak"] = round(max(-low, high), 6)
-    if high - low < 2**-15:  # one step of 16 bits
-        silent = "moves by less than 1/32768"
-        return row | {"status": "silent", "reason": _join([silent, reason])}
-
-    remarks = [*decoder.remarks]
+    remarks = [row["reason"], *decoder.remarks]
     waveform, remark = signals.scale_to_unity(waveform, row["peak"])
+    if remark:
+        row["peak"] = round(float(np.abs(waveform).max()), 6)
     remarks.append(remark)
-    if cut_zeros:
-        waveform, remark = signals.cut_zeros(waveform, sample_rate)
+    if cut_still:
+        waveform, remark = signals.cut_still(waveform, sample_rate)
         remarks.append(remark)
-    remarks.append(
-        signals.describe_quality(waveform, float(np.abs(waveform).max()), decoder.subtype)
-    )
+    remarks.append(signals.describe_quality(waveform, row["peak"], decoder.subtype))
+    if voice != "off":
+        waveform, remark = treat_voice(waveform, sample_rate, is_cut=voice == "cut")
+        remarks.append(remark)
     if trim_db is not None:
         waveform = trim_silence(waveform, sample_rate=sample_rate, trim_db=trim_db)
 
     row["crc32"] = save_npy(target, waveform, audio_dtype)
     row["seconds"] = round(len(waveform) / sample_rate, 6)
-    if status:
-        return row | {"status": "truncated", "reason": _join([reason, *remarks])}
     if source.suffix.lower() not in USUAL_SUFFIXES.get(decoder.container, ()):
         remarks.insert(0, f"holds {decoder.container}")
-    return row | {"status": "ok", "reason": _join(remarks)}
+    row["reason"] = "; ".join(filter(None, remarks))
+    return row
+
+
+def _judge(waveform: np.ndarray, decoder: Decoder) -> Row:
+    """Say what became of a recording: status, reason, native_rate, channels and peak."""
+    fault, reason = decoder.fault
+    row: Row = {"native_rate": decoder.native_rate, "channels": decoder.channels, "reason": reason}
+    if fault in ("empty", "non_finite"):
+        return row | {"status": fault}
+    if not len(waveform):
+        return row | {"status": fault or "empty", "reason": reason or "no samples"}
+
+    low, high = float(waveform.min()), float(waveform.max())
+    if not math.isfinite(high - low):  # they were finite before they were resampled
+        return row | {"status": "non_finite", "reason": "holds samples beyond what float32 can"}
+    row["peak"] = round(max(-low, high), 6)
+    if high - low < STEP:
+        silent = "moves by less than 1/32768"
+        return row | {"status": "silent", "reason": f"{silent}; {reason}" if reason else silent}
+    return row | {"status": "truncated" if fault else "ok"}
+
+
+def treat_voice(waveform: np.ndarray, sample_rate: int, *, is_cut: bool) -> tuple[np.ndarray, str]:
+    """Find where people speak in (n,) float32, and cut it out if asked to and something is left.
+
+    Returns:
+        The waveform, (m,) float32, and a remark.
+    """
+    spans = find_voice(waveform, sample_rate)
+    if not len(spans):
+        return waveform, ""
+
+    keep = np.ones(len(waveform), bool)
+    for start, stop in spans:
+        keep[start:stop] = False
+    said = f"{(~keep).sum() / sample_rate:.1f} s of human voice"
+    if not is_cut:
+        return waveform, said
+    if keep.sum() < LEAST_LEFT_S * sample_rate:
+        return waveform, f"{said}: nearly all of it, and not cut out"
+    return waveform[keep], f"{said} are cut out"
 
 
 class _NothingToKeepError(Exception):
@@ -163,7 +196,7 @@ class _Written:
     def row(self) -> Row:
         """Say how long and loud it is."""
         row: Row = {"peak": round(max(-self.low, self.high), 6)}
-        if self.high - self.low < 2**-15:
+        if self.high - self.low < STEP:
             return row | {"status": "silent", "reason": "moves by less than 1/32768"}
         return row | {"seconds": round(self.n_samples / self.sample_rate, 6)}
 
@@ -182,14 +215,10 @@ def _describe(decoder: Decoder) -> Row:
     status = {"": "ok", "unreadable": "truncated"}.get(status, status)
     return {
         "status": status,
-        "reason": _join([reason, *decoder.remarks]),
+        "reason": "; ".join(filter(None, [reason, *decoder.remarks])),
         "native_rate": decoder.native_rate,
         "channels": decoder.channels,
     }
-
-
-def _join(remarks: list[str]) -> str:
-    return "; ".join(filter(None, remarks))
 
 
 def trim_silence(waveform: np.ndarray, *, sample_rate: int, trim_db: float) -> np.ndarray:

@@ -1,21 +1,29 @@
-"""Signals that mislead: miswired channels, offsets, dead stretches, odd scales; what is done about them.
+"""Signals that mislead: offsets, dead stretches, odd scales, clipping; what is done about them.
 
 Each function looks at samples and answers with what to do and a remark for the report, "" if there
-is nothing to say. The limits are far from anything a sound recording has, so that whole recordings
-pass unchanged.
+is nothing to say. The limits are far from what a sound recording has, so that good recordings pass
+unchanged.
 """
 
 import numpy as np
 
-HEARD = 2.0**-12  # root mean square, full scale 1, from which a channel has something to tell
-CANCELLED = 0.01  # power of the average, of the loudest channel's, below which channels cancel out
-OFFSET = 1 / 64  # full scale 1; smaller offsets are left alone
-ZERO = 2.0**-20  # a sixteenth of a 16-bit step at half scale: resampled zeros stay below it
-ZEROS_S = 1.0  # seconds of zeros that are cut out
-INTEGER_PEAK = 16.0  # a float recording that is louder was written on the scale of integers
-CLIPPED = 0.001  # share of samples at the very peak from which a recording is called clipped
+OFFSET = (
+    1 / 64
+)  # full scale 1; smaller offsets are left alone, unless they are large beside the sound
+SMALL_OFFSET, OF_DEVIATION = 2.0**-9, 0.25  # full scale 1; times the standard deviation
 
-COARSE = {  # libsndfile's subtypes of few bits
+STILL = (
+    2.0**-20
+)  # range of values in 10 ms below which nothing moves: resampled zeros stay below it
+STILL_S = 1.0  # shorter stretches are left alone
+
+INTEGER_PEAK = 16.0  # a float recording that is louder was written on the scale of integers
+INTEGER_BITS = (15, 23, 31)
+
+CLIPPED = 0.001  # share of samples at the very peak from which a recording is called clipped
+CLIPPED_PEAK = 1 / 64  # of a quieter recording a plateau is a step of its few bits
+
+COARSE = {  # by libsndfile's name of how samples are stored
     "PCM_U8": "8 bits a sample",
     "PCM_S8": "8 bits a sample",
     "ULAW": "mu-law samples, 8 bits",
@@ -23,43 +31,8 @@ COARSE = {  # libsndfile's subtypes of few bits
 }
 
 
-def choose_channels(block: np.ndarray) -> tuple[np.ndarray, str]:
-    """Decide how channels are made one: all alike, unless they cancel each other out.
-
-    A microphone cable with two wires exchanged gives channels of opposite phase, and their average
-    is silence. Then the loudest channel is used alone.
-
-    Args:
-        block: (n_frames, n_channels) float32, with something to hear in it.
-
-    Returns:
-        Weights (n_channels,) float32 that sum to 1, and a remark.
-    """
-    n_channels = block.shape[1]
-    equal = np.full(n_channels, 1 / n_channels, np.float32)
-    if n_channels == 1:
-        return equal, ""
-
-    power = np.square(block).mean(axis=0)  # (n_channels,)
-    if not np.isfinite(power).all():
-        return equal, ""
-    loudest = int(power.argmax())
-    if np.square(block @ equal).mean() >= CANCELLED * power[loudest]:
-        return equal, ""
-
-    alone = np.zeros(n_channels, np.float32)
-    alone[loudest] = 1
-    return alone, f"its channels cancel each other out; channel {loudest + 1} is used alone"
-
-
-def has_sound(block: np.ndarray) -> bool:
-    """Say whether any channel of a block (n_frames, n_channels) has something to tell."""
-    moving = block - block.mean(axis=0)
-    return bool((np.square(moving).mean(axis=0) > HEARD**2).any())
-
-
 def find_offset(mono: np.ndarray) -> tuple[float, str]:
-    """Find a constant offset in the first block of a recording.
+    """Find a constant (DC) offset in the first block of a recording.
 
     It counts as one where every eighth of the block has it, so that wind or a truck is none.
 
@@ -73,43 +46,51 @@ def find_offset(mono: np.ndarray) -> tuple[float, str]:
         return 0.0, ""
     means = mono[: len(mono) // 8 * 8].reshape(8, -1).mean(axis=1, dtype=np.float64)
     offset = float(means.mean())
-    if abs(offset) < OFFSET or float(np.ptp(means)) > 0.2 * abs(offset):
+    if abs(offset) < SMALL_OFFSET or float(np.ptp(means)) > 0.2 * abs(offset):
         return 0.0, ""
-    return offset, f"a constant offset of {offset:.3f} is taken out"
+    if abs(offset) < OFFSET and abs(offset) < OF_DEVIATION * float(mono.std()):
+        return 0.0, ""
+    return offset, f"a constant offset of {offset:.3g} is taken out"
 
 
-def cut_zeros(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, str]:
-    """Cut out every run of at least a second of zeros, as dropped connections and full cards leave.
+def cut_still(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, str]:
+    """Cut out stretches of a second or more that hold one value, zero for the most part.
+
+    Dropped connections, full cards and sensors that hang leave them. A clip of nothing but zeros
+    would teach that silence is a bird.
 
     Args:
         waveform: (n,) float32.
         sample_rate: Hz.
 
     Returns:
-        The rest, (m,) float32, and a remark. A recording of nothing but zeros is returned whole.
+        The rest, (m,) float32, and a remark. A waveform that does not move at all is returned whole.
     """
     step = max(1, sample_rate // 100)  # 10 ms
-    n_steps = round(ZEROS_S * sample_rate) // step
-    is_zero = np.abs(waveform[::step]) < ZERO
-    if len(is_zero) < n_steps or not _has_run(is_zero, n_steps - 1):
+    n_least = round(STILL_S * sample_rate / step)
+    # Most waveforms are ruled out by one sample in 10 ms.
+    if not len(_runs(np.abs(np.diff(waveform[::step])) < STILL, n_least - 1)):
         return waveform, ""
 
-    is_zero = np.abs(waveform) < ZERO
-    edges = np.flatnonzero(np.diff(is_zero, prepend=False, append=False))
+    frames = waveform[: len(waveform) // step * step].reshape(-1, step)
+    runs = _runs(frames.max(axis=1) - frames.min(axis=1) < STILL, n_least) * step
     keep = np.ones(len(waveform), bool)
-    for start, stop in edges.reshape(-1, 2):
-        if stop - start >= ZEROS_S * sample_rate:
-            keep[start:stop] = False
-    if not keep.any() or keep.all():
+    for start, stop in runs:
+        is_at_end = len(waveform) - stop < step  # the rest of a frame goes with it
+        keep[start : len(waveform) if is_at_end else stop] = False
+
+    if keep.all() or not keep.any():
         return waveform, ""
     seconds = (~keep).sum() / sample_rate
-    return waveform[keep], f"{seconds:.1f} s of zeros are cut out"
+    value = float(waveform[runs[0, 0] + step // 2])
+    what = "zeros" if abs(value) < STILL else f"one and the same value ({value:.3g})"
+    return waveform[keep], f"{seconds:.1f} s of {what} are cut out"
 
 
-def _has_run(flags: np.ndarray, length: int) -> bool:
-    """Say whether `length` flags in a row are True."""
+def _runs(flags: np.ndarray, n_least: int) -> np.ndarray:
+    """Find where at least `n_least` flags in a row are True: (n_runs, 2), first and end of each."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).reshape(-1, 2)
-    return bool(len(edges)) and int((edges[:, 1] - edges[:, 0]).max()) >= length
+    return edges[edges[:, 1] - edges[:, 0] >= max(1, n_least)]
 
 
 def scale_to_unity(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, str]:
@@ -124,7 +105,7 @@ def scale_to_unity(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, str]:
     """
     if peak <= INTEGER_PEAK:
         return waveform, ""
-    bits = next((bits for bits in (15, 23, 31) if peak <= 2.0**bits), None)
+    bits = next((bits for bits in INTEGER_BITS if peak <= 2.0**bits), None)
     if bits is None:
         return waveform / np.float32(peak), f"its peak of {peak:.3g} is brought to 1"
     remark = f"floats on the scale of {bits + 1}-bit integers, divided by {2**bits}"
@@ -145,6 +126,6 @@ def describe_quality(waveform: np.ndarray, peak: float, subtype: str) -> str:
     some, next_ones = waveform[:-1:16], waveform[1::16]
     is_flat = (some == next_ones) & (np.abs(some) >= np.float32(0.999 * peak))
     share = float(is_flat.mean()) if len(some) else 0.0
-    if share > CLIPPED:
+    if share > CLIPPED and peak > CLIPPED_PEAK:
         remarks.append(f"clipped: {share:.1%} of its samples stand at its peak")
     return "; ".join(remarks)

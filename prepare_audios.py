@@ -137,7 +137,7 @@ def plan(recordings: Iterable[str], config: Config) -> tuple[dict[str, Row], dic
     previous = report.read_rows(config.report_path)
     recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
     if config.annotations is not None:  # labels have a time, so recordings are kept as they are
-        recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_zeros": False}
+        recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_still": False}
     for name in recordings:
         made_from = _fingerprint(config.train_audio_dir / name, list(recipe.values()))
         target = config.train_np_dir / array_name(name)

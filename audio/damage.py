@@ -155,8 +155,8 @@ def describe_damage(
         n_decoded: frames (samples of each channel) that came out of it.
         wanted: the most frames that were asked for. What lies far behind them in a long file is not
             checked.
-        error: what the decoder said if it stopped with an error; unless an MP3 tells more, it stands
-            for the file's own account.
+        error: what the decoder said if it stopped with an error; it stands for the file's own
+            account, unless an MP3 tells more.
 
     Returns:
         Text such as "2.10 of 5.00 s decoded; frames are missing or damaged in 1 places", or "".

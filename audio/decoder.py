@@ -198,7 +198,7 @@ def _describe(error: Exception) -> str:
 
 
 def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    """Resample block by block; soxr gives the same samples for any division into blocks, to the bit."""
+    """Resample; soxr gives the same samples, to the bit, however they are divided into blocks."""
     resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     n_in, n_out = 0, 0
     for block in blocks:
@@ -240,7 +240,7 @@ def decode(path: Path, sample_rate: int) -> Iterator[Block]:
 
 
 def look(path: Path) -> float:
-    """Return the length that a recording's header promises, in seconds; 0 where it promises none."""
+    """Return the seconds that a recording's header promises; 0 where it promises none."""
     try:
         with open(path, "rb") as file, OnePass(file.fileno(), closefd=False) as sound:
             return 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames / sound.samplerate
@@ -252,7 +252,7 @@ def look(path: Path) -> float:
 
 
 def listen_to_stderr() -> None:
-    """Send what this process writes to stderr into a file, where `Decoder` looks for complaints of mpg123."""
+    """Send this process's stderr into a file, where `Decoder` looks for complaints of mpg123."""
     _stderr.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - for the life of the process
     os.dup2(_stderr[-1].fileno(), 2)
 

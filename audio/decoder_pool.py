@@ -1,4 +1,4 @@
-"""Processes that decode recordings, so that a file that crashes or hangs libsndfile costs itself alone.
+"""Processes that decode recordings: a file that crashes or hangs libsndfile costs itself alone.
 
 `DecoderPool` starts them as they are needed; `serve` is what each of them runs.
 """
@@ -24,7 +24,10 @@ import files
 from audio.decoder import BLOCK_VALUES, NOTHING, Block, decode, listen_to_stderr, look
 from audio.recording import UNREADABLE, Row, prepare_recording
 
-SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from audio.decoder_pool import serve; serve()"
+SERVE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "sys.path.insert(0, sys.argv[1]); from audio.decoder_pool import serve; serve()"
+)
 COMMAND = (sys.executable, "-c", SERVE, str(Path(__file__).resolve().parent.parent))
 # A BLAS that shares out work to threads keeps them spinning for a tenth of a second, and here is
 # none to share.
@@ -52,7 +55,7 @@ def _slots(file: int) -> np.ndarray:
 
 
 class _Clock:
-    """For a `with` block: ends this process if that takes too long, even where a decoder never comes back from C."""
+    """Ends this process if a `with` block takes too long, even in C code that never returns."""
 
     def __init__(self, seconds: float, silence: int) -> None:
         self._seconds, self._silence, self._wound_up = seconds, silence, 0.0
@@ -72,11 +75,14 @@ class _Clock:
         self._wound_up = time.monotonic()
 
     def stop(self) -> None:
-        """Stand still until `start`."""
+        """Wait for `start`."""
         faulthandler.cancel_dump_traceback_later()
 
     def begin_anew(self) -> None:
-        """Give what comes next its time, or up to an eighth less: a thread is not started for each block."""
+        """Give what comes next its time, or up to an eighth less.
+
+        Starting a thread for each block would cost too much.
+        """
         if time.monotonic() - self._wound_up > self._seconds / 8:
             self.start()
 
@@ -100,7 +106,9 @@ class _Asked:
         self._answers.flush()
 
     def send(self, path: Path, sample_rate: int, timeout_s: float) -> None:
-        """Decode a recording into the slots: an answer [n, expected, fault] for each that is filled, then "end".
+        """Decode a recording into the slots.
+
+        Answers [n, expected, fault] for each slot that is filled, then "end".
 
         The clock stands still while all of them wait to be taken.
         """
@@ -139,11 +147,10 @@ def serve() -> None:
     s, "prepare": the arguments of prepare_recording} with its row, or {"cannot_write": why};
     {"timeout_s": s, "look": path} with what `decoder.look` says.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     asked = _Asked()
-    asked.answer("ready")
-    listen_to_stderr()
     try:
+        asked.answer("ready")
+        listen_to_stderr()
         for job in asked.jobs():
             _do(asked, job)
     except BrokenPipeError:  # the one who asked is gone
@@ -184,9 +191,10 @@ class _Process:
             self.slots = _slots(file.fileno())
             how: dict[str, Any] = {"pass_fds": [file.fileno()], "env": os.environ | ONE_THREAD}
             command = [*COMMAND, str(file.fileno())]
-            self.popen = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
-            )
+            with _interrupts_blocked():
+                self.popen = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
+                )
         self._is_ready, self._timeout_s = False, 0.0
         self.n_closings = 0  # of its pool, before it was given its job
 
@@ -217,7 +225,8 @@ class _Process:
         code = self.popen.wait()
         if code == TIMED_OUT:
             return f"{timed_out} {self._timeout_s:g} s (file_timeout_s)"
-        return f"{DECODER_DIED} crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
+        how = signal.Signals(-code).name if code < 0 else f"status {code}"
+        return f"{DECODER_DIED} crashed ({how})"
 
     def end(self) -> None:
         """Kill it."""
@@ -226,6 +235,24 @@ class _Process:
         for pipe in (self.popen.stdin, self.popen.stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, which a process that is started in the block inherits.
+
+    Ctrl-C goes to all processes of a terminal. It is for the one that asks; a decoder that starts
+    would answer it with a traceback. Where there are no such masks, it still may.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shared_file() -> IO[bytes]:
@@ -261,7 +288,7 @@ class DecoderPool:
         self._idle += [self._new() for _ in range(n_processes)]
 
     def close_idle(self) -> int:
-        """End the processes that have nothing to do, and return their number; the others end after their job.
+        """End the idle processes and return their number; the others end after their job.
 
         Later jobs start new ones.
         """
@@ -274,7 +301,10 @@ class DecoderPool:
         return n_closed
 
     def decode(self, path: Path, sample_rate: int, timeout_s: float) -> Iterator[Block]:
-        """Give what `decoder.decode` gives; a crash, or a block that takes `timeout_s`, ends a recording as a fault."""
+        """Give what `decoder.decode` gives.
+
+        A crash, or a block that takes `timeout_s`, ends the recording as a fault.
+        """
         process = self._ask({"decode": [str(path), sample_rate]}, timeout_s)
         expected, n_taken = 0.0, 0
         while answer := process.answer():
@@ -292,7 +322,7 @@ class DecoderPool:
         yield Block(NOTHING, expected, ("unreadable", reason))
 
     def prepare(self, job: dict[str, Any], timeout_s: float) -> Row:
-        """Give what `recording.prepare_recording` gives for a job, its arguments; a crash is a row as well.
+        """Give what `recording.prepare_recording` gives for its arguments; a crash is a row as well.
 
         A target that cannot be written is {"cannot_write": why}.
         """

@@ -130,7 +130,7 @@ def mel_power(
 
 
 def _stft_power(waveform: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
-    """The plain way, one frame after the other, for an n_fft that is no power of two: (n_frames, 1 + n_fft // 2)."""
+    """Transform frame by frame, for any n_fft: (n_frames, 1 + n_fft // 2)."""
     padded = np.pad(waveform.astype(np.float64), n_fft // 2)
     frames = sliding_window_view(padded, n_fft)[::hop_length] * _hann_window(n_fft)
     return np.abs(np.fft.rfft(frames)) ** 2

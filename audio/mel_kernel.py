@@ -1,4 +1,4 @@
-"""The mel power of 64 frames at once, compiled by numba; mel.py calls it and says what comes in and goes out.
+"""The mel power of 64 frames at once, compiled by numba; mel.py calls it and says what goes in.
 
 Half the work is the Fourier transform. Two real frames make one complex one, and each step is done
 for `LANES` of those side by side, each in a lane of the processor's vectors, from the window to the
@@ -26,19 +26,19 @@ BLOCKS_AT_A_TIME = (
 
 
 def split_radices(n_fft: int) -> tuple[int, int]:
-    """Split a power of two into passes: how many of radix 8 (n_fft = 8 ** eights * rest), and the rest, 1, 2 or 4."""
+    """Split a power of two into passes: n_fft = 8 ** eights * rest, and rest is 1, 2 or 4."""
     eights = (n_fft.bit_length() - 1) // 3
     return eights, n_fft >> 3 * eights
 
 
 def count_blocks(n_frames: int, n_fft: int, hop_length: int) -> int:
-    """Return how many blocks of `hop_length` samples the kernel reads for whole groups of frames."""
+    """Return how many blocks of `hop_length` samples the kernel reads for whole groups."""
     n_blocks = -(-n_frames // WIDTH) * WIDTH + -(-n_fft // hop_length)
     return -(-n_blocks // BLOCKS_AT_A_TIME) * BLOCKS_AT_A_TIME
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile when it is first called, or take what is on disk; where nothing can be kept on disk, do without."""
+    """Compile at the first call, or take what is on disk where something can be kept there."""
     settings: dict[str, Any] = {
         "error_model": "numpy",
         "nogil": True,
@@ -133,7 +133,7 @@ def last_pass(x, y, radix, n_fft):
 
 @inlined
 def turn_blocks(padded, samples, hop_length):
-    """Turn (n_blocks, hop_length) into (hop_length, n_blocks): what frames that follow each other have in a row."""
+    """Transpose (n_blocks, hop_length), so that what frames in a row have in common is in a row."""
     n_blocks = len(padded) // hop_length
     for first in range(0, n_blocks, BLOCKS_AT_A_TIME):
         for offset in range(hop_length):
@@ -147,7 +147,7 @@ def turn_blocks(padded, samples, hop_length):
 
 @inlined
 def load_frames(x, samples, hop_length, window, first, n_fft):
-    """Put WIDTH frames from `first` on into x, weighed by the window; the second half of them as imaginary parts."""
+    """Put WIDTH windowed frames from `first` on into x, the second half as imaginary parts."""
     n_blocks = len(samples) // hop_length
     for row in range(n_fft):
         weight = window[row]

@@ -29,7 +29,7 @@ class Mixer:
         self._n_bad = self._n_kept = 0
 
     def mix(self, block: np.ndarray, *, n_kept: float) -> np.ndarray:
-        """Mix a block (frames, channels) to (frames,) float32, of which the first `n_kept` are kept."""
+        """Mix (frames, channels) to (frames,) float32, of which the first `n_kept` are kept."""
         mono = block[:, 0] if block.shape[1] == 1 else self._mix_channels(block)  # (frames,)
 
         n_kept = math.ceil(min(len(mono), n_kept))
@@ -51,7 +51,8 @@ class Mixer:
         n_frames, n_channels = block.shape
         mono = block @ np.full(n_channels, 1 / n_channels, np.float32)  # 20 times its mean's speed
         means = np.full(n_frames, 1 / n_frames, np.float32) @ block  # (channels,)
-        power = np.einsum("fc,fc->c", block, block) / n_frames - means**2
+        with np.errstate(invalid="ignore", over="ignore"):  # samples that are not finite
+            power = np.einsum("fc,fc->c", block, block) / n_frames - means**2
         self._power = power if self._power is None else self._power + power
 
         independent = float(power.sum()) / n_channels**2

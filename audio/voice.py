@@ -14,8 +14,8 @@ import numpy as np
 import soxr
 
 RATE = 16_000  # Hz; what the network was trained on
-FRAME = 512  # samples; 32 ms, of which it gives one probability
-CONTEXT = 64  # samples of the frame before, which it hears with each
+VOICE_FRAME = 512  # samples; 32 ms, of which it gives one probability
+VOICE_CONTEXT = 64  # samples of the frame before, which it hears with each
 FRAMES_AT_A_TIME = 512
 STATE = (1, 1, 128)  # of its LSTM
 
@@ -57,7 +57,7 @@ def find_voice(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         (n_spans, 2) int64, first sample and end of each, in order and apart from each other.
     """
     heard = waveform
-    if sample_rate != RATE:
+    if sample_rate != RATE and len(waveform):
         heard = soxr.resample(waveform, sample_rate, RATE, quality="HQ")
     spans = _to_spans(speech_probabilities(heard))
     samples = np.round(spans * sample_rate).astype(np.int64)
@@ -68,7 +68,7 @@ def _to_spans(probabilities: np.ndarray) -> np.ndarray:
     """Make spans (n, 2) in seconds of one probability a frame."""
     is_voice = probabilities >= SPOKEN
     edges = np.flatnonzero(np.diff(is_voice, prepend=False, append=False)).reshape(-1, 2)
-    spans = edges * (FRAME / RATE)
+    spans = edges * (VOICE_FRAME / RATE)
     if not len(spans):
         return spans
 
@@ -89,14 +89,18 @@ def speech_probabilities(waveform: np.ndarray) -> np.ndarray:
     Returns:
         (ceil(n / 512),) float32.
     """
-    n_frames = -(-len(waveform) // FRAME)
-    padded = np.zeros(CONTEXT + n_frames * FRAME, np.float32)
-    padded[CONTEXT : CONTEXT + len(waveform)] = waveform
-    frames = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME]
+    if not len(waveform):
+        return np.zeros(0, np.float32)
+    n_frames = -(-len(waveform) // VOICE_FRAME)
+    padded = np.zeros(VOICE_CONTEXT + n_frames * VOICE_FRAME, np.float32)
+    padded[VOICE_CONTEXT : VOICE_CONTEXT + len(waveform)] = waveform
+    frames = np.lib.stride_tricks.sliding_window_view(padded, VOICE_CONTEXT + VOICE_FRAME)[
+        ::VOICE_FRAME
+    ]
 
     network = _load_network()
     hidden, cell = np.zeros(STATE, np.float32), np.zeros(STATE, np.float32)
-    found = [np.zeros(0, np.float32)]
+    found = []
     for start in range(0, n_frames, FRAMES_AT_A_TIME):
         some = np.ascontiguousarray(frames[start : start + FRAMES_AT_A_TIME])  # (frames, 576)
         inputs = {"input": some, "h": hidden, "c": cell}

@@ -322,7 +322,7 @@ class DecoderPool:
         yield Block(NOTHING, expected, ("unreadable", reason))
 
     def prepare(self, job: dict[str, Any], timeout_s: float) -> Row:
-        """Give what `recording.prepare_recording` gives for its arguments; a crash is a row as well.
+        """Give what `recording.prepare_recording` gives for a job; a crash is a row too.
 
         A target that cannot be written is {"cannot_write": why}.
         """

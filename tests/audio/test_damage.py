@@ -389,7 +389,7 @@ def decode(self):
     if "crash" in self.path.name:
         ctypes.string_at(0)
     if "hang" in self.path.name:
-        ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock, so that no Python code can interrupt it
+        ctypes.PyDLL(None).sleep(600)  # with the lock of the interpreter: uninterrupted
     if "quit" in self.path.name:
         import os
         os._exit(7)
@@ -441,7 +441,7 @@ from pathlib import Path
 from audio.recording import prepare_recording
 row = prepare_recording(Path(sys.argv[1]), Path(sys.argv[1] + ".npy"),
                         sample_rate=32000, max_seconds=30.0, audio_dtype="float32", trim_db=None)
-# ru_maxrss would count what the parent held when it forked; the peak of /proc begins anew with the program.
+# ru_maxrss would count what the parent held when it forked; the peak of /proc begins anew.
 peak_kb = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(row["status"], row["seconds"], peak_kb // 1024)
 """

@@ -34,7 +34,7 @@ def decode(path, sample_rate):
         if "crash" in path.name:
             ctypes.string_at(0)
         if "hang" in path.name:
-            ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock, so that no Python code can interrupt it
+            ctypes.PyDLL(None).sleep(600)  # with the lock of the interpreter: uninterrupted
         if "quit" in path.name:
             os._exit(7)
         if "memory" in path.name:
@@ -213,7 +213,8 @@ def test_a_decoder_that_cannot_start_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_decoder_process_loads_nothing_heavy():
-    code = "import sys, audio.decoder; print([m for m in ('torch', 'pydantic', 'pandas', 'librosa') if m in sys.modules])"
+    heavy = ("torch", "pydantic", "pandas", "librosa", "onnxruntime")
+    code = f"import sys, audio.decoder_pool; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

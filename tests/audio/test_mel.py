@@ -136,7 +136,7 @@ def test_a_4_khz_tone_is_in_band_142():
 
 @pytest.mark.parametrize("name", clips())
 def test_single_precision_is_close_too(name):
-    """For training images; where a frame is 80 dB below its loudest band, float32's rounding shows."""
+    """For training images; 80 dB below a frame's loudest band, the rounding of float32 shows."""
     waveform = clips()[name].astype(np.float32)
     single = power_to_db(mel_power(waveform, **MEL, dtype=np.float32), 80.0)
     np.testing.assert_allclose(single, log_mel(waveform, top_db=80.0, **MEL), atol=0.01, rtol=0)
@@ -191,7 +191,7 @@ def test_an_odd_n_fft_is_refused():
 
 
 def test_the_number_of_threads_changes_no_bit(rng):
-    """A worker of the loader has one thread, the main process several; an item must not tell them apart."""
+    """A worker of the loader has one thread, the main process several; items are the same."""
     waveforms = [rng.standard_normal(n).astype(np.float32) for n in (160_000, 160_000, 47_123, 800)]
     threads = torch.get_num_threads()
     results = {}
@@ -239,7 +239,7 @@ def test_decibels_leave_the_power_alone(rng):
 
 
 def test_importing_the_module_loads_no_heavy_library():
-    heavy = "{'torch', 'librosa', 'albumentations', 'scipy', 'colorednoise', 'sklearn', 'matplotlib', 'numba'}"
+    heavy = {"torch", "librosa", "albumentations", "scipy", "colorednoise", "sklearn", "numba"}
     code = f"import sys, transforms; print(sorted({heavy} & set(sys.modules)))"
     root = Path(__file__).resolve().parent.parent.parent
     answer = subprocess.run(

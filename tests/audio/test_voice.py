@@ -18,7 +18,7 @@ needs_silero = pytest.mark.skipif(
 
 
 def announced(level: float = 1.0) -> tuple[np.ndarray, float]:
-    """Make 3 s of a bird, the voice, 2 s of the bird, at 32 kHz, all in noise; and the voice's length."""
+    """Make 3 s of a bird, the voice, 2 s of the bird, at 32 kHz; and the seconds of voice."""
     spoken, rate = soundfile.read(SPOKEN, dtype="float32")
     spoken = np.interp(
         np.arange(len(spoken) * RATE // rate) * rate / RATE, np.arange(len(spoken)), spoken

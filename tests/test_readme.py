@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from configs import Config
+from tests.test_house import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,8 +75,7 @@ def test_every_setting_in_the_table_exists():
 
 def spoken_texts() -> str:
     """Every text constant of the scripts and rooms, a line each."""
-    folders = "settings audio images catalog training inference".split()
-    paths = [*ROOT.glob("*.py"), *(path for name in folders for path in ROOT.glob(f"{name}/*.py"))]
+    paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in ROOT.glob(f"{room}/*.py"))]
     nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
     constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
     return "\n".join(text for text in constants if isinstance(text, str))

@@ -107,6 +107,7 @@ def archive(tmp_path_factory) -> Path:
     copied = sorted((folder / "data" / "train_audio").glob("*/*.ogg"))[0]
     shutil.copy(copied, folder / "data" / "test_soundscapes" / "soundscape_1.ogg")
 
+    write_labelled_recordings(folder / "field")
     (folder / "data" / "background").mkdir()
     for number in range(2):
         noise = 0.1 * np.random.default_rng(number).standard_normal(5 * 32_000)
@@ -114,6 +115,23 @@ def archive(tmp_path_factory) -> Path:
 
     (folder / "experiment.yaml").write_text("exp_id: 5\n")
     return folder
+
+
+def write_labelled_recordings(folder: Path) -> None:
+    """One recording for each of five sites, with two birds at times that Audacity's labels name."""
+    time = np.arange(12 * 32_000) / 32_000
+    (folder / "labels").mkdir(parents=True)
+    for number in range(5):
+        waveform = 0.01 * np.random.default_rng(number).standard_normal(len(time))
+        for start, hertz in ((2, 2000), (7, 4500)):
+            sings = (time >= start) & (time < start + 3)
+            waveform += 0.3 * np.sin(2 * np.pi * hertz * time) * sings
+
+        path = folder / "data" / "train_audio" / f"site_{number}" / f"morning_{number}.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, waveform, 32_000)
+        labels = folder / "labels" / f"morning_{number}.txt"
+        labels.write_text("2.0\t5.0\trobin\n7.0\t10.0\twren\n")
 
 
 @pytest.mark.slow

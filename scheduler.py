@@ -22,12 +22,13 @@ class Schedule:
     """How a schedule is made and stepped.
 
     Attributes:
-        build: takes the optimizer, the config, the steps of the whole run and the parameters.
-        stepped_on: what it is stepped with: the validation loss, each epoch, each optimizer step.
-        params: its parameters with their defaults, by torch's names.
-        planned_in: what its length is planned in. Such a run cannot be made longer: past its end
-            the rate would rise again, or the schedule would stop. In steps, it also depends on the
-            batch size.
+        build: makes it from the optimizer, the config, the steps of the whole run, the last step
+            taken, and its parameters.
+        stepped_on: when it is stepped: with each validation loss, epoch or optimizer step.
+        params: its parameters and their defaults, by torch's names.
+        planned_in: the unit in which its length is planned. Such a run cannot be made longer: past
+            the end the rate would rise again, or the schedule would stop. A length in steps also
+            fixes the batch size.
     """
 
     build: Build
@@ -59,7 +60,7 @@ def _cosine(
 def _one_cycle(
     optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any
 ) -> LRScheduler:
-    # Momentum stays as it is: AdamW's betas are not part of this pipeline's settings.
+    # AdamW's betas are no setting of this pipeline, so the cycle leaves momentum alone.
     return lr_scheduler.OneCycleLR(
         optimizer,
         config.lr,
@@ -79,21 +80,23 @@ def _warmup_cosine(
     warmup_epochs: float,
     eta_min: float,
 ) -> LRScheduler:
-    """Rise linearly to lr in the warm-up, then fall along half a cosine to eta_min at the end."""
+    """Rise linearly to lr during the warm-up, then fall to eta_min along half a cosine."""
     warmup_steps = min(round(warmup_epochs * total_steps / config.epochs), total_steps - 1)
+    cosine_steps = max(1, total_steps - 1 - warmup_steps)
     lowest = eta_min / config.lr
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
+
+        progress = min(1.0, (step - warmup_steps) / cosine_steps)
         return lowest + (1 - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
     return lr_scheduler.LambdaLR(optimizer, factor, last_epoch=last_epoch)
 
 
 def _of(scheduler_class: Callable[..., LRScheduler], **fixed: Any) -> Build:
-    """Make a builder for a torch schedule that takes its parameters as they are."""
+    """Make the builder of a torch schedule that takes its parameters unchanged."""
 
     def build(
         optimizer: Optimizer, *, config: Config, total_steps: int, last_epoch: int, **params: Any
@@ -140,24 +143,24 @@ def find_schedule(name: str) -> Schedule:
 
 
 def stepped_on(scheduler_name: str) -> SteppedOn:
-    """Say what a schedule is stepped with."""
+    """Say when a schedule is stepped."""
     return find_schedule(scheduler_name).stepped_on
 
 
 def all_params(scheduler_name: str, given: SchedulerParams) -> SchedulerParams:
-    """Return the parameters of a schedule: the given ones, and the defaults of the others.
+    """Return all parameters of a schedule: the given ones, and defaults for the rest.
 
     Raises:
         UserError: an unknown schedule, or a parameter that it does not take.
     """
-    known = find_schedule(scheduler_name).params
-    if unknown := sorted(given.keys() - known.keys()):
-        takes = ", ".join(known) or "no parameters"
+    defaults = find_schedule(scheduler_name).params
+    unknown = ", ".join(sorted(given.keys() - defaults.keys()))
+    if unknown:
+        known = ", ".join(defaults) or "no parameters"
         raise UserError(
-            f"scheduler_params: {scheduler_name} does not take {', '.join(unknown)}; "
-            f"it takes {takes}"
+            f"scheduler_params: {scheduler_name} does not take {unknown}; it takes {known}"
         )
-    return known | given
+    return defaults | given
 
 
 def get_scheduler(
@@ -170,18 +173,16 @@ def get_scheduler(
     """Build the schedule that `config.scheduler_name` and `config.scheduler_params` describe.
 
     Args:
-        config: settings; `epochs` is the length of the schedules that end.
-        optimizer: its learning rates are the schedule's start (one_cycle takes `config.lr` as its
-            peak).
-        last_epoch: last step already taken, -1 at the start. A resumed run leaves it and loads the
-            state instead.
-        steps_per_epoch: optimizer steps in an epoch; needed by the schedules stepped that often.
+        config: settings; `epochs` is the length of the schedules that are planned.
+        optimizer: the schedule starts from its learning rates; one_cycle peaks at `config.lr`.
+        last_epoch: the last step taken, -1 at the start. A resumed run loads the state instead.
+        steps_per_epoch: optimizer steps in an epoch, for schedules that are stepped with each.
 
     Returns:
         A torch scheduler whose `state_dict` holds only plain types.
 
     Raises:
-        UserError: unknown name, a parameter the schedule does not take, or one it refuses.
+        UserError: an unknown name, or a parameter that the schedule does not take or refuses.
     """
     name, schedule = config.scheduler_name, find_schedule(config.scheduler_name)
     params = all_params(name, config.scheduler_params)
@@ -194,6 +195,7 @@ def get_scheduler(
     if last_epoch >= 0:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", config.lr)
+
     total_steps = config.epochs * (steps_per_epoch or 1)
     try:
         return schedule.build(

@@ -335,6 +335,20 @@ def test_a_folder_trained_with_other_classes(df, config):
         train.run(renamed, config)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss_name": "focal"}, r"unknown loss_name 'focal' \(did you mean .*choose from bce, "),
+        ({"scheduler_name": "cosin"}, r"unknown scheduler_name 'cosin' \(did you mean cosine"),
+        ({"base_model_name": "efficientnet_b99"}, "efficientnet_b99"),
+    ],
+)
+def test_unknown_names_are_refused_before_a_table_is_looked_at(settings, said):
+    nothing = pd.DataFrame()
+    with pytest.raises(UserError, match=said):
+        train.run(nothing, Config(device="cpu", **settings))
+
+
 def test_a_device_that_is_not_there(config):
     with pytest.raises(UserError, match="device 'cuda:99' cannot be used"):
         pick_device("cuda:99")

@@ -79,7 +79,8 @@ class View:
         planes = [image, *(image @ matrix for matrix in self.differences)]
         if self.resize_frames is not None and self.resize_bands is not None:
             planes = [self.resize_bands.T @ plane @ self.resize_frames for plane in planes]
-        return np.stack([self.normalise(np.ascontiguousarray(plane.T)) for plane in planes])
+        images = [self.normalise(np.ascontiguousarray(plane.T)) for plane in planes]
+        return images[0][None] if len(images) == 1 else np.stack(images)
 
     def _smoothing(self) -> tuple[np.ndarray, np.ndarray]:
         config = self.config

@@ -9,11 +9,13 @@ import pytest
 import soundfile as sf
 import torch
 
+import train
 from configs import Config
 from dataset import WaveformDataset, windows_of
 from images.device_frontend import DeviceFrontend
 from images.recipe import clip_image
 from images.view import View
+from tests.small_run import assert_same_end, run_until
 from training.batches import build_loader, collate
 
 CPU = torch.device("cpu")
@@ -379,3 +381,33 @@ def test_a_recording_is_validated_by_several_clips_and_their_average(df, config)
     assert mean.dtype == np.float32 and mean[3:6, 0].tolist() == [3.0, 5.0, 8.0]
     one_each = WaveformDataset(df, replace(config, valid_clips=1), "valid")
     assert one_each.average_windows(scores) is scores
+
+
+# A whole training
+
+
+@pytest.mark.parametrize("frontend", ["cpu", "device"])
+def test_a_run_with_all_switches_that_is_stopped_goes_on_exactly(df, config, monkeypatch, frontend):
+    everything: dict = {}
+    for switch in SWITCHES[:16]:
+        everything |= switch
+    small = {"base_model_name": "test_efficientnet", "pretrained": False, "device": "cpu"}
+    run = {"epochs": 2, "folds": [0], "ema_decay": 0.9, "checkpoint_every_steps": 1}
+    view = {"channels": "differences", "image_size": [40, 32], "normalisation": "standard"}
+    unbroken = changed(config, everything, small, run, view, {"frontend": frontend})
+    df = df.assign(kfold=[0, 1, 0, 1, 0, 1, 1])
+
+    train.run(df, unbroken)
+    broken = replace(unbroken, models_dir="broken")
+    run_until(df, broken, monkeypatch, step=3)
+    train.run(df, broken)
+    assert_same_end(unbroken, broken)
+
+
+def test_an_empty_window_has_a_second_background_under_it(df, config):
+    config = changed(config, PLAIN, {"negative_share": 0.5, "p_background": 1.0})
+    with_second = waveforms_of(df, config, [(1, 12)])[0]
+    without = waveforms_of(df, replace(config, p_background=0.0), [(1, 12)])[0]
+    assert not np.array_equal(with_second, without)
+    correlation = np.corrcoef(with_second, without)[0, 1]
+    assert 0.5 < correlation < 0.99  # the same place of the same recording, and another

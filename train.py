@@ -18,15 +18,7 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from configs import (
-    Config,
-    check_command_line,
-    choose,
-    configure_logger,
-    load_config,
-    run_main,
-    set_seed,
-)
+from configs import Config, check_command_line, configure_logger, load_config, run_main, set_seed
 
 check_command_line(__name__, __doc__)  # --help and mistyped settings need not wait for torch
 
@@ -43,9 +35,9 @@ from catalog.report import read_report
 from catalog.sources import check_sources
 from dataset import WaveformDataset
 from images.device_frontend import DeviceFrontend
-from metrics import LOSSES, AverageMeter, MetricMeter, describe_scores, get_loss
-from model import build_model, compile_model, find_backbone, pick_amp_dtype, pick_device
-from scheduler import find_schedule, get_scheduler, stepped_on
+from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
+from model import build_model, compile_model, pick_amp_dtype, pick_device
+from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
 from training.devices import set_up_device
@@ -54,7 +46,13 @@ from training.fold import Fold, Parts, Precision
 from training.memory import Mixed
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING, build_watch
-from training.verifying import check_folds, check_report, verify_prepared, warn_of_one_species
+from training.verifying import (
+    check_folds,
+    check_names,
+    check_report,
+    verify_prepared,
+    warn_of_one_species,
+)
 from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
@@ -91,9 +89,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     """
     config = config or Config()
     device = pick_device(processes.local_device(config.device))
-    find_backbone(config.base_model_name)
-    find_schedule(config.scheduler_name)
-    choose(config.loss_name, LOSSES, what="loss_name")
+    check_names(config)
 
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))

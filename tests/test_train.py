@@ -338,7 +338,7 @@ def test_a_folder_trained_with_other_classes(df, config):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss_name": "focal"}, r"unknown loss_name 'focal' \(did you mean .*choose from bce, "),
+        ({"loss_name": "focal"}, r"unknown loss_name 'focal'.*choose from .*bce_focal, "),
         ({"scheduler_name": "cosin"}, r"unknown scheduler_name 'cosin' \(did you mean cosine"),
         ({"base_model_name": "efficientnet_b99"}, "efficientnet_b99"),
     ],

@@ -12,10 +12,20 @@ from audio.prepared import open_recording
 from audio.recording import samples_crc32
 from catalog.report import WITH_AUDIO
 from configs import Config, UserError
+from model import find_backbone
+from scheduler import find_schedule
+from training.losses import build_loss
 
 logger = logging.getLogger("birdclef.train")
 
 PEAK_TOLERANCE = 1e-4  # of full scale; the report rounds a peak to six digits
+
+
+def check_names(config: Config) -> None:
+    """Refuse an unknown backbone, schedule or loss, and list the known ones (UserError)."""
+    find_backbone(config.base_model_name)
+    find_schedule(config.scheduler_name)
+    build_loss(config)
 
 
 def check_folds(table: pd.DataFrame, config: Config) -> None:

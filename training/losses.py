@@ -141,16 +141,18 @@ MORE_LOSSES: dict[str, Callable[[float, float], Loss]] = {
 }
 
 
-def build_loss(config: Config) -> nn.Module:
+def build_loss(config: Config) -> metrics.Criterion:
     """Make the loss of the settings: a function of the model's output and targets (B, C).
 
     Raises:
         UserError: an unknown name; the message lists the known ones.
     """
-    names = [*MORE_LOSSES, *(name + TWO_WAY for name in MORE_LOSSES)]
+    two_ways = [name + TWO_WAY for name in MORE_LOSSES]
+    names = {*metrics.LOSSES, *MORE_LOSSES, *two_ways}
     name = choose(config.loss_name, names, what="loss_name")
     is_masked = config.secondary_targets == "masked"
-    if name in metrics.LOSSES and not is_masked:
+    can_be_masked = name.removesuffix(TWO_WAY) in MORE_LOSSES
+    if name in metrics.LOSSES and not (is_masked and can_be_masked):
         return metrics.get_loss(
             name, alpha=config.focal_alpha, gamma=config.focal_gamma, weights=config.loss_weights
         )

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+import metrics
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from training.losses import MORE_LOSSES, AsymmetricLoss, build_loss, cross_entropy, soft_auc
@@ -80,6 +82,16 @@ def test_weights_are_those_of_the_clip_and_of_the_loudest_frame():
 
 def test_without_masks_the_seeds_losses_are_those_of_metrics():
     assert isinstance(build_loss(Config()), BCEFocal2WayLoss)
+
+
+def test_a_new_loss_of_metrics_is_one_of_the_losses_to_choose(monkeypatch):
+    def make(alpha, gamma, weights):
+        return metrics.on_clip(F.mse_loss)
+
+    monkeypatch.setitem(metrics.LOSSES, "squared", make)
+    loss = build_loss(Config(loss_name="squared"))
+    logits, targets = torch.tensor([[0.5, 2.0]]), torch.tensor([[0.0, 1.0]])
+    assert loss({"logit": logits}, targets).item() == pytest.approx((0.25 + 1.0) / 2)
 
 
 def test_an_unknown_loss_lists_the_known_ones():

@@ -146,6 +146,10 @@ class Config(NetworkSettings):
         None, "cut off the ends of a recording that stay this far below its peak",
         unit="dB", makes_arrays=True,
     )  # fmt: skip
+    voice: Literal["off", "flag", "cut"] = RECORDINGS(
+        "off", "people who speak in a recording: say in the report for how long, or cut them out; "
+        "needs requirements-voice.txt and takes about four times as long",
+    )  # fmt: skip
     annotations: Path | None = RECORDINGS(
         None, "table or folder of tables of labels with a time (Raven, Audacity, BirdNET, CSV); "
         "recordings are then kept whole and cut into windows", used_by=EVERY_STAGE,

@@ -22,6 +22,7 @@ import files
 from audio.decoder_pool import DecoderPool
 from audio.kinds import Listing, list_recordings
 from audio.recording import NPY_HEADER_BYTES, UNREADABLE, array_name
+from audio.voice import find_weights
 from catalog import report
 from catalog.metadata import match_archive
 from catalog.outlook import describe_outlook
@@ -76,10 +77,11 @@ def prepare(config: Config) -> "pd.DataFrame":
     if swept := files.sweep_parts(config.train_np_dir):
         logger.info("%d unfinished files of a killed run are deleted", len(swept))
 
-    rows, jobs = plan(listing.recordings, config)
+    previous = report.read_rows(config.report_path)
+    rows, jobs = plan(listing.recordings, previous, config)
     rows |= {name: _unread(reason) for name, reason in listing.unread.items()}
     rows |= {name: _missing(config) for name in _only_in_metadata(config, rows)}
-    remove_orphans(rows, config)
+    set_orphans_aside(rows, previous, config)
     report.write_rows(config.report_path, {name: rows[name] for name in rows.keys() - jobs.keys()})
     for line in describe_outlook(listing.recordings, jobs, config, _decoders):
         logger.info("%s", line)
@@ -126,18 +128,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def plan(recordings: Iterable[str], config: Config) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Find out which recordings are new or have changed.
+def plan(
+    recordings: Iterable[str], previous: dict[str, Row], config: Config
+) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Find out which recordings are new or have changed since the `previous` report.
 
     Returns:
         A row of the report for each recording, and the jobs of those that are to be prepared, both
         by filename.
     """
     rows, jobs = {}, {}
-    previous = report.read_rows(config.report_path)
-    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
-    if config.annotations is not None:  # labels have a time, so recordings are kept as they are
-        recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_still": False}
+    recipe = choose_recipe(config)
     for name in recordings:
         made_from = _fingerprint(config.train_audio_dir / name, list(recipe.values()))
         target = config.train_np_dir / array_name(name)
@@ -150,6 +151,25 @@ def plan(recordings: Iterable[str], config: Config) -> tuple[dict[str, Row], dic
         source = config.train_audio_dir / name
         jobs[name] = {"source": str(source), "target": str(target)} | recipe
     return rows, jobs
+
+
+def choose_recipe(config: Config) -> Row:
+    """Collect the settings that an array depends on.
+
+    Raises:
+        UserError: finding voices needs a package that is not installed.
+    """
+    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
+    if config.voice != "off":
+        try:
+            find_weights()
+        except ModuleNotFoundError as error:
+            raise UserError(f"voice={config.voice}: {error}") from None
+        recipe["voice"] = config.voice
+    if config.annotations is not None:  # labels have a time, so recordings are kept as they are
+        recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_still": False}
+        recipe.pop("voice", None)
+    return recipe
 
 
 def _fingerprint(source: Path, recipe: list[object]) -> str:
@@ -195,18 +215,25 @@ def _only_in_metadata(config: Config, rows: dict[str, Row]) -> list[str]:
     return sorted(set(table["filename"]) - rows.keys())
 
 
-def remove_orphans(rows: dict[str, Row], config: Config) -> None:
-    """Delete the arrays of recordings that are gone: training would still learn from them."""
-    known = {array_name(name) for name, row in rows.items() if row.get("status") != "missing"}
-    arrays = config.train_np_dir.rglob("*.npy")
-    orphans = [
-        path for path in arrays if path.relative_to(config.train_np_dir).as_posix() not in known
-    ]
-    for path in orphans:
-        path.unlink()
+def set_orphans_aside(rows: dict[str, Row], previous: dict[str, Row], config: Config) -> None:
+    """Rename the arrays of recordings that are gone: training would still learn from them.
+
+    They are not deleted, for their recordings may lie on a disk that is not there today. Arrays
+    that the `previous` report does not list are left alone: something else made them.
+    """
+    there = {name for name, row in rows.items() if row.get("status") != "missing"}
+    orphans = []
+    prepared = {name for name, row in previous.items() if row["status"] in WITH_AUDIO}
+    for name in sorted(prepared - there):
+        path = config.train_np_dir / array_name(name)
+        with contextlib.suppress(OSError):
+            path.rename(path.with_name(path.name.removesuffix(".npy") + ".orphan"))
+            orphans.append(name)
     if orphans:
-        names = _some([path.relative_to(config.train_np_dir).as_posix() for path in orphans])
-        logger.warning("%d arrays without a recording are deleted: %s", len(orphans), names)
+        logger.warning(
+            "%d recordings are gone, and their arrays are set aside as *.orphan, which you may "
+            "delete: %s", len(orphans), _some(orphans),
+        )  # fmt: skip
 
 
 # Doing it -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import soxr
 
 from audio import mp3
 from audio.damage import UNKNOWN_FRAMES, describe_damage
+from audio.kinds import conversion
 from audio.mixer import Mixer
 
 BLOCK_VALUES = 2**15  # float32 values decoded at a time, of all channels; an error costs so many
@@ -146,6 +147,11 @@ class Decoder:
                 self.fault = ("empty", "0 bytes")
             else:
                 yield from self._open()
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string
+            if self.native_rate is None:  # it cannot even be opened
+                reason += f" If it is whole, convert it: {conversion(self.path)}"
+            self.fault = ("unreadable", reason)
         except Exception as error:  # a stranger's file costs itself, whatever its decoder raises
             self.fault = ("unreadable", _describe(error))
 
@@ -191,10 +197,7 @@ class Decoder:
 
 def _describe(error: Exception) -> str:
     """Say what an exception says, whatever library it comes from."""
-    for name in ("strerror", "error_string"):
-        if text := getattr(error, name, ""):
-            return str(text)
-    return str(error) or repr(error)
+    return getattr(error, "strerror", "") or str(error) or repr(error)
 
 
 def _resample(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ prepare_audios.py and predict.py list recordings with this, so that what one rea
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,17 +39,13 @@ OTHER_SOUND = frozenset(
 )
 # How the files begin that libsndfile reads; a name may say anything.
 BEGINNINGS = (
-    b"OggS",
-    b"RIFF",
-    b"RIFX",
-    b"RF64",
-    b"fLaC",
-    b"ID3",
-    b"FORM",
-    b".snd",
-    b"caff",
-    b"riff",
+    *(b"OggS", b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"ID3", b"FORM", b".snd", b"caff"),
 )
+# Of those that also hold other things, what bytes 8 to 11 say of sound.
+SOUND_INSIDE = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
+# How sound begins that libsndfile does not read: WavPack, Monkey's Audio, AMR, WMA, TTA, Musepack.
+OTHER_BEGINNINGS = (b"wvpk", b"MAC ", b"#!AMR", b"\x30\x26\xb2\x75", b"TTA1", b"MPCK", b"MP+")
+MPEG_4_SOUND = (b"ftypM4A ", b"ftypM4B ")  # at byte 4
 MPEG_AUDIO = 0xFFE0  # the first eleven bits of an MP3's frame
 HIDDEN_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
@@ -136,16 +133,23 @@ def _add(listing: Listing, entry: os.DirEntry[str], name: str) -> None:
         listing.unread[name] = how_to_convert(entry.path)
     elif begins_as_sound(entry.path):
         listing.recordings.append(name)
+    elif begins_as_other_sound(entry.path):
+        listing.unread[name] = how_to_convert(entry.path)
     else:
         listing.others[suffix or "no suffix"] += 1
 
 
 def how_to_convert(path: str) -> str:
     """Say that libsndfile does not read a file, and the command that converts it."""
+    kind = os.path.splitext(path)[1][1:].upper() or "this format"
+    return f"libsndfile cannot read {kind}; convert it: {conversion(path)}"
+
+
+def conversion(path: str | Path) -> str:
+    """Return the command that converts a file to FLAC, for the folder that it lies in."""
     name = os.path.basename(path)
-    stem, suffix = os.path.splitext(name)
-    kind = suffix[1:].upper() or "this format"
-    return f"libsndfile cannot read {kind}; convert it: ffmpeg -i {name} {stem}.flac"
+    stem = os.path.splitext(name)[0]
+    return f"ffmpeg -i {shlex.quote(name)} {shlex.quote(stem + '.flac')}"
 
 
 def begins_as_sound(path: str | Path) -> bool:
@@ -153,13 +157,27 @@ def begins_as_sound(path: str | Path) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        with open(path, "rb") as file:
-            start = file.read(12)
+        start = _read_start(path)
     except OSError:
         return True  # reading it will say why it cannot be read
-    if start[:4] in (b"RIFF", b"RIFX") and start[8:12] not in (b"WAVE", b""):
+
+    inside = SOUND_INSIDE.get(start[:4])
+    if inside and start[8:12] not in (*inside, b""):
         return False  # a picture or a film
     return start.startswith(BEGINNINGS) or _is_mpeg_audio(start)
+
+
+def begins_as_other_sound(path: str | Path) -> bool:
+    """Say whether a file begins as one of sound does that libsndfile does not read."""
+    if not os.path.isfile(path):
+        return False
+    start = _read_start(path)
+    return start.startswith(OTHER_BEGINNINGS) or start[4:].startswith(MPEG_4_SOUND)
+
+
+def _read_start(path: str | Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(12)
 
 
 def _is_mpeg_audio(start: bytes) -> bool:

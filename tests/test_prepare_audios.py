@@ -264,6 +264,58 @@ def test_a_killed_run_goes_on_where_it_was(config):
     assert status(prepare(config)) == {"a/a.wav": "skipped", "a/b.wav": "ok", "a/c.wav": "ok"}
 
 
+def test_the_array_of_a_recording_that_is_gone_is_set_aside(config, caplog):
+    recordings(config, stays=0.5, goes=0.5)
+    prepare(config)
+    foreign = config.train_np_dir / "a" / "embeddings.npy"  # which no report lists
+    np.save(foreign, np.zeros(3))
+    (config.train_audio_dir / "a/goes.wav").unlink()
+    table = prepare(config)
+    assert status(table) == {"a/stays.wav": "skipped"}
+    left = sorted(path.name for path in (config.train_np_dir / "a").iterdir())
+    assert left == ["embeddings.npy", "goes.wav.orphan", "stays.wav.npy"]
+    assert "1 recordings are gone" in caplog.text and "a/goes.wav" in caplog.text
+
+    recordings(config, goes=0.5)  # it is back
+    assert status(prepare(config)) == {"a/goes.wav": "ok", "a/stays.wav": "skipped"}
+
+
+def test_unfinished_files_of_a_killed_run_are_swept(config):
+    recordings(config, a=0.5)
+    part = config.train_np_dir / "a" / "a.wav.npy.999999999.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    prepare(config)
+    assert not part.exists()
+
+
+def test_a_name_of_255_bytes_is_prepared_and_skipped_when_run_again(config):
+    recordings(config, a=0.5)
+    long = "w" * 251 + ".wav"
+    write(config.train_audio_dir / "a" / long, song(0.5))
+    for expected in ("ok", "skipped"):
+        assert status(prepare(config)) == {"a/a.wav": expected, f"a/{long}": expected}
+    assert len(list((config.train_np_dir / "a").glob("*.npy"))) == 2
+
+
+def test_voice_without_its_package_is_one_line(config, monkeypatch):
+    recordings(config, a=0.5)
+    config.voice = "flag"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"voice=flag: .*requirements-voice\.txt"):
+        prepare(config)
+
+
+def test_another_choice_of_voice_prepares_anew(config):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("silero_vad")
+    recordings(config, a=0.5)
+    prepare(config)
+    config.voice = "flag"
+    assert status(prepare(config)) == {"a/a.wav": "ok"}
+    assert status(prepare(config)) == {"a/a.wav": "skipped"}
+
+
 def test_recordings_that_only_the_metadata_name_are_missing(config):
     recordings(config, there=0.5)
     config.metadata_path.write_text(

@@ -19,6 +19,7 @@ from audio.decoder_pool import DecoderPool
 from tests.audio.test_damage import encode, frames, song
 from tests.test_prepare_audios_processes import with_impossible_side_information
 
+NO_AUDIO = "Format not recognised. If it is whole, convert it: ffmpeg -i a.ogg a.flac"
 ROOT = Path(decoder_pool.__file__).parent.parent
 
 # The decoder process, with a decoder that dies or hangs, in C, after the first block, by the name
@@ -119,7 +120,7 @@ def test_what_the_mp3_decoder_mutes_is_a_fault(tmp_path):
     ("name", "content", "fault"),
     [
         ("a.ogg", b"", ("empty", "0 bytes")),
-        ("a.ogg", b"no audio", ("unreadable", "Format not recognised.")),
+        ("a.ogg", b"no audio", ("unreadable", NO_AUDIO)),
         ("\u00e9\udcff.ogg", b"", ("empty", "0 bytes")),  # a name that is no UTF-8
         (
             "missing.ogg",

@@ -31,28 +31,20 @@ import checkpoint as ckpt
 from audio.mel import check_bands
 from catalog import train_table
 from catalog.annotated import expand_windows
-from catalog.report import read_report
 from catalog.sources import check_sources
 from dataset import WaveformDataset
-from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
-from training.devices import set_up_device
-from training.epoch_report import EpochClock
+from training.devices import pick_frontend, set_up_device
+from training.epoch_report import EpochClock, log_best
 from training.fold import Fold, Parts, Precision
 from training.memory import Mixed
 from training.stopping import STOP, stop_if_asked
-from training.stopwatch import VALID_WAITING, WAITING, build_watch
-from training.verifying import (
-    check_folds,
-    check_names,
-    check_report,
-    verify_prepared,
-    warn_of_one_species,
-)
+from training.stopwatch import VALID_WAITING, WAITING
+from training.verifying import check_names, check_recordings, verify_prepared, warn_of_one_species
 from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
@@ -93,18 +85,15 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
 
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
-    check_folds(table, config)
-    train_table.check_prepared(table, config.train_np_dir)
-    report = read_report(config.report_path)
-    check_report(table, report, config)
+    check_recordings(table, config)
     rows = expand_windows(table, config)  # as they are, unless their labels have a time
     class_names = train_table.load_class_names(rows)
     warn_of_one_species(class_names, config)
 
-    set_up_device(device, deterministic=config.deterministic)
+    set_up_device(device, config, n_rows=len(rows))
     with processes.joined(device), STOP.noted():
         if config.verify:
-            processes.from_first(lambda: verify_prepared(table, report, config.train_np_dir))
+            processes.from_first(lambda: verify_prepared(table, config))
 
         for number in config.folds:
             train_fold(rows, number, class_names, config, device)
@@ -119,7 +108,8 @@ def train_fold(
     table: pd.DataFrame, number: int, class_names: list[str], config: Config, device: torch.device
 ) -> None:
     """Train one fold, from its newest checkpoint if there is one."""
-    config = replace(config, train_dir=config.fold_dir(number))
+    frontend = pick_frontend(config, device)
+    config = replace(config, train_dir=config.fold_dir(number), frontend=frontend)
     with folder.opened(config):
         if config.debug:
             table, config = train_table.shrink(table, number, config)
@@ -148,10 +138,7 @@ def train_fold(
             finish_epoch(fold, valid_loss, meter)
             clock.report(fold)
 
-        best = progress.best_epoch
-        logger.info(
-            "fold %d: best epoch %d, validation loss %.5f", number, best, progress.best_loss
-        )
+        log_best(fold)
 
 
 def build_fold(
@@ -173,9 +160,6 @@ def build_fold(
     valid_set = WaveformDataset(valid_part, config, "valid", class_names)
     train_loader, train_sampler = build_loader(train_set, config, device, **share)
     valid_loader, valid_sampler = build_loader(valid_set, config, device, **share)
-
-    on_device = config.frontend == "device"
-    frontend = DeviceFrontend(config, train_set.pink, device) if on_device else None
 
     # Model, float32 weights; images go through it in amp_dtype
     sed = build_model(config, len(class_names), load_weights=load_weights)
@@ -215,8 +199,6 @@ def build_fold(
         criterion=criterion,
         parts=Parts(model, optimizer, scheduler, scaler, ema),
         precision=Precision(amp_dtype, compile_model(model) if config.compile_model else None),
-        frontend=frontend,
-        watch=build_watch(config, device),
     )
 
 
@@ -243,15 +225,9 @@ def train_one_epoch(fold: Fold) -> None:
 
 
 def train_step(fold: Fold, batch: dict[str, torch.Tensor]) -> bool:
-    """Go forward and backward on one batch; step the optimizer when its group is complete.
+    """Go forward and backward on one batch, and say whether the optimizer has stepped.
 
-    Args:
-        fold: its parts and progress move on.
-        batch: image (B, 1 or 3, T, F) and targets (B, C), on the CPU; of several processes, this
-            one's share.
-
-    Returns:
-        Whether the group of `accumulation_steps` batches is complete.
+    It steps when a group of `accumulation_steps` batches is complete.
     """
     progress, watch = fold.progress, fold.watch
     if fold.start_group():
@@ -322,7 +298,7 @@ def optimizer_step(fold: Fold) -> None:
 
     processes.sum_gradients(model.parameters())
     scaler.unscale_(optimizer)  # before clipping, or the limit would be on scaled gradients
-    norm = clip_gradients(model, config.grad_clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
     is_sound = bad_steps.read_losses(fold, norm)  # the one time that a step waits for a GPU
     if is_sound:
@@ -339,15 +315,6 @@ def optimizer_step(fold: Fold) -> None:
         ema.update(model, step=progress.step)
     if stepped_on(config.scheduler_name) == "step":
         scheduler.step()
-
-
-def clip_gradients(model: torch.nn.Module, limit: float | None) -> torch.Tensor:
-    """Limit the norm of all gradients together, and return it as it was, ()."""
-    if limit is not None:
-        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-
-    gradients = [value.grad for value in model.parameters() if value.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
 
 
 # Validation ---------------------------------------------------------------------------------------
@@ -429,20 +396,16 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
         parts.scheduler.step()
 
     is_best = progress.end_epoch(row)
-    if processes.is_first():
-        with fold.watch.part("checkpoint"):
-            write_epoch(fold, meter, is_best=is_best)
+    if not processes.is_first():
+        return
 
-
-def write_epoch(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
-    """Write the epoch's files; a kill before `last.pth` is there repeats the epoch."""
-    if is_best:
-        names = fold.valid_set.filenames()
-        folder.write_predictions(fold.dir, meter.scores, meter.labels, names, fold.class_names)
-        ckpt.save_best(fold.dir, resuming.state_of(fold), keep=fold.config.keep_checkpoints)
-
-    resuming.save(fold)
-    folder.write_history(fold.dir, fold.progress.history)
+    with fold.watch.part("checkpoint"):
+        if is_best:
+            names = fold.valid_set.filenames()
+            folder.write_predictions(fold.dir, meter.scores, meter.labels, names, fold.class_names)
+            ckpt.save_best(fold.dir, resuming.state_of(fold), keep=config.keep_checkpoints)
+        resuming.save(fold)  # a kill before this repeats the epoch
+        folder.write_history(fold.dir, progress.history)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,9 @@ class SoundSettings:
     )
 
     # Image augmentation
-    frontend: Literal["cpu", "device"] = IMAGE(
-        "cpu", "where training images are made: in the loader's processes, or on the device"
+    frontend: Literal["auto", "cpu", "device"] = IMAGE(
+        "auto",
+        "where training images are made: cpu (loader's processes) or device; auto: device on CUDA",
     )
     max_mixed_birds: Count = IMAGE(3, "largest number of recordings in one training image")
     p_stop_mixing: Probability = IMAGE(0.3, "chance to stop adding recordings after each one")

@@ -10,6 +10,17 @@ from training.stopwatch import WAITING, describe_parts, find_limit
 logger = logging.getLogger("birdclef.train")
 
 
+def log_best(fold: Fold) -> None:
+    """Log the epoch that a fold is judged by."""
+    progress = fold.progress
+    logger.info(
+        "fold %d: best epoch %d, validation loss %.5f",
+        fold.number,
+        progress.best_epoch,
+        progress.best_loss,
+    )
+
+
 class EpochClock:
     """Times one epoch of a fold, from here to `report`.
 

@@ -17,7 +17,7 @@ from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter
 from training import processes
 from training.batches import EpochSampler
-from training.stopwatch import Stopwatch
+from training.stopwatch import build_watch
 
 BatchLoss = tuple[torch.Tensor, int]  # mean over clips, () on the device; and their number
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
@@ -133,16 +133,17 @@ class Fold:
     criterion: Any
     parts: Parts
     precision: Precision
-    frontend: (
-        DeviceFrontend | None
-    )  # makes images of waveforms on the device, if the loader does not
-    watch: Stopwatch
 
     progress: Progress = field(default_factory=Progress)
     group: StepGroup = field(default_factory=lambda: StepGroup(0, 0, 0))
 
     def __post_init__(self) -> None:
+        config, device = self.config, self.device
         self.statistics = RunningStatistics(self.parts.model)
+        self.watch = build_watch(config, device)
+        self.frontend: DeviceFrontend | None = None  # makes images, if the loader does not
+        if config.frontend == "device":
+            self.frontend = DeviceFrontend(config, self.train_set.pink, device)
 
     @property
     def dir(self) -> Path:

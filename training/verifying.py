@@ -2,7 +2,6 @@
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,8 @@ from tqdm import tqdm
 
 from audio.prepared import open_recording
 from audio.recording import samples_crc32
-from catalog.report import WITH_AUDIO
+from catalog.report import WITH_AUDIO, read_report
+from catalog.train_table import check_prepared
 from configs import Config, UserError
 from model import find_backbone
 from scheduler import find_schedule
@@ -26,6 +26,17 @@ def check_names(config: Config) -> None:
     find_backbone(config.base_model_name)
     find_schedule(config.scheduler_name)
     build_loss(config)
+
+
+def check_recordings(table: pd.DataFrame, config: Config) -> None:
+    """Check folds, prepared files and the report of prepare_audios.py before training starts.
+
+    Raises:
+        UserError: something is missing, damaged, or made with other settings.
+    """
+    check_folds(table, config)
+    check_prepared(table, config.train_np_dir)
+    check_report(table, read_report(config.report_path), config)
 
 
 def check_folds(table: pd.DataFrame, config: Config) -> None:
@@ -113,17 +124,13 @@ def warn_of_one_species(class_names: list[str], config: Config) -> None:
         )
 
 
-def verify_prepared(table: pd.DataFrame, report: pd.DataFrame, train_np_dir: Path) -> None:
+def verify_prepared(table: pd.DataFrame, config: Config) -> None:
     """Read every prepared recording in full and compare it with the report of prepare_audios.py.
-
-    Args:
-        table: rows with a `filepath` below train_np_dir.
-        report: `filename`, `crc32` and `peak` of each recording, as catalog reads them.
-        train_np_dir: folder of the prepared recordings.
 
     Raises:
         UserError: some are damaged; the message counts them and names the first.
     """
+    report = read_report(config.report_path)
     written = dict(
         zip(
             report["filename"] + ".npy",
@@ -133,7 +140,7 @@ def verify_prepared(table: pd.DataFrame, report: pd.DataFrame, train_np_dir: Pat
     )
     faults = []
     for filepath in tqdm(table["filepath"], "verifying", leave=False, disable=None, unit="file"):
-        path = train_np_dir / filepath
+        path = config.train_np_dir / filepath
         crc32, peak = written.get(filepath, ("", math.nan))
         try:
             fault = describe_change(open_recording(path), crc32, peak)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import train
+from configs import Config
 from tests.small_run import CPU
 from training import devices
 
@@ -43,9 +44,9 @@ def torch_settings(monkeypatch):
 
 
 def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
-    devices.make_fast(CPU)
+    devices.make_fast(CPU, 10**6)
     assert torch_settings() == (False, "highest")
-    devices.make_fast(CUDA)
+    devices.make_fast(CUDA, 10**6)
     assert torch_settings() == (True, "high")
     assert (
         torch.backends.cuda.matmul.fp32_precision
@@ -57,10 +58,28 @@ def test_only_cuda_has_its_convolutions_tried_and_tf32(torch_settings):
 def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch):
     asked = []
     monkeypatch.setattr(devices, "make_deterministic", lambda: asked.append("deterministic"))
-    monkeypatch.setattr(devices, "make_fast", lambda device: asked.append(device.type))
+    monkeypatch.setattr(devices, "make_fast", lambda device, n_steps: asked.append(device.type))
     monkeypatch.setattr(train, "train_fold", lambda *args: None)
     monkeypatch.setattr(train.folder, "write_summary", lambda config: {})
     train.run(df, config)
     config.deterministic = True
     train.run(df, config)
     assert asked == ["cpu", "deterministic"]
+
+
+def test_a_short_run_does_not_wait_for_trials_of_convolutions(torch_settings):
+    devices.make_fast(CUDA, 100)
+    assert torch_settings() == (False, "high")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [
+        ("auto", CPU, "cpu"),
+        ("auto", CUDA, "device"),
+        ("cpu", CUDA, "cpu"),
+        ("device", CPU, "device"),
+    ],
+)
+def test_images_are_made_on_the_device_where_that_is_cuda(asked, device, expected):
+    assert devices.pick_frontend(Config(frontend=asked), device) == expected

@@ -19,6 +19,7 @@ def format_help(config_class: Any, script: str, description: str) -> str:
         "of the other scripts are accepted too.",
         79,
     )
+
     defaults, group = config_class().to_dict(), ""
     for name, setting in settings_of(config_class).items():
         if SAME_AS.get(script, script) not in setting.used_by:
@@ -26,6 +27,7 @@ def format_help(config_class: Any, script: str, description: str) -> str:
         if setting.group != group:
             group = setting.group
             lines += ["", f"{group}:"]
+
         annotation = config_class.__pydantic_fields__[name].annotation
         lines += _help_of(name, setting, defaults[name], annotation)
     return "\n".join(lines)
@@ -43,6 +45,7 @@ def _help_of(name: str, setting: Setting, default: Any, annotation: Any) -> list
         flag += f", --no-{name.replace('_', '-')}"
     if get_origin(annotation) is Literal:
         flag += " {" + ",".join(map(str, get_args(annotation))) + "}"
+
     shown = _shown(default)
     unit = f", in {setting.unit}" if setting.unit else ""
     text = f"{setting.help}{unit} (default: {shown})"

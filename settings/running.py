@@ -19,6 +19,7 @@ def choose(name: str, known: Any, *, what: str) -> str:
     """Return a known name; refuse another with the closest and all known ones (UserError)."""
     if name in known:
         return name
+
     close = difflib.get_close_matches(str(name), list(map(str, known)), n=3)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     everything = ", ".join(sorted(map(str, known)))
@@ -67,6 +68,7 @@ def configure_logger(config: Any) -> logging.Logger:
     """Log lines to stderr, DEBUG ones too when `config.debug`; calling it again adds no handler."""
     logger = logging.getLogger("birdclef")
     logger.setLevel(logging.DEBUG if config.debug else logging.INFO)
+
     console: Any = next((one for one in logger.handlers if getattr(one, "is_console", False)), None)
     if console is None:
         console = logging.StreamHandler()
@@ -75,5 +77,6 @@ def configure_logger(config: Any) -> logging.Logger:
             logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
         )
         logger.addHandler(console)
+
     console.stream = sys.stderr  # that of an earlier call may be closed
     return logger

@@ -43,15 +43,9 @@ def versions() -> dict[str, str]:
     for name in DEPENDENCIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).resolve().parent.parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+
+    root = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(root), *"describe --always --dirty --abbrev=12".split()]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         answer = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
         found["git_commit"] = answer.stdout.strip() or "not a git checkout"

@@ -342,7 +342,7 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
                 batch_loss, batch_scores = score_batch(fold, batch)
             loss.update(batch_loss, len(batch_scores))
             scores.append(batch_scores.numpy())
-            labels.append((batch["targets"] >= 0.5).numpy())
+            labels.append((batch["targets"][:, : len(fold.class_names)] >= 0.5).numpy())
         stop_if_asked(fold)
 
     with watch.part("metric"):

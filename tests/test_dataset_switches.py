@@ -411,3 +411,25 @@ def test_an_empty_window_has_a_second_background_under_it(df, config):
     assert not np.array_equal(with_second, without)
     correlation = np.corrcoef(with_second, without)[0, 1]
     assert 0.5 < correlation < 0.99  # the same place of the same recording, and another
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secondary_targets": "masked", "p_waveform_mixup": 0.5},
+        {"no_bird_class": True, "negative_share": 0.3},
+        {"valid_clips": 3, "in_channels": 1},
+    ],
+    ids=str,
+)
+def test_training_takes_masked_targets_a_class_for_no_bird_and_several_windows(df, config, changes):
+    small = {"base_model_name": "test_efficientnet", "pretrained": False, "device": "cpu"}
+    config = changed(config, small, changes, {"epochs": 1, "folds": [0]})
+    df = df.assign(kfold=[0, 1, 0, 1, 0, 1, 1])
+    train.run(df, config)
+
+    history = pd.read_csv(config.fold_dir(0) / "history.csv")
+    assert np.isfinite(history[["train_loss", "valid_loss"]].to_numpy()).all()
+    with np.load(config.fold_dir(0) / "valid_predictions.npz") as found:
+        assert found["scores"].shape == found["labels"].shape == (3, 3)  # a row a recording
+        assert found["labels"].tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from catalog.folds import group_rows
+from catalog.labels import NO_BIRD
 from catalog.tables import SHOWN
 
 TITLES = ["fold", "recordings", "classes", "without training data", "without validation data"]
@@ -41,8 +42,10 @@ def fold_report(
         files were found to belong to another, by the rule; `other_labels`, the copies that have
         different labels; `uneven_classes`, whose counts differ by more than one.
     """
-    by_class = table.groupby(["primary_label", "kfold"]).size()
-    counts = by_class.unstack(fill_value=0)  # (n_classes, n_folds)
+    is_negative = table["primary_label"] == NO_BIRD
+    by_class = table[~is_negative].groupby(["primary_label", "kfold"]).size()
+    sizes = table["kfold"].value_counts().sort_index()
+    counts = by_class.unstack(fill_value=0).reindex(columns=sizes.index, fill_value=0)
     keys = {
         "id": identities["key"],
         "content": _first_of(table["filename"], identities["content"]),
@@ -57,7 +60,8 @@ def fold_report(
     return {
         "recordings": len(table),
         "classes": len(counts),
-        "folds": [_describe_fold(fold, column, counts) for fold, column in counts.items()],
+        "negatives": int(is_negative.sum()),
+        "folds": [_describe_fold(fold, int(sizes[fold]), counts) for fold in sizes.index],
         "leakage": {name: _crossing(table["kfold"], values) for name, values in keys.items()},
         "copies": _groups_of_several(table["filename"], groups),
         "joined": _count_joined(identities),
@@ -89,10 +93,12 @@ def _count_joined(identities: pd.DataFrame) -> dict[str, int]:
     return {rule: count for rule, count in counts.items() if count > 0}
 
 
-def _describe_fold(fold: Any, column: pd.Series, counts: pd.DataFrame) -> dict[str, Any]:
+def _describe_fold(fold: int, size: int, counts: pd.DataFrame) -> dict[str, Any]:
+    """Describe a fold of `size` recordings; counts are (n_classes, n_folds)."""
+    column = counts[fold]
     return {
-        "fold": fold,
-        "recordings": int(column.sum()),
+        "fold": int(fold),
+        "recordings": size,
         "classes": int((column > 0).sum()),
         "classes_without_training_data": list(counts.index[column == counts.sum(axis=1)]),
         "classes_without_validation_data": list(counts.index[column == 0]),
@@ -116,7 +122,7 @@ def format_report(report: dict[str, Any]) -> str:
         for name, found in report["leakage"].items()
     ]
     lines = [
-        f"{report['recordings']} recordings of {report['classes']} classes",
+        _count_recordings(report),
         pd.DataFrame(folds, columns=TITLES).to_string(index=False),
         f"in several folds: {', '.join(crossing)}",
     ]
@@ -138,6 +144,11 @@ def _describe_annotated(report: dict[str, Any]) -> str:
     seconds = report["seconds_by_label"]
     sung = ", ".join(f"{label} {length:g} s" for label, length in seconds.items())
     return f"{report['hours']:g} h with {report['timed_labels']} labels that have a time: {sung}"
+
+
+def _count_recordings(report: dict[str, Any]) -> str:
+    line = f"{report['recordings']} recordings of {report['classes']} classes"
+    return f"{line}, {report['negatives']} without a bird" if report["negatives"] else line
 
 
 def _count(cell: Any) -> Any:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from catalog.fold_report import fold_report
+from catalog.labels import NO_BIRD
 
 
 def test_fold_report_worked_by_hand():
@@ -62,3 +63,20 @@ def test_fold_report_worked_by_hand():
     assert report["joined"] == {"number": 2, "equal to the byte": 2, "same sound": 2}
     assert report["other_labels"] == [["b/3.ogg", "c/5.ogg"]]
     assert report["uneven_classes"] == ["c"]
+
+
+def test_recordings_without_a_bird_are_no_class():
+    table = pd.DataFrame(
+        {
+            "primary_label": ["a", "a", NO_BIRD, NO_BIRD],
+            "filename": ["a/1.wav", "a/2.wav", "n/3.wav", "n/4.wav"],
+            "kfold": [0, 1, 1, 2],
+        }
+    )
+    identities = pd.DataFrame(
+        {"key": ["1", "2", "3", "4"], "rule": "number", "content": range(4), "sound": range(4)}
+    )
+    report = fold_report(table, identities)
+    assert (report["recordings"], report["classes"], report["negatives"]) == (4, 1, 2)
+    assert [fold["recordings"] for fold in report["folds"]] == [1, 2, 1]
+    assert report["folds"][2]["classes_without_validation_data"] == ["a"]

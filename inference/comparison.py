@@ -51,7 +51,7 @@ def read_clips(part: pd.DataFrame, n_clips: int, config: Config, class_names: li
     return Clips(
         waveforms=np.stack([crop_or_pad(recording, config.n_samples) for recording in recordings]),
         images=[item["image"].numpy() for item in items],
-        labels=(targets >= 0.5).astype(np.uint8),
+        labels=(targets[:, : len(class_names)] >= 0.5).astype(np.uint8),
         n_available=len(part),
     )
 

@@ -14,7 +14,7 @@ from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.dataset")
 
-NEEDED_COLUMNS = ("primary_label", "labels", "filepath", "kfold")
+TRAIN_COLUMNS = ("primary_label", "labels", "filepath", "kfold")
 TEXT_COLUMNS = (
     "primary_label",
     "secondary_labels",
@@ -49,7 +49,7 @@ def check_table(df: pd.DataFrame, source: str = "train.csv") -> pd.DataFrame:
     Raises:
         UserError: a needed column is missing, a label is empty, or a fold is not a whole number.
     """
-    missing = [name for name in NEEDED_COLUMNS if name not in df.columns]
+    missing = [name for name in TRAIN_COLUMNS if name not in df.columns]
     if missing:
         found = ", ".join(map(str, df.columns))
         raise UserError(

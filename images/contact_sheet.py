@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS = 3
+SHEET_COLUMNS = 3
 NAMED_FROM = 0.1  # targets below are not written under an image
 
 
@@ -20,7 +20,7 @@ def draw_contact_sheet(dataset: Any, n_images: int, save_path: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    config, columns = dataset.config, min(COLUMNS, n_images)
+    config, columns = dataset.config, min(SHEET_COLUMNS, n_images)
     rows = -(-n_images // columns)
     extent = (0.0, config.period, 0, config.n_mels)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")

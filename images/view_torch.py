@@ -28,7 +28,7 @@ class TorchView(nn.Module):
         super().__init__()
         self.config = config
         one = view.View(config)
-        self.normalise = NORMALISATIONS[config.normalisation]
+        self.normalise = TORCH_NORMALISATIONS[config.normalisation]
         self.n_differences = len(one.differences)
         for number, matrix in enumerate(one.differences):
             self._keep(f"difference_{number}", matrix.T)
@@ -104,7 +104,7 @@ def leave(image: Tensor) -> Tensor:
     return image
 
 
-NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+TORCH_NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "min_max": min_max,
     "standard": standardise,
     "fixed": leave,

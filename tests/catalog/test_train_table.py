@@ -91,7 +91,7 @@ def test_missing_and_damaged_arrays_are_counted_and_the_first_named(tmp_path):
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "a" / "0.ogg.npy", np.zeros(10, np.float32))
     (tmp_path / "b" / "1.ogg.npy").write_bytes(b"no array")
-    with pytest.raises(UserError, match=r"2 of 3 prepared recordings .* b/1.ogg.npy is damaged"):
+    with pytest.raises(UserError, match=r"2 of 3 prepared recordings .*b/1.ogg.npy is damaged"):
         check_prepared(df, tmp_path)
 
 

@@ -53,7 +53,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
 
         models = open_models(flags.model, config)
         outputs = plan_outputs(flags, models, list(recordings))
-        plan = make_plan(flags, outputs.selection.wanted)
+        plan = make_plan(flags, outputs.selection)
 
         settings = {"recordings": str(flags.recordings.resolve()), "model": models.identity}
         settings |= {name: str(value) for name, value in vars(plan).items()}
@@ -62,7 +62,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             seconds = score_recordings(models, recordings, plan, partial, decoders)
             took_s = time.monotonic() - began
 
-            results = Results(partial, list(recordings), plan.average, flags.smooth)
+            results = Results(partial, list(recordings), plan.average, outputs.adjustment)
             lines, summary = write_outputs(outputs, results, unread)
             if flags.report is not None:
                 lines.append(write_page(flags, results, outputs.selection, models, plan))

@@ -9,6 +9,7 @@ from inference import formats
 from inference.detections import AVERAGES
 from inference.flags import FlagParser, number
 from inference.scorers import CPU_BATCH
+from inference.selection import COLUMNS
 from inference.windows import SCORES
 
 DESCRIPTION = "Score recordings of any length with trained models and write what they hold."
@@ -147,11 +148,24 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
         "0.25 framewise_max",
     )
     add(
+        "--power",
+        metavar="POWER",
+        help="raise scores to this power, or to those of a CSV with the columns species and power",
+    )
+    add(
         "--smooth",
+        nargs="+",
+        default=[],
+        metavar="WEIGHT",
+        help="average each window with its neighbours: weights of the windows 1, 2, ... places "
+        "away, or gaussian and its sigma in windows",
+    )
+    add(
+        "--lean",
         type=number(0, 1),
         default=0.0,
         metavar="WEIGHT",
-        help="average each window with its neighbours, which have this weight (default: 0)",
+        help="move each score this far to the recording's highest score of its species",
     )
     add(
         "--average",
@@ -165,15 +179,29 @@ def _add_detections(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("which windows are detections").add_argument
     add(
         "--threshold",
-        type=number(0, 1),
         metavar="SCORE",
-        help="lowest score of a detection (default: 0 in long and parquet, else 0.5)",
+        help="lowest score of a detection, or a CSV with the columns species and threshold, "
+        "evaluate.py's species.csv for one (default: 0 in long and parquet, else 0.5)",
     )
     add(
         "--top-k",
         type=number(1, kind=int),
         metavar="N",
         help="keep the N best detections of a window (default: all)",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        choices=COLUMNS,
+        default=[],
+        metavar="COLUMNS",
+        help="more columns of long and parquet: names (scientific and common, from --taxonomy), "
+        "when (site, date and time of the detection, from the file's name and header)",
+    )
+    add(
+        "--time-zone",
+        metavar="ZONE",
+        help="zone of the recorders' clocks, as Europe/Berlin, where files do not say another",
     )
 
 

@@ -95,22 +95,3 @@ def average_ranks(scores: np.ndarray) -> np.ndarray:
 
     ranks = [rankdata(one, axis=0) / (scores.shape[1] + 1) for one in scores]
     return np.asarray(np.mean(ranks, axis=0), np.float32)
-
-
-def smooth(scores: np.ndarray, weight: float) -> np.ndarray:
-    """Average each window with its two neighbours.
-
-    Args:
-        scores: (n, C), windows in order.
-        weight: of each neighbour; the window itself has weight 1. The first and the last window
-            have one neighbour.
-
-    Returns:
-        (n, C) float32, below 1.
-    """
-    total, weights = scores.astype(np.float64), np.ones((len(scores), 1))
-    for here, other in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-        total[here] += weight * scores[other]
-        weights[here] += weight
-
-    return np.minimum((total / weights).astype(np.float32), HIGHEST)

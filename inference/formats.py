@@ -14,7 +14,8 @@ import numpy as np
 from configs import UserError
 from files import replacing
 from inference.detections import Event, Recording
-from inference.selection import Selection
+from inference.places import when_and_where
+from inference.selection import COLUMNS, Selection
 from inference.submissions import write_submission
 from inference.text_files import (
     LABELS,
@@ -63,10 +64,40 @@ def _write_long(
     path: Path, results: Results, selection: Selection, form: str, threshold: float
 ) -> int:
     rows = (
-        [recording.name, *_times(one), selection.class_names[one.species], np.float32(one.score)]
-        for recording, one in _found(results, selection, threshold)
+        [
+            recording.name,
+            *_times(one),
+            selection.class_names[one.species],
+            np.float32(one.score),
+            *more,
+        ]
+        for recording in results
+        for one, more in _with_columns(recording, selection, threshold)
     )
-    return write_table(path, LONG_COLUMNS, rows)
+    return write_table(path, [*LONG_COLUMNS, *more_columns(selection)], rows)
+
+
+def more_columns(selection: Selection) -> list[str]:
+    """Name the columns that the long table has beside its own."""
+    return [name for kind in selection.columns for name in COLUMNS[kind]]
+
+
+def _with_columns(
+    recording: Recording, selection: Selection, threshold: float
+) -> Iterator[tuple[Event, list[str]]]:
+    """Give a recording's detections, each with its cells of `more_columns`."""
+    made = None
+    if "when" in selection.columns:
+        path = selection.folder / recording.name
+        made = when_and_where(recording.name, path, selection.zone)
+    for one in selection.found(recording, threshold):
+        cells: list[str] = []
+        for kind in selection.columns:
+            if kind == "names":
+                cells += selection.name(one.species)
+            elif made is not None:
+                cells += [made.site, *made.at(one.start_s)]
+        yield one, cells
 
 
 def _write_birdnet(
@@ -152,18 +183,21 @@ def _write_parquet(
 
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = (text, number, number, text, pyarrow.float32())
-    schema = pyarrow.schema(list(zip(LONG_COLUMNS, kinds, strict=True)))
+    fields = list(zip(LONG_COLUMNS, kinds, strict=True))
+    schema = pyarrow.schema(fields + [(name, text) for name in more_columns(selection)])
 
     n_rows = 0
     with replacing(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for recording in results:
-            found = list(selection.found(recording, threshold))
+            detected = list(_with_columns(recording, selection, threshold))
+            found = [one for one, _ in detected]
             columns = [
                 [recording.name.encode(errors="replace").decode()] * len(found),
                 [one.start_s for one in found],
                 [one.end_s for one in found],
                 [selection.class_names[one.species] for one in found],
                 np.array([one.score for one in found], np.float32),
+                *([cells[n] for _, cells in detected] for n in range(len(more_columns(selection)))),
             ]
             writer.write_table(pyarrow.table(columns, schema=schema))
             n_rows += len(found)

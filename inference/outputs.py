@@ -12,7 +12,9 @@ import numpy as np
 from configs import UserError
 from files import CannotWriteError
 from inference import formats, selection, submissions
+from inference.adjusting import Adjustment, read_by_species, read_neighbours
 from inference.detections import average_models
+from inference.places import read_zone
 from inference.results import Results
 from inference.selection import Selection
 from inference.timeline import EventRule
@@ -30,12 +32,14 @@ class Outputs:
         bad_path: the list of recordings that are not ok.
         partial_path: what the run has scored so far.
         selection: what of the results is written.
+        adjustment: what is done to scores before.
     """
 
     paths: dict[str, Path]
     bad_path: Path
     partial_path: Path
     selection: Selection
+    adjustment: Adjustment
 
 
 def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]) -> Outputs:
@@ -69,7 +73,18 @@ def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]
         bad_path=output.with_name(f"{output.stem}.bad_files.csv"),
         partial_path=output.with_name(f"{output.name}.partial"),
         selection=read_selection(flags, models, names, sample),
+        adjustment=read_adjustment(flags, models.class_names),
     )
+
+
+def read_adjustment(flags: argparse.Namespace, class_names: Sequence[str]) -> Adjustment:
+    """Settle what is done to scores (UserError: weights or powers that do not fit)."""
+    powers = None
+    if flags.power is not None:
+        powers = read_by_species(flags.power, ["power"], class_names, 1.0)
+        if not (powers > 0).all():
+            raise UserError(f"--power {flags.power}: powers must be above 0")
+    return Adjustment(powers, read_neighbours(flags.smooth), flags.lean)
 
 
 def _default_format(output: Path, sample: selection.Sample | None) -> str:
@@ -95,6 +110,13 @@ def read_selection(
     if flags.species is not None:
         wanted = selection.read_species(flags.species, models.class_names, names)
 
+    thresholds = None
+    if flags.threshold is not None:
+        columns = ["threshold", "best_f1_threshold"]
+        thresholds = read_by_species(flags.threshold, columns, models.class_names, 0.5)
+        if not ((thresholds >= 0) & (thresholds <= 1)).all():
+            raise UserError(f"--threshold {flags.threshold}: thresholds lie between 0 and 1")
+
     place: Path = flags.recordings
     return Selection(
         class_names=models.class_names,
@@ -103,12 +125,15 @@ def read_selection(
         fmin=models.config.fmin,
         fmax=models.config.fmax,
         recordings=tuple(recordings),
-        threshold=flags.threshold,
+        threshold=None if thresholds is None else float(thresholds.min()),
+        thresholds=thresholds,
         top_k=flags.top_k,
         wanted=wanted,
         names=names,
         sample=sample,
         events=flags.events,
+        columns=tuple(flags.columns),
+        zone=read_zone(flags.time_zone),
     )
 
 
@@ -117,6 +142,7 @@ def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
     lists = set(forms) & set(formats.LISTS)
     decides = lists or set(forms) & {"submission-2021", "submission-2022"}
     names = set(forms) & set(formats.WITH_NAMES) or flags.report or flags.species
+    names = names or "names" in flags.columns
     events_only = "without --events"
 
     idle = {
@@ -133,6 +159,12 @@ def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
             flags.threshold is not None and not (decides or flags.report or flags.events),
             "these formats have the scores of all windows",
         ),
+        "--columns": (flags.columns and not set(forms) & {"long", "parquet"}, "no long table"),
+        "--columns names": (
+            "names" in flags.columns and not flags.taxonomy,
+            "there is no --taxonomy to take names from",
+        ),
+        "--time-zone": (flags.time_zone and "when" not in flags.columns, "without --columns when"),
         "--top-k": (flags.top_k and not (lists or flags.report), "no detections are listed"),
         "--events": (flags.events and not lists, "no detections are listed"),
         "--event-low": (flags.event_low is not None and not flags.events, events_only),
@@ -161,12 +193,12 @@ def place_outputs(output: Path, forms: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def make_plan(flags: argparse.Namespace, wanted: np.ndarray | None) -> Plan:
+def make_plan(flags: argparse.Namespace, chosen: Selection) -> Plan:
     """Make the plan that the flags ask for.
 
     Args:
         flags: of the command line.
-        wanted: (C,) bool, the species whose frames are saved; None saves all.
+        chosen: what is written: the species whose frames are saved, the thresholds of events.
 
     Raises:
         UserError: flags that contradict each other.
@@ -175,10 +207,11 @@ def make_plan(flags: argparse.Namespace, wanted: np.ndarray | None) -> Plan:
         raise UserError(
             "--average rank orders whole windows; --frames and --events need probability or logit"
         )
-    high = 0.5 if flags.threshold is None else flags.threshold
+    high = 0.5 if chosen.threshold is None else chosen.threshold
     low = high / 2 if flags.event_low is None else flags.event_low
     if low > high:
         raise UserError(f"--event-low {low:g} is above the threshold, {high:g}")
+    wanted = chosen.wanted
 
     return Plan(
         stride_s=flags.stride,
@@ -245,8 +278,10 @@ def write_page(
     model, score = str(flags.model), plan.score
     if n_models > 1:
         model += f", mean of {n_models} by {plan.average}"
-    if flags.smooth:
-        score += f", neighbours have weight {flags.smooth:g}"
+    for name in ("power", "smooth", "lean"):
+        if value := getattr(flags, name):
+            words = value if isinstance(value, list) else [str(value)]
+            score += f", --{name} {' '.join(words)}"
     facts = {
         "Model": model,
         "Recordings": str(flags.recordings.resolve()),

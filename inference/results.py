@@ -1,11 +1,12 @@
-"""The recordings of a finished run, models averaged and windows smoothed."""
+"""The recordings of a finished run, with models averaged and scores adjusted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from inference.detections import Recording, average_models, average_ranks, smooth
+from inference.adjusting import Adjustment
+from inference.detections import Recording, average_models, average_ranks
 from inference.partial import PartialResults
 
 
@@ -16,14 +17,18 @@ class Results:
         partial: what was scored.
         names: of the recordings, in the order wanted.
         average: one of detections.AVERAGES. For ranks all scores are held in memory.
-        weight: of a neighbouring window in the smoothing; 0 leaves scores as they are.
+        adjustment: what is done to the scores of each recording.
     """
 
     def __init__(
-        self, partial: PartialResults, names: Sequence[str], average: str, weight: float = 0.0
+        self,
+        partial: PartialResults,
+        names: Sequence[str],
+        average: str,
+        adjustment: Adjustment | None = None,
     ) -> None:
         self._partial, self._names = partial, list(names)
-        self._average, self._weight = average, weight
+        self._average, self._adjustment = average, adjustment or Adjustment()
 
         self._ranks = None
         if average == "rank" and names:
@@ -42,8 +47,7 @@ class Results:
                 scores = self._ranks[n_done : n_done + n_windows]
             n_done += n_windows
 
-            if self._weight:
-                scores = smooth(scores, self._weight)
+            scores = self._adjustment.apply(scores)
             if recording.n_silent:
                 scores = np.where(recording.silent[:, None], np.float32(0), scores)
             yield replace(recording, scores=scores)

@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from configs import UserError
 from inference.detections import Event, Recording
 
 logger = logging.getLogger("birdclef.selection")
+
+COLUMNS = {"names": ("scientific_name", "common_name"), "when": ("site", "date", "time")}
 
 Names = dict[str, tuple[str, str]]  # label to (scientific, common) name
 
@@ -43,12 +46,15 @@ class Selection:
         fmin: Hz, lower edge of what the model hears.
         fmax: Hz, upper edge.
         recordings: names of all recordings, which a submission must tell apart.
-        threshold: lowest score of a detection; None takes the format's.
+        threshold: lowest score of a detection of any class; None takes the format's.
+        thresholds: (C,), lowest scores by class; None takes `threshold` for all.
         top_k: the most detections of one window; None sets no limit.
         wanted: (C,) bool, classes to write; the others score 0 in submissions. None takes all.
         names: scientific and common names by label.
         sample: what a submission has to look like.
         events: write events rather than windows, in the formats that list detections.
+        columns: of COLUMNS, which more the long table has.
+        zone: of the recorders' clocks, where files do not say another; None is not known.
     """
 
     class_names: list[str]
@@ -58,28 +64,40 @@ class Selection:
     fmax: float
     recordings: tuple[str, ...] = ()
     threshold: float | None = None
+    thresholds: np.ndarray | None = None
     top_k: int | None = None
     wanted: np.ndarray | None = None
     names: Names = field(default_factory=dict)
     sample: Sample | None = None
     events: bool = False
+    columns: tuple[str, ...] = ()
+    zone: tzinfo | None = None
 
     def name(self, species: int) -> tuple[str, str]:
         """Return the scientific and the common name of a class; its label where there is none."""
         label = self.class_names[species]
         return self.names.get(label, (label, label))
 
+    def lowest(self, threshold: float) -> np.ndarray:
+        """Return the lowest score of a detection of each class, (C,) float32 as the scores."""
+        if self.thresholds is None:
+            return np.full(len(self.class_names), threshold, np.float32)
+        return np.maximum(self.thresholds, threshold).astype(np.float32)
+
     def found(self, recording: Recording, threshold: float) -> Iterator[Event]:
         """List detections by start, those of one window by falling score."""
         wanted = self.wanted
         if wanted is None:
             wanted = np.ones(len(self.class_names), bool)
+        lowest = self.lowest(threshold)
         if self.events:
-            yield from (event for event in recording.events if wanted[event.species])
+            for event in recording.events:
+                if wanted[event.species] and np.float32(event.score) >= lowest[event.species]:
+                    yield event
             return
 
         for start_s, scores in zip(recording.starts_s.tolist(), recording.scores, strict=True):
-            species = np.flatnonzero(wanted & (scores >= threshold))
+            species = np.flatnonzero(wanted & (scores >= lowest))
             species = species[np.argsort(-scores[species], kind="stable")][: self.top_k]
             end_s = min(start_s + self.period, recording.seconds)
             yield from (Event(start_s, end_s, int(one), float(scores[one])) for one in species)

@@ -181,6 +181,7 @@ def _rows(
     number = {label: n for n, label in enumerate(selection.class_names)}
     columns = np.array([number.get(label, -1) for label in labels])  # the last one, of zeros
 
+    lowest = np.append(selection.lowest(threshold), np.inf)[columns]  # (columns,)
     stems = row_stems(form, selection.recordings)
     separator = _separator(labels) if form == "submission-2021" else ""
 
@@ -194,11 +195,10 @@ def _rows(
         for start_s, row in zip(recording.starts_s.tolist(), scores, strict=True):
             second = round(start_s + selection.period, 6)
             if form == "submission-2022":
-                for label, score in zip(labels, row, strict=True):
-                    name = row_id(form, stem, second, label)
-                    yield [name, str(bool(score >= threshold))]
+                for label, is_found in zip(labels, row >= lowest, strict=True):
+                    yield [row_id(form, stem, second, label), str(bool(is_found))]
             elif form == "submission-2021":
-                birds = separator.join(labels[n] for n in np.flatnonzero(row >= threshold))
+                birds = separator.join(labels[n] for n in np.flatnonzero(row >= lowest))
                 yield [row_id(form, stem, second), birds or "nocall"]
             else:  # numpy writes a float32 in its shortest exact form
                 yield [row_id(form, stem, second), *row]

@@ -21,6 +21,7 @@ from audio import decoder_pool
 from audio.recording import prepare_recording
 from configs import UserError
 from inference import scorers, stream, timeline, windows
+from inference.adjusting import Adjustment
 from inference.partial import PartialResults
 from inference.results import Results
 from tests.audio.test_decoder_pool import DEADLY_COMMAND
@@ -150,7 +151,7 @@ def test_silence_stays_silent_beside_louder_neighbours(tmp_path, average):
     recordings = {"s": write_wav(tmp_path / "s.wav", with_a_hole())}
     partial = PartialResults(tmp_path / "partial", {})
     predict.score_recordings(models, recordings, windows.Plan(shifts_s=(0.5, -0.5)), partial)
-    (found,) = Results(partial, ["s"], average, 0.5)
+    (found,) = Results(partial, ["s"], average, Adjustment(neighbours=(0.5,)))
     partial.close()
     assert not found.scores[[2, 3, 5]].any() and found.scores[[0, 1, 4]].min() > 0
 
@@ -475,6 +476,10 @@ def test_nothing_scored_is_status_1_and_says_where_to_look(tmp_path):
         (["--threshold", "0.5"], ["--threshold"]),
         (["--threshold", "0.5", "--format", "submission-2021"], []),
         (["--top-k", "3", "--events"], ["--top-k", "--events"]),
+        (["--columns", "when"], ["--columns"]),
+        (["--columns", "names", "--format", "long"], ["--columns"]),
+        (["--columns", "names", "--format", "long", "--taxonomy", "t.csv"], []),
+        (["--time-zone", "UTC", "--format", "long"], ["--time-zone"]),
         (["--format", "long", "--event-low", "0.1", "--event-min", "1"],
          ["--event-low", "--event-min"]),
         (["--format", "long", "--events", "--event-low", "0.1", "--threshold", "0.2"], []),
@@ -522,7 +527,7 @@ def test_equal_names_in_other_folders_are_kept_apart_in_every_format(monkeypatch
     (["MODEL", "SOUNDS", "--output", "empty"], "empty is a folder; choose another --output"),
     (["MODEL", "SOUNDS", "--output", "m.pth", "--format", "audacity"], "m.pth is a file; choose another --output"),
     (["MODEL", "SOUNDS", "--output", "o", "--format", "csv"], "invalid choice: 'csv'"),
-    (["MODEL", "SOUNDS", "--output", "o", "--threshold", "2"], "2 is not between 0 and 1"),
+    (["MODEL", "SOUNDS", "--output", "o", "--threshold", "2"], "thresholds lie between 0 and 1"),
     (["MODEL", "SOUNDS", "--output", "o", "--top-k", "x"], "invalid number value: 'x'"),
     (["MODEL", "SOUNDS", "--output", "o", "--average", "rank", "--events"], "--average rank orders whole windows"),
     (["MODEL", "SOUNDS", "--output", "o", "--event-low", "0.9"], "--event-low 0.9 is above the threshold, 0.5"),
@@ -541,3 +546,43 @@ def test_mistakes_are_one_line(monkeypatch, tmp_path, sounds, args, message):
         call(monkeypatch, *(places.get(arg, arg) for arg in args))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "o").exists()
+
+
+def test_scores_are_adjusted_by_the_flags_and_species_have_their_thresholds(
+    monkeypatch, tmp_path, sounds
+):
+    """The written scores, computed again from those written without any flag."""
+    model = save_model(tmp_path / "m.pth", tiny())
+    (tmp_path / "species.csv").write_text("species,power,threshold\nNA,2,0.3\nbird1,0.5,0.2\n")
+
+    def written(name: str, *flags: object) -> pd.DataFrame:
+        output = tmp_path / name
+        args = ["--output", output, "--format", "long", "--device", "cpu", *flags]
+        assert call(monkeypatch, model, sounds, *args) == 0
+        return pd.read_csv(output, keep_default_na=False)
+
+    keys = ["file", "start_s", "species"]
+    plain = written("a.csv").set_index(keys)["score"]
+    table = tmp_path / "species.csv"
+    flags = ("--power", table, "--smooth", "0.5", "0.25", "--lean", "0.2")
+    found = written("b.csv", *flags).set_index(keys)["score"]
+    assert found.index.sort_values().equals(plain.index.sort_values())
+    for (file, start_s, species), adjusted in found.items():
+        raised = {
+            start: value ** {"NA": 2, "bird1": 0.5}.get(species, 1)
+            for (name, start, label), value in plain.items()
+            if (name, label) == (file, species)
+        }
+        weights = {0: 1, 1: 0.5, 2: 0.25}
+        means = {}
+        for here in raised:
+            near = {there: weights.get(abs(here - there), 0) for there in raised}
+            total = sum(weight * raised[there] for there, weight in near.items())
+            means[here] = total / sum(near.values())
+        wanted = 0.8 * means[start_s] + 0.2 * max(means.values())
+        assert adjusted == pytest.approx(wanted, abs=1e-5)
+
+    lowest = {"NA": 0.3, "bird1": 0.2, "bird2": 0.5}
+    kept = written("c.csv", "--threshold", table).set_index(keys)["score"]
+    wanted = [key for key, value in plain.items() if value >= lowest[key[2]]]
+    assert sorted(kept.index) == sorted(wanted) and 0 < len(kept) < len(plain)

@@ -1,4 +1,4 @@
-"""Averages of models, ranks and windows."""
+"""Averages of models, and ranks."""
 
 from fractions import Fraction
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.detections import average_models, average_ranks, smooth
+from inference.detections import average_models, average_ranks
 
 # Averages -----------------------------------------------------------------------------------------
 
@@ -32,7 +32,6 @@ def test_averages_stay_below_one_even_for_the_highest_scores():
     highest = np.full((3, 2, 1), 1 - 2**-24, np.float32)
     for how in ("probability", "logit"):
         assert (average_models(highest, how) < 1).all()
-    assert (smooth(highest[0], 1.0) < 1).all()
     assert (average_ranks(highest) < 1).all()
 
 
@@ -53,13 +52,3 @@ def test_ranks_share_ties_and_count_to_n_plus_one(table):
     )  # a rank does not see how far apart scores are
     assert np.array_equal(both, average_ranks(scores[None]))
     assert (both > 0).all() and (both < 1).all()
-
-
-def test_smoothing_is_a_weighted_mean_of_the_neighbours_there_are():
-    scores = np.array([[0.0], [0.6], [0.3]], np.float32)
-    assert smooth(scores, 0.5)[:, 0].tolist() == pytest.approx(
-        [0.3 / 1.5, (0 + 0.6 + 0.15) / 2, (0.3 + 0.3) / 1.5]
-    )
-    assert np.array_equal(smooth(scores, 0.0), scores)
-    assert smooth(scores[:1], 0.5).tolist() == [[0.0]]
-    assert smooth(scores[:0], 0.5).shape == (0, 1)

@@ -10,6 +10,7 @@ from files import CannotWriteError
 from inference.command_line import read_command_line
 from inference.outputs import make_folder, make_plan, place_outputs
 from inference.timeline import EventRule
+from tests.inference.written import selection
 
 
 def test_one_format_has_the_name_given_and_several_have_their_own():
@@ -31,8 +32,9 @@ def test_a_folder_or_a_file_in_the_way_is_refused(tmp_path):
     assert place_outputs(tmp_path, ["audacity"]) == {"audacity": tmp_path}  # it may go on in it
 
 
-def plan_of(*flags: str, wanted: np.ndarray | None = None):
-    return make_plan(read_command_line(["m", "r", "--output", "o", *flags])[0], wanted)
+def plan_of(*flags: str, wanted: np.ndarray | None = None, threshold: float | None = None):
+    chosen = selection(wanted=wanted, threshold=threshold)
+    return make_plan(read_command_line(["m", "r", "--output", "o", *flags])[0], chosen)
 
 
 def test_a_plan_takes_windows_frames_and_events_from_the_flags():
@@ -48,8 +50,8 @@ def test_a_plan_takes_windows_frames_and_events_from_the_flags():
     plan = plan_of("--frames", "f", wanted=np.array([True, False, True]))
     assert plan.frames_dir == Path("f") and plan.frame_species == (0, 2) and plan.events is None
     assert plan_of("--events").events == EventRule(0.5, 0.25, 0.0)
-    flags = ("--events", "--threshold", "0.3", "--event-low", "0.2", "--event-min", "0.5")
-    assert plan_of(*flags).events == EventRule(0.3, 0.2, 0.5)
+    flags = ("--events", "--event-low", "0.2", "--event-min", "0.5")
+    assert plan_of(*flags, threshold=0.3).events == EventRule(0.3, 0.2, 0.5)
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from inference.adjusting import Adjustment
 from inference.partial import PartialResults
 from inference.results import Results
 from tests.inference.written import recording
@@ -16,7 +17,7 @@ def test_results_come_in_order_with_ranks_over_the_whole_run(tmp_path):
     assert list(ranked) == ["a.ogg", "b.ogg"]
     assert ranked["a.ogg"].tolist() == [[0.5]]
     assert ranked["b.ogg"].tolist() == [[0.75], [0.25]]
-    smoothed = list(Results(partial, ["b.ogg"], "probability", 1.0))
+    smoothed = list(Results(partial, ["b.ogg"], "probability", Adjustment(neighbours=(1.0,))))
     assert smoothed[0].scores[:, 0].tolist() == pytest.approx([0.25, 0.25])
     partial.close()
 
@@ -27,7 +28,7 @@ def test_silent_windows_score_zero_whatever_is_done_to_the_scores(tmp_path, aver
     silent = np.array([False, True, False])
     with PartialResults(tmp_path / "x.partial", {}) as partial:
         partial.add(recording("a.ogg", scores, silent=silent), [1, 1])
-        (found,) = Results(partial, ["a.ogg"], average, 1.0)
+        (found,) = Results(partial, ["a.ogg"], average, Adjustment(None, (1.0,), 0.5))
     assert found.scores[1, 0] == 0 and found.scores[[0, 2], 0].min() > 0.3
     assert found.n_silent == 1
 

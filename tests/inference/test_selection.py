@@ -1,10 +1,14 @@
 """Which species and detections are written, and their names."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from configs import UserError
 from inference import selection as selection_module
-from tests.inference.written import CLASSES, NAMES
+from inference.detections import Event
+from inference.formats import write
+from tests.inference.written import CLASSES, NAMES, one, selection
 
 
 @pytest.mark.parametrize("header", [
@@ -36,3 +40,20 @@ def test_a_species_list_takes_labels_names_and_birdnets_lines(tmp_path, caplog):
         UserError, match="none of its 1 lines is a class of the model; give a --taxonomy"
     ):
         selection_module.read_species(path, CLASSES, {})
+
+
+def test_each_species_has_its_own_threshold_in_every_list(tmp_path):
+    """The scores are 0.9 0.1 0.3, then 0.2 0.6 0.7, then 0.1 0.2 0.3."""
+    thresholds = np.array([0.3, 0.65, 0.7])
+    chosen = selection(thresholds=thresholds, threshold=0.3)
+    found = [(event.start_s, event.species) for event in chosen.found(one(), 0.3)]
+    assert found == [(0, 0), (5, 2)]
+
+    events = (Event(0.0, 1.0, 0, 0.4), Event(0.0, 1.0, 1, 0.4), Event(2.0, 3.0, 2, 0.7))
+    chosen = selection(thresholds=thresholds, threshold=0.3, events=True)
+    found = [event.species for event in chosen.found(one(events=events), 0.3)]
+    assert found == [0, 2]
+
+    chosen = selection(thresholds=thresholds, threshold=0.3)
+    write(tmp_path / "s.csv", "submission-2021", [one()], chosen)
+    assert pd.read_csv(tmp_path / "s.csv")["birds"].tolist() == ["bird0", "22961", "nocall"]

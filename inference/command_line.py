@@ -9,7 +9,7 @@ from inference import formats
 from inference.detections import AVERAGES
 from inference.flags import FlagParser, number
 from inference.scorers import CPU_BATCH
-from inference.selection import COLUMNS
+from inference.selection import MORE_COLUMNS
 from inference.windows import SCORES
 
 DESCRIPTION = "Score recordings of any length with trained models and write what they hold."
@@ -192,7 +192,7 @@ def _add_detections(parser: argparse.ArgumentParser) -> None:
     add(
         "--columns",
         nargs="+",
-        choices=COLUMNS,
+        choices=MORE_COLUMNS,
         default=[],
         metavar="COLUMNS",
         help="more columns of long and parquet: names (scientific and common, from --taxonomy), "

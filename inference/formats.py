@@ -15,7 +15,7 @@ from configs import UserError
 from files import replacing
 from inference.detections import Event, Recording
 from inference.places import when_and_where
-from inference.selection import COLUMNS, Selection
+from inference.selection import MORE_COLUMNS, Selection
 from inference.submissions import write_submission
 from inference.text_files import (
     LABELS,
@@ -79,7 +79,7 @@ def _write_long(
 
 def more_columns(selection: Selection) -> list[str]:
     """Name the columns that the long table has beside its own."""
-    return [name for kind in selection.columns for name in COLUMNS[kind]]
+    return [name for kind in selection.columns for name in MORE_COLUMNS[kind]]
 
 
 def _with_columns(

@@ -14,7 +14,7 @@ from inference.detections import Event, Recording
 
 logger = logging.getLogger("birdclef.selection")
 
-COLUMNS = {"names": ("scientific_name", "common_name"), "when": ("site", "date", "time")}
+MORE_COLUMNS = {"names": ("scientific_name", "common_name"), "when": ("site", "date", "time")}
 
 Names = dict[str, tuple[str, str]]  # label to (scientific, common) name
 
@@ -53,7 +53,7 @@ class Selection:
         names: scientific and common names by label.
         sample: what a submission has to look like.
         events: write events rather than windows, in the formats that list detections.
-        columns: of COLUMNS, which more the long table has.
+        columns: of MORE_COLUMNS, which more the long table has.
         zone: of the recorders' clocks, where files do not say another; None is not known.
     """
 

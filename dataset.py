@@ -346,7 +346,8 @@ def main() -> int:
     df = check_table(read_train_table(table), str(table))
     check_prepared(df, config.train_np_dir)
 
-    saved = draw_contact_sheet(WaveformDataset(df, config, flags.mode), flags.show, flags.save)
+    dataset = WaveformDataset(df, replace(config, frontend="cpu"), flags.mode)
+    saved = draw_contact_sheet(dataset, flags.show, flags.save)
     print(f"wrote {saved}: {flags.show} images as the model sees them in {flags.mode} mode")
     return 0
 

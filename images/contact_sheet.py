@@ -22,7 +22,7 @@ def draw_contact_sheet(dataset: Any, n_images: int, save_path: Path) -> Path:
 
     config, columns = dataset.config, min(SHEET_COLUMNS, n_images)
     rows = -(-n_images // columns)
-    extent = (0.0, config.period, 0, config.n_mels)
+    extent = (0.0, config.period, 0, config.image_bands)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
 
     for position in range(n_images):
@@ -42,4 +42,5 @@ def describe_targets(targets: np.ndarray, class_names: Sequence[str]) -> str:
     """Name the birds of a target vector with their targets, the highest first."""
     order = np.argsort(-targets, kind="stable")
     heard = [number for number in order if targets[number] >= NAMED_FROM]
-    return ",  ".join(f"{class_names[number]} {targets[number]:g}" for number in heard) or "no bird"
+    named = [f"{class_names[number]} {targets[number]:.3g}" for number in heard]
+    return ",  ".join(named) or "no bird"

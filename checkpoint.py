@@ -260,6 +260,7 @@ OPTIONAL_PARTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys("fold batch skipped_steps bad_steps best_epoch micro_batch".split(), _is_count),
     "best_loss": _is_number,
     "train_loss": _is_meter,
+    "probe": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "ema": lambda value: value is None or _is_weights(value),
 }
 

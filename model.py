@@ -5,61 +5,35 @@ logits).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs import BELOW_ONE, Config, UserError
-from network.backbone import create_encoder, examine, one_line
+from network.backbone import create_encoder, examine, read_state
 from network.backbone import find_backbone as find_backbone
 from network.heads import AttBlockV2 as AttBlockV2
 from network.heads import (
     BandStatistics,
     LinearHead,
+    head_of,
     init_layer,
     resize_segments,
     smooth_over_time,
 )
+from network.heads import Head as Head
+from network.masks import Stripes, cut_stripes, stripes_of
 from network.masks import spec_augment as spec_augment
 
 logger = logging.getLogger("birdclef.model")
 
 # What depends on the classes, or was trained for them
 HEAD_PREFIXES = ("fc1.", "att_blocks.", "linear_head.", "band_statistics.")
-
-
-@dataclass(frozen=True)
-class Head:
-    """What stands on the backbone.
-
-    Args:
-        kind: "sed" has a hidden layer on smoothed segments, "linear" none: it classifies
-            standardised segments.
-        rows: keep the map's rows of frequency side by side; else they are averaged.
-        pooling: of the segments; see network.heads.LinearHead. "sed" with "attention" is the mean
-            of two attention blocks.
-        block: of the backbone, whose map it sees; see network.backbone.trim.
-        statistics: bands of the image whose mean, deviation and maximum it sees, too; 0: none.
-        softmax: scores are the softmax over classes; else each has its sigmoid.
-        no_bird: one more class, the last, for clips without a bird; it has a logit and no score.
-    """
-
-    kind: str = "sed"
-    rows: bool = False
-    pooling: str = "attention"
-    block: int | None = None
-    statistics: int = 0
-    softmax: bool = False
-    no_bird: bool = False
-
-
 SEED_HEAD = Head()
 
 
@@ -80,6 +54,7 @@ class TimmSED(nn.Module):
         p_spec_augment: chance that a training batch is masked by SpecAugment.
         dropout: before the classifier, and before a hidden layer.
         head: what stands on the backbone.
+        stripes: cut out of what the backbone sees in training; None cuts none.
 
     Raises:
         UserError: for an unknown backbone, one without feature maps, or weights that cannot be had.
@@ -99,6 +74,7 @@ class TimmSED(nn.Module):
         p_spec_augment: float = 0.25,
         dropout: float = 0.0,
         head: Head = SEED_HEAD,
+        stripes: Stripes | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -111,7 +87,7 @@ class TimmSED(nn.Module):
         self.n_mels = n_mels
         self.n_frames = n_frames
         self.p_spec_augment = p_spec_augment
-        self.head = head
+        self.head, self.stripes = head, stripes
         self.mean: Tensor
         self.std: Tensor
 
@@ -192,6 +168,8 @@ class TimmSED(nn.Module):
                 f"images (B, {self.in_channels}, T, {self.n_mels}) are wanted, "
                 f"got {tuple(images.shape)}"
             )
+        if self.training and self.stripes is not None:
+            images = cut_stripes(images, self.stripes)
         x = (images - self.mean) / self.std  # (B, 3, T, F)
         x = self.bn0(x.flatten(0, 2)).view_as(images)  # each mel band over batch, channels and time
         if self.training and self.p_spec_augment > 0 and torch.rand(()) < self.p_spec_augment:
@@ -306,7 +284,7 @@ class SED(TimmSED):
     def _take_encoder(self, path: Path) -> None:
         state = {
             key: value
-            for key, value in _read_state(path).items()
+            for key, value in read_state(path).items()
             if not key.startswith(HEAD_PREFIXES)
         }
         wanted = {
@@ -360,37 +338,8 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
         p_spec_augment=config.p_spec_augment,
         dropout=config.dropout,
         head=head_of(config),
+        stripes=stripes_of(config) if config.p_late_stripes else None,
     )
-
-
-def head_of(config: Config) -> Head:
-    """Read the head from the settings."""
-    return Head(
-        kind=config.head,
-        rows=config.head_input == "rows",
-        pooling=config.pooling,
-        block=config.head_block,
-        statistics=config.mel_statistics,
-        softmax=config.has_softmax_scores,
-        no_bird=config.no_bird_class,
-    )
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"pretrained_checkpoint {path}: no such file") from None
-    except Exception as error:  # a damaged file raises one of many kinds
-        raise UserError(
-            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
-    return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile
 
 
 # Small pieces -------------------------------------------------------------------------------------

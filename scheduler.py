@@ -63,7 +63,7 @@ def _one_cycle(
     # AdamW's betas are no setting of this pipeline, so the cycle leaves momentum alone.
     return lr_scheduler.OneCycleLR(
         optimizer,
-        config.lr,
+        [group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
         cycle_momentum=False,
         last_epoch=last_epoch,
@@ -78,10 +78,12 @@ def _warmup_cosine(
     total_steps: int,
     last_epoch: int,
     warmup_epochs: float,
+    warmup_steps: int,
     eta_min: float,
 ) -> LRScheduler:
     """Rise linearly to lr during the warm-up, then fall to eta_min along half a cosine."""
-    warmup_steps = min(round(warmup_epochs * total_steps / config.epochs), total_steps - 1)
+    warmup_steps = warmup_steps or round(warmup_epochs * total_steps / config.epochs)
+    warmup_steps = min(warmup_steps, total_steps - 1)
     cosine_steps = max(1, total_steps - 1 - warmup_steps)
     lowest = eta_min / config.lr
 
@@ -131,7 +133,10 @@ SCHEDULERS: dict[str, Schedule] = {
     ),
     "exponential": Schedule(_of(lr_scheduler.ExponentialLR), "epoch", {"gamma": 0.97}),
     "linear_warmup_cosine": Schedule(
-        _warmup_cosine, "step", {"warmup_epochs": 3.0, "eta_min": 0.0}, planned_in="steps"
+        _warmup_cosine,
+        "step",
+        {"warmup_epochs": 3.0, "warmup_steps": 0, "eta_min": 0.0},  # steps, if any, in their place
+        planned_in="steps",
     ),
     "none": Schedule(_of(lr_scheduler.ConstantLR, factor=1.0), "epoch"),
 }

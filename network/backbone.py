@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,6 +201,28 @@ def _load(name: str, in_channels: int, path: Path) -> Any:
         )
     logger.info("%s: all %d tensors of %s; a classifier is left out", path, len(again), name)
     return encoder
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """Read the weights of a checkpoint of this project, or of a file of weights alone.
+
+    Raises:
+        UserError: it is missing, damaged or something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"pretrained_checkpoint {path}: no such file") from None
+    except Exception as error:  # a damaged file raises one of many kinds
+        raise UserError(
+            f"pretrained_checkpoint {path}: cannot be read ({one_line(error)})"
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise UserError(f"pretrained_checkpoint {path}: holds no model weights")
+    return timm.models.clean_state_dict(state)  # without the prefixes of DDP and torch.compile
 
 
 def one_line(error: BaseException) -> str:

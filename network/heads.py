@@ -3,14 +3,55 @@
 Axes: B clips, n features, C outputs, T' segments, about T / 32 of the image's frames.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs import Config
 from images.view import resize_matrix
 
 POOLINGS = ("attention", "mean", "max", "gem", "log_mean_exp")
 LEAST = 1e-6  # of what a generalised mean is taken of
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the backbone.
+
+    Args:
+        kind: "sed" has a hidden layer on smoothed segments, "linear" none: it classifies
+            standardised segments.
+        rows: keep the map's rows of frequency side by side; else they are averaged.
+        pooling: of the segments; see LinearHead. "sed" with "attention" is the mean
+            of two attention blocks.
+        block: of the backbone, whose map it sees; see network.backbone.trim.
+        statistics: bands of the image whose mean, deviation and maximum it sees, too; 0: none.
+        softmax: scores are the softmax over classes; else each has its sigmoid.
+        no_bird: one more class, the last, for clips without a bird; it has a logit and no score.
+    """
+
+    kind: str = "sed"
+    rows: bool = False
+    pooling: str = "attention"
+    block: int | None = None
+    statistics: int = 0
+    softmax: bool = False
+    no_bird: bool = False
+
+
+def head_of(config: Config) -> Head:
+    """Read the head from the settings."""
+    return Head(
+        kind=config.head,
+        rows=config.head_input == "rows",
+        pooling=config.pooling,
+        block=config.head_block,
+        statistics=config.mel_statistics,
+        softmax=config.has_softmax_scores,
+        no_bird=config.no_bird_class,
+    )
 
 
 class AttBlockV2(nn.Module):

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from settings.groups import (
+    IMAGE,
     MODEL,
     OPTIMISATION,
     PROBE,
@@ -13,6 +14,7 @@ from settings.groups import (
     Count,
     NotNegative,
     Positive,
+    Probability,
 )
 from settings.sound import SoundSettings
 
@@ -46,6 +48,9 @@ class NetworkSettings(SoundSettings):
         "auto", "how logits become scores; auto: softmax with a cross-entropy loss, else sigmoid",
         on_resume="fixed", identity="network",
     )  # fmt: skip
+    p_late_stripes: Probability = IMAGE(
+        0.0, "chance of stripes, as p_stripes, that the band statistics do not see"
+    )
 
     # Optimisation
     head_lr: Positive | None = OPTIMISATION(

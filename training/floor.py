@@ -18,6 +18,7 @@ from dataset import WaveformDataset
 from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
+from training.fold import Progress
 from training.frozen import CLEAN, EMPTY, FrozenClips, measure
 from training.losses import binary_cross_entropy, cross_entropy
 from training.regression import Regression, fit, log_softmax
@@ -171,6 +172,54 @@ def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
     if config.has_softmax_scores:
         return np.exp(log_softmax(logits))
     return 1 / (1 + np.exp(-logits))
+
+
+# In train.py --------------------------------------------------------------------------------------
+
+
+def find_floor(
+    train_part: pd.DataFrame,
+    valid_part: pd.DataFrame,
+    class_names: list[str],
+    config: Config,
+    device: torch.device,
+) -> Probe | None:
+    """Fit the probe where the settings ask for it: where the fold is small, or to start from it.
+
+    Raises:
+        UserError: training is to start from the probe, and the head of the settings is another.
+    """
+    if config.probe_start and config.head != "linear":
+        raise UserError("probe_start: the probe fits a linear head; give head: linear, too")
+    if not config.probe_start and len(train_part) >= config.probe_below:
+        return None
+
+    probe = fit_probe(train_part, valid_part, class_names, config, device)
+    logger.info(
+        "frozen features + linear head: macro AP %.4f, ROC-AUC %.4f, validation loss %.5f",
+        probe.row["macro_ap"],
+        probe.row["macro_roc_auc"],
+        probe.row["valid_loss"],
+    )
+    return probe
+
+
+def compare_with_floor(number: int, progress: Progress) -> None:
+    """Warn where the best epoch does not beat the linear head on frozen features."""
+    floor = progress.probe.get("probe_macro_ap")
+    if floor is None or not progress.best_epoch:
+        return
+
+    reached = progress.history[progress.best_epoch - 1]["macro_ap"]
+    if not reached > floor:
+        logger.warning(
+            "fold %d: training did not beat a linear head on frozen features: macro AP %.4f "
+            "against %.4f; a lower lr, or recipes/small_set.yaml, may; probe.py makes that head "
+            "a model",
+            number,
+            reached,
+            floor,
+        )
 
 
 # Files --------------------------------------------------------------------------------------------

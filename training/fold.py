@@ -1,7 +1,7 @@
 """One fold's training in a few small objects: its parts, its progress, the step it is in."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ class Parts:
         return self.ema.module if self.ema else self.model
 
 
+def rank(row: Mapping[str, float], monitor: str) -> float:
+    """Say how an epoch does in what is monitored: the lower the better, NaN is the worst."""
+    value = {"valid_loss": row["valid_loss"], "last": -row["epoch"]}.get(monitor)
+    value = -row[monitor] if value is None else value
+    return math.inf if math.isnan(value) else value
+
+
 @dataclass
 class Progress:
     """How far a fold has come; a checkpoint holds every field."""
@@ -53,14 +60,16 @@ class Progress:
     best_epoch: int = 0
     train_loss: AverageMeter = field(default_factory=AverageMeter)  # of this epoch
     history: list[dict[str, float]] = field(default_factory=list)  # a row per complete epoch
+    probe: dict[str, float] = field(default_factory=dict)  # what floor.py found, if it was asked
 
-    def end_epoch(self, row: dict[str, float]) -> bool:
+    def end_epoch(self, row: dict[str, float], monitor: str = "valid_loss") -> bool:
         """Add a complete epoch's row and go to the next; say whether it is the best so far."""
+        earlier = [rank(one, monitor) for one in self.history]
         self.history.append(row)
         self.epoch, self.batch, self.skipped_steps = self.epoch + 1, 0, 0
         self.train_loss = AverageMeter()
 
-        is_best = row["valid_loss"] < self.best_loss
+        is_best = rank(row, monitor) < min(earlier, default=math.inf)
         if is_best:
             self.best_loss, self.best_epoch = row["valid_loss"], self.epoch
         return is_best

@@ -24,6 +24,7 @@ from files import (
     write_file,
 )
 from training import processes
+from training.fold import rank
 
 logger = logging.getLogger("birdclef.folder")
 
@@ -215,7 +216,7 @@ def write_summary(config: Config, exp_dir: Path | None = None) -> dict[str, Any]
         exp_dir: folder of the experiment; None: that of the settings.
 
     Returns:
-        What it holds: each fold's best epoch by validation loss, and their mean.
+        What it holds: each fold's best epoch by `monitor`, and their mean.
     """
     exp_dir = exp_dir or config.exp_dir
     best_rows = {}
@@ -223,12 +224,12 @@ def write_summary(config: Config, exp_dir: Path | None = None) -> dict[str, Any]
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
-        best_rows[str(number)] = min(history, key=lambda row: row["valid_loss"])
+        best_rows[str(number)] = min(history, key=lambda row: rank(row, config.monitor))
 
     in_all = set.intersection(*(set(best) for best in best_rows.values()))
     mean = {}
     for name in next(iter(best_rows.values())):
-        if name in in_all and name.startswith(("valid_loss", "cmap", "macro")):
+        if name in in_all and name.startswith(("valid_loss", "cmap", "macro", "probe_")):
             mean[name] = sum(best[name] for best in best_rows.values()) / len(best_rows)
 
     summary = {"exp_id": config.exp_id, "folds": best_rows, "mean": mean}

@@ -21,7 +21,7 @@ SPLIT_COLUMNS = ("filepath", "primary_label", "labels")  # what identifies a row
 SAVED_PARTS = ("model", "optimizer", "scheduler", "scaler")
 PROGRESS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
 # Added in a later version; older checkpoints lack them and take these defaults
-LATER_PROGRESS = {"micro_batch": 0}
+LATER_PROGRESS: dict[str, Any] = {"micro_batch": 0, "probe": {}}
 
 
 def split_digest(train_part: pd.DataFrame, valid_part: pd.DataFrame) -> str:

@@ -33,15 +33,18 @@ from catalog import train_table
 from catalog.annotated import expand_windows
 from catalog.sources import check_sources
 from dataset import WaveformDataset
-from metrics import AverageMeter, MetricMeter, describe_scores, get_loss
+from metrics import AverageMeter, MetricMeter, describe_scores
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
 from training.devices import pick_frontend, set_up_device
 from training.epoch_report import EpochClock, log_best
-from training.fold import Fold, Parts, Precision
+from training.floor import Probe, compare_with_floor, find_floor
+from training.fold import Fold, Parts, Precision, Progress
+from training.losses import build_loss
 from training.memory import Mixed
+from training.rates import begin_training, build_optimizer
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
 from training.verifying import check_names, check_recordings, verify_prepared, warn_of_one_species
@@ -121,10 +124,12 @@ def train_fold(
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
-        if found is None:
+        is_new, probe, parts = found is None, None, (train_part, valid_part)
+        if is_new:
             check_bands(config)
+            probe = processes.from_first(lambda: find_floor(*parts, class_names, config, device))
         fold = build_fold(
-            train_part, valid_part, number, class_names, config, device, load_weights=found is None
+            *parts, number, class_names, config, device, load_weights=is_new, probe=probe
         )
         resuming.begin(fold, found)
 
@@ -139,6 +144,7 @@ def train_fold(
             clock.report(fold)
 
         log_best(fold)
+        compare_with_floor(number, progress)
 
 
 def build_fold(
@@ -150,6 +156,7 @@ def build_fold(
     device: torch.device,
     *,
     load_weights: bool = True,
+    probe: Probe | None = None,
 ) -> Fold:
     """Make data, model, optimizer, schedule and loss, as they are before the first step."""
     set_seed(config.seed)
@@ -163,28 +170,20 @@ def build_fold(
 
     # Model, float32 weights; images go through it in amp_dtype
     sed = build_model(config, len(class_names), load_weights=load_weights)
+    if probe is not None and config.probe_start:
+        sed.load_state_dict(probe.state)  # the same backbone, with the regression as its head
     model = processes.synchronize_batch_norm(sed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     amp_dtype = pick_amp_dtype(config, device)
 
     # Optimizer, schedule, loss
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
+    optimizer = build_optimizer(model, config, device)
     steps_per_epoch = math.ceil(len(train_sampler) / config.accumulation_steps)
     scheduler = get_scheduler(config, optimizer, steps_per_epoch=steps_per_epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-    criterion = get_loss(
-        config.loss_name,
-        alpha=config.focal_alpha,
-        gamma=config.focal_gamma,
-        weights=config.loss_weights,
-    )
+    criterion = build_loss(config)
 
     return Fold(
         number=number,
@@ -199,6 +198,7 @@ def build_fold(
         criterion=criterion,
         parts=Parts(model, optimizer, scheduler, scaler, ema),
         precision=Precision(amp_dtype, compile_model(model) if config.compile_model else None),
+        progress=Progress(probe=probe.columns if probe else {}),
     )
 
 
@@ -208,7 +208,7 @@ def build_fold(
 def train_one_epoch(fold: Fold) -> None:
     """Train what is left of the epoch; save in between where the settings ask for it."""
     progress, loader, sampler = fold.progress, fold.train_loader, fold.train_sampler
-    fold.parts.model.train()
+    begin_training(fold.parts.model, fold.config, progress.epoch)
     sampler.set_position(progress.epoch + 1, progress.batch)
     timer = resuming.SaveTimer(fold.config)
 
@@ -388,6 +388,7 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
         "valid_loss": valid_loss,
         **scores,
         "skipped_steps": progress.skipped_steps,
+        **progress.probe,
     }
     when = stepped_on(config.scheduler_name)
     if when == "valid_loss":
@@ -395,7 +396,7 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
     elif when == "epoch":
         parts.scheduler.step()
 
-    is_best = progress.end_epoch(row)
+    is_best = progress.end_epoch(row, config.monitor)
     if not processes.is_first():
         return
 

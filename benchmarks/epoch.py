@@ -1,25 +1,38 @@
-"""A whole training epoch through the loader on two cores: the share of processor time that is not the model's.
+"""Whole training epochs through the loader: train.py's against a plain loop of the same model.
 
     python -m benchmarks.epoch [--root FOLDER] [--model NAME] [--clips 64] [--batch-size 16]
-    [--repeats 3]
+    [--workers 2] [--repeats 3]
 
-Counted as CPU seconds of this process and of its two loader processes; the model's are those of the
-same steps on batches in memory.
+The plain loop is torch's usual loader over the same data set, forward, loss, backward and AdamW,
+with nothing around them. Both run in one process, in turns, with the allocator that train.py sets,
+so neither pays for memory that the other has. User and system seconds are those of this process;
+loader processes are not in them.
 """
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
+from torch.utils.data import DataLoader
 
 from benchmarks import timing
 from benchmarks.material import prepared_archive
-from benchmarks.step import next_epoch, ours
+from benchmarks.step import next_epoch
+from configs import Config
+from dataset import WaveformDataset
+from metrics import get_loss
+from model import build_model
 from train import build_fold, train_one_epoch
+from training.batches import collate, leave_signals_to_the_main_process
+from training.devices import set_up_device
 from training.fold import Fold
 from training.stopwatch import WAITING
+
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -31,6 +44,7 @@ def main() -> None:
         model="tf_efficientnet_b0",
         clips=64,
         batch_size=16,
+        workers=2,
         repeats=3,
     )
     with prepared_archive(options.root) as (config, df):
@@ -40,52 +54,84 @@ def main() -> None:
             base_model_name=options.model,
             pretrained=False,
             train_bs=options.batch_size,
-            num_workers=2,
+            num_workers=options.workers,
+            p_mixup=0.0,  # the plain loop mixes nothing
+            p_cutmix=0.0,
             train_dir=config.fold_dir(0),
         )
         names = sorted(df["primary_label"].unique())
-        fold = build_fold(df, df[:1], 0, names, config, torch.device("cpu"))
-        with (
-            timing.one_core()
-        ):  # the model's; threads that wait for each other spin, which CPU time counts as work
-            measure(fold)  # the first steps make plans that later ones use
-            rows = [measure(fold) for _ in range(options.repeats)]
-    timing.report("epoch", rows, {"clips": options.clips, "model": options.model})
+        set_up_device(CPU, config, n_rows=len(df))
+        fold = build_fold(df, df[:1], 0, names, config, CPU)
+        candidates = {"ours": our_epoch(fold), "plain loop": plain_epoch(df, names, config)}
+
+        for epoch in candidates.values():
+            epoch()  # the first steps make plans and workers that later ones use
+        rows = [
+            measure(name, epoch, len(df), fold)
+            for _ in range(options.repeats)
+            for name, epoch in candidates.items()
+        ]
+    facts = {"clips": options.clips, "model": options.model, "workers": options.workers}
+    timing.report("epoch", rows, facts | {"ours / plain, clips/s": ratio(rows)})
 
 
-def measure(fold: Fold) -> dict[str, float | str]:
-    """Train an epoch through the loader, then the same steps on its batches in memory; return a row."""
-    loader = fold.train_loader
-    children = cpu_of_children()
-    fold.watch.restart()
-    started, cpu = time.perf_counter(), time.process_time()
-    train_one_epoch(fold)
-    waited = fold.watch.seconds()[WAITING]
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    next_epoch(fold)
-    fold.train_sampler.set_position(fold.progress.epoch)
-    batches = list(loader)
-    loader._iterator = None  # ends the workers; the CPU time of a child counts when it has ended
-    loading = (cpu_of_children() - children) / 2  # two epochs were loaded
-    in_memory = time.process_time()
-    ours(fold, batches)()
-    model = time.process_time() - in_memory
-    fold.train_loader = loader
+def our_epoch(fold: Fold) -> Callable[[], None]:
+    """Return a function that trains an epoch as train.py does, without validation."""
+
+    def epoch() -> None:
+        fold.watch.restart()
+        train_one_epoch(fold)
+        next_epoch(fold)
+
+    return epoch
+
+
+def plain_epoch(df: pd.DataFrame, names: list[str], config: Config) -> Callable[[], None]:
+    """Return a function that trains an epoch with nothing but a loader and the step."""
+    loader: DataLoader = DataLoader(
+        WaveformDataset(df, config, "train", names),
+        config.train_bs,
+        shuffle=True,
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+        worker_init_fn=leave_signals_to_the_main_process,
+    )
+    model = build_model(config, len(names)).to(memory_format=torch.channels_last).train()
+    criterion = get_loss(config.loss_name)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
+
+    def epoch() -> None:
+        for batch in loader:
+            optimizer.zero_grad()
+            output = model(batch["image"].expand(-1, 3, -1, -1))
+            criterion(output, batch["targets"]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def measure(name: str, epoch: Callable[[], None], n_clips: int, fold: Fold) -> dict[str, Any]:
+    """Time an epoch; return a row."""
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    epoch()
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    waited = fold.watch.seconds()[WAITING] if name == "ours" else float("nan")
     return {
-        "candidate": "an epoch",
+        "candidate": name,
         "seconds": seconds,
+        "clips/s": n_clips / seconds,
+        "user s": after.ru_utime - before.ru_utime,
+        "system s": after.ru_stime - before.ru_stime,
         "waiting %": 100 * waited / seconds,
-        "CPU s": cpu + loading,
-        "of the loader's processes": loading,
-        "of the model": model,
-        "outside the model %": 100 * (1 - model / (cpu + loading)),
     }
 
 
-def cpu_of_children() -> float:
-    """CPU seconds, user and system, of the child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def ratio(rows: list[dict[str, Any]]) -> float:
+    """Compare the fastest epochs of both, which other programs have disturbed least."""
+    ours = max(row["clips/s"] for row in rows if row["candidate"] == "ours")
+    plain = max(row["clips/s"] for row in rows if row["candidate"] == "plain loop")
+    return ours / plain
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ FRAME_S = 0.064  # of a spectrum in it; two are averaged
 N_BANDS = 16
 FLOOR = 1e-6  # of the loudest band: what is fainter counts alike
 
-SIMILAR = 0.95  # correlation from which two pictures are worth a closer look; copies have 0.95
-N_NEAREST = 5  # pictures that are looked at closely for each
+SIMILAR = 0.88  # correlation from which two pictures are worth a closer look; most copies have 0.95
+N_NEAREST = 8  # pictures that are looked at closely for each, at most
+PAIRS_EACH = 0.5  # pairs that are looked at closely, for each recording; the likest come first
+LEAST_PAIRS = 200  # as many are looked at in any archive
 BUCKET = 2000  # pictures compared with one another, about
 SHIFT_S = 0.15  # furthest that two pictures of one moment are off
 PHASE_FRAME_S = 0.032  # frames whose phases are compared
@@ -66,10 +68,17 @@ def find_same_sound(paths: Sequence[str | Path], sample_rate: int) -> np.ndarray
         bar = tqdm(jobs, "listening for copies", len(paths), leave=False, disable=None)
         prints = list(bar)
 
+    likest = sorted(_look_alike(prints), reverse=True)
     groups = np.arange(len(paths))
-    for one, other in _look_alike(prints):
-        if groups[one] != groups[other] and _is_same(paths, prints, one, other, sample_rate):
+    n_left = max(LEAST_PAIRS, round(PAIRS_EACH * len(paths)))
+    for _, one, other in likest:
+        if groups[one] == groups[other]:
+            continue
+        if _is_same(paths, prints, one, other, sample_rate):
             groups[groups == groups[other]] = groups[one]
+        n_left -= 1
+        if n_left == 0:
+            break
     return np.unique(groups, return_inverse=True)[1]
 
 
@@ -157,15 +166,15 @@ def cut(waveform: np.ndarray, start: int, n_samples: int) -> np.ndarray:
 # Pairs --------------------------------------------------------------------------------------------
 
 
-def _look_alike(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of recordings with a picture that looks alike, each once."""
+def _look_alike(prints: Sequence[Fingerprint]) -> list[tuple[float, int, int]]:
+    """List pairs of recordings with a picture that looks alike, each once: (likeness, two rows)."""
     has_picture = [number for number, found in enumerate(prints) if found.moments]
     if not has_picture:
-        return
+        return []
     owners = np.repeat(has_picture, [len(prints[number].moments) for number in has_picture])
     pictures = np.concatenate([prints[number].pictures for number in has_picture])
 
-    seen = set()
+    found_pairs: dict[tuple[int, int], float] = {}
     for bucket in _buckets(pictures):
         part = pictures[bucket].astype(np.float32)
         for start in range(0, len(bucket), BUCKET):
@@ -173,12 +182,12 @@ def _look_alike(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
             likeness = part[start : start + BUCKET] @ part.T  # (n_rows, n_bucket)
             likeness[owners[rows][:, None] == owners[bucket]] = 0
             for row, others in _best(likeness):
-                for other in owners[bucket[others]]:
-                    one = int(owners[rows[row]])
-                    pair = (min(one, int(other)), max(one, int(other)))
-                    if pair not in seen:
-                        seen.add(pair)
-                        yield pair
+                for column in others:
+                    one, other = int(owners[rows[row]]), int(owners[bucket[column]])
+                    pair = (min(one, other), max(one, other))
+                    like = float(likeness[row, column])
+                    found_pairs[pair] = max(like, found_pairs.get(pair, 0.0))
+    return [(like, *pair) for pair, like in found_pairs.items()]
 
 
 def _buckets(pictures: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Kill a training run at random moments, resume it again and again, and compare its end with an unbroken run.
+"""Kill a training run at random moments, resume it, and compare its end with an unbroken run.
 
     python -m benchmarks.kill_loop --kills 200
 
@@ -42,7 +42,7 @@ LONGEST_ATTEMPT_S = 300.0
 
 
 def make_run(root: Path, *, n_recordings: int = 16, **changes: Any) -> tuple[Config, pd.DataFrame]:
-    """Write recordings of two seconds and return the settings and table of a run of a few seconds on them."""
+    """Write recordings of two seconds; return settings and table of a short run on them."""
     settings: dict[str, Any] = {
         "root": root, "folds": [0], "base_model_name": "test_efficientnet", "pretrained": False, "n_mels": 32,
         "period": 1.0, "train_bs": 3, "valid_bs": 2, "epochs": 3, "num_workers": 0, "device": "cpu",
@@ -155,7 +155,7 @@ class KillLoop:
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Compare two folds' folders: name what differs in weights, history, checkpoints and predictions."""
+    """Name what differs in the weights, histories, checkpoints and predictions of two folds."""
     found = []
     if (first / "history.csv").read_bytes() != (second / "history.csv").read_bytes():
         found.append("history.csv")
@@ -199,7 +199,7 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 def run_kill_loop(root: Path, kills: int, seed: int, **changes: Any) -> tuple[KillLoop, list[str]]:
-    """Kill and resume until there were `kills`, in as many runs as that takes; each is compared at its end.
+    """Kill and resume until there were `kills`, in as many runs as that takes; compare each.
 
     Returns:
         The loop with its counts, and what differed from the unbroken run: nothing, if all is well.

@@ -1,4 +1,4 @@
-"""Batches through 0, 1 and 2 worker processes, the start of an epoch, and what a row costs in memory.
+"""Batches through 0, 1 and 2 workers, the start of an epoch, and the memory that a row takes.
 
 python -m benchmarks.loader [--root FOLDER] [--batches 12] [--batch-size 16] [--repeats 5] [--rows
 1000000]
@@ -48,7 +48,7 @@ def main() -> None:
 def compare_workers(
     df: pd.DataFrame, config: Config, repeats: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Time whole epochs with persistent workers, and with the baseline's data set and torch's usual loader."""
+    """Time whole epochs with persistent workers, and with the baseline and torch's own loader."""
     epochs: dict[str, Callable[[], None]] = {}
     for workers in (0, 1, 2):
         dataset = WaveformDataset(df, config, "train")
@@ -88,7 +88,7 @@ def whole_epoch(loader: DataLoader, sampler: Any = None) -> Callable[[], None]:
 
 
 def machine_limit(df: pd.DataFrame, config: Config, repeats: int) -> dict[str, float]:
-    """Time the same items in one and in two processes that hand nothing over: what two workers can bring here."""
+    """Time items in one and two processes that hand nothing over: the most two workers can do."""
     dataset = WaveformDataset(df, config, "train")
     keys = [(1, index) for index in range(len(dataset))]
     with ProcessPoolExecutor(
@@ -114,7 +114,7 @@ def make_items(dataset: WaveformDataset, keys: list[Key]) -> None:
 
 
 def epoch_start(df: pd.DataFrame, config: Config, repeats: int) -> dict[str, Any]:
-    """Time from the start of an epoch to its first batch, of one clip, so that little of it is the clip's own time."""
+    """Time from the start of an epoch to its first batch, of a single clip."""
     config = replace(config, train_bs=1, num_workers=2)
     loader, sampler = build_loader(WaveformDataset(df, config, "train"), config, CPU)
     starts = []

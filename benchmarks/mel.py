@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def make_clips(config: Config, n_clips: int) -> list[np.ndarray]:
-    """Make clips (n_samples,) float32 of a song with quiet noise, from which the precision of a transform shows."""
+    """Make clips (n_samples,) float32 of a song in quiet noise, which show a lack of precision."""
     rng, time = np.random.default_rng(config.seed), np.arange(config.n_samples) / config.sample_rate
     clips = []
     for number in range(n_clips):
@@ -119,7 +119,7 @@ def with_torchlibrosa(config: Config) -> Mel:
 
 
 def transform_alone(config: Config) -> Mel:
-    """The FFT of as many frames of float64 as a clip has, in pieces that stay in the cache; no window, no power."""
+    """Transform as many float64 frames as a clip has, in pieces that stay in the cache."""
     frames = torch.rand(config.n_frames, config.n_fft, dtype=torch.float64)
 
     def run(_: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Recordings scored from end to end against the bare network on inputs that are ready, for each backend.
+"""Recordings scored from end to end, against the bare network on ready inputs, by backend.
 
     python -m benchmarks.predict [--model tf_efficientnet_b0] [--classes 264] [--backends
     torch,onnx,openvino]
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def make_recording(path: Path, seconds: float, *, sample_rate: int = 32_000, seed: int = 0) -> None:
-    """Write chirps in noise that come again each minute, second by second: one long write of Ogg crashes libsndfile."""
+    """Write chirps in noise second by second: one long write of Ogg crashes libsndfile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng, at, minute = np.random.default_rng(seed), np.arange(sample_rate) / sample_rate, []
     for second in range(60):
@@ -99,7 +99,7 @@ def make_recording(path: Path, seconds: float, *, sample_rate: int = 32_000, see
 def make_models(
     folder: Path, config: Config, n_classes: int, backends: list[str]
 ) -> dict[str, Path]:
-    """Save an untrained checkpoint, and export it as far as packages are there; paths by backend."""
+    """Save an untrained checkpoint and export it where packages are there; paths by backend."""
     torch.manual_seed(0)
     names = [f"bird{number:03}" for number in range(n_classes)]
     weights, history = (
@@ -171,7 +171,7 @@ def measure_speed(folder: Path, paths: dict[str, Path], options: Namespace) -> N
 def make_candidates(
     folder: Path, path: Path, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Callable[[], Any]], int]:
-    """Make what is timed of a model: functions by name, each over all windows, and the number of windows."""
+    """Make functions to time, by name, each over all windows; and the number of windows."""
     config = Config(device="cpu")
     models = open_models(path, config)
     at_once = open_models(
@@ -193,7 +193,7 @@ def make_candidates(
 
 
 class EndToEnd:
-    """Score recordings as predict.py does, with a decoder that was started before, while the models were opened."""
+    """Score recordings as predict.py does, with a decoder that was started beforehand."""
 
     def __init__(self, folder: Path, models: Models, recordings: dict[str, Path]) -> None:
         self.folder, self.models, self.recordings = folder, models, recordings
@@ -259,7 +259,7 @@ def start(folder: Path, path: Path) -> float:
 
 
 def measure_memory(folder: Path, options: Namespace) -> None:
-    """Score ten minutes and `options.hours`, a process each, and report the peaks of their memory."""
+    """Score ten minutes and `options.hours`, a process each; report the peaks of memory."""
     config = Config(base_model_name="test_efficientnet", pretrained=False)
     rows: list[dict[str, Any]] = []
     model = make_models(folder, config, options.classes, ["torch"])

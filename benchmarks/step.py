@@ -1,4 +1,4 @@
-"""Training steps on a batch in memory: ours against the bare loop of the same model, memory formats, torch.compile.
+"""Training steps on a batch in memory: ours against a bare loop, memory formats, torch.compile.
 
     python -m benchmarks.step [--model NAME] [--batch-size 4] [--repeats 41] [--compile 0]
 
@@ -76,7 +76,7 @@ def overhead(runs: timing.Runs) -> dict[str, Any]:
 
 
 def pieces(fold: Fold, steps: list[timing.Run]) -> dict[str, float]:
-    """Give the mean time of each part of a step of ours, and the share of what a bare loop does not have at all."""
+    """Give the mean time of each part of our step, and the share that a bare loop lacks."""
     seconds, whole = fold.watch.seconds(), sum(step.wall_s for step in steps)
     found = {f"ours, ms a step: {part}": 1e3 * seconds[part] / len(steps) for part in MODEL_PARTS}
     return found | {
@@ -109,7 +109,7 @@ def bare_loop(
     *,
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """Return a function that trains an epoch with nothing but forward, loss, backward and optimizer step."""
+    """Return a function that trains an epoch: forward, loss, backward and step, no more."""
     model = build_model(config, n_classes).to(memory_format=memory_format).train()
     forward = compile_model(model) if compiled else model
     criterion = get_loss(

@@ -1,4 +1,4 @@
-"""Lay held-back recordings over background noise at known times and levels, to measure what a model finds.
+"""Lay held-back recordings over background noise at known times and signal-to-noise ratios.
 
     python examples/make_soundscapes.py --background DIR --output soundscapes --fold 0 --snr-db -5 0
     5 10 20
@@ -28,7 +28,7 @@ BACKGROUND_PEAK = 0.1  # of full scale, so that a bird 20 dB louder still fits
 
 @dataclass(frozen=True)
 class Event:
-    """One bird in a soundscape; times in seconds, the level in dB above the background beneath it."""
+    """One bird in a soundscape: times in seconds, signal-to-noise ratio in dB."""
 
     file: str
     start_s: float
@@ -48,7 +48,7 @@ def fade_ends(waveform: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 def make_background(paths: list[Path], n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Join randomly chosen background clips, cross-faded, to (n_samples,) float32 of a steady peak."""
+    """Cross-fade random background clips to (n_samples,) float32 of a steady peak."""
     overlap = int(FADE_S * SAMPLE_RATE)
     background = np.zeros(n_samples + overlap, np.float32)
     position = 0
@@ -70,7 +70,7 @@ def make_background(paths: list[Path], n_samples: int, rng: np.random.Generator)
 
 
 def at_snr(bird: np.ndarray, background: np.ndarray, snr_db: float) -> np.ndarray:
-    """Scale a bird (n,) so that its mean power is snr_db above that of the background (n,) beneath it."""
+    """Scale a bird (n,) to a mean power of snr_db above that of the background (n,)."""
     bird_power, background_power = float(np.mean(bird**2)), float(np.mean(background**2))
     return bird * np.float32(np.sqrt(background_power / bird_power * 10 ** (snr_db / 10)))
 
@@ -83,7 +83,7 @@ def make_soundscape(
     bird_s: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, list[Event]]:
-    """Lay birds over a background, one in each of as many equal spans, at a random place of its span.
+    """Lay birds over a background, each at a random place of an equal span of its own.
 
     Args:
         file: name for the events.
@@ -112,7 +112,7 @@ def make_soundscape(
 
 
 def loudest_stretch(waveform: np.ndarray, length: int) -> int:
-    """Find where the `length` samples of most energy begin; the rest of a recording may hold no song."""
+    """Find the `length` samples of most energy; the rest of a recording may hold no song."""
     energy = np.concatenate([[0.0], np.cumsum(waveform.astype(np.float64) ** 2)])
     return int(np.argmax(energy[length:] - energy[: len(energy) - length]))
 
@@ -161,7 +161,8 @@ def main(args: list[str] | None = None) -> None:
     table = table[table["kfold"] == flags.fold].reset_index(drop=True)
     if not backgrounds or table.empty:
         parser.error(
-            f"{len(backgrounds)} background clips in {flags.background}, {len(table)} recordings in the fold"
+            f"{len(backgrounds)} background clips in {flags.background}, "
+            f"{len(table)} recordings in the fold"
         )
 
     rng = np.random.default_rng(flags.seed)
@@ -188,7 +189,8 @@ def main(args: list[str] | None = None) -> None:
             for e in events
         )
     print(
-        f"wrote {flags.count} soundscapes with {len(events)} birds and their labels.csv to {flags.output}"
+        f"wrote {flags.count} soundscapes with {len(events)} birds and their labels.csv "
+        f"to {flags.output}"
     )
 
 

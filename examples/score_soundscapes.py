@@ -32,7 +32,7 @@ def overlap_s(
 
 
 def loudest_level(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float) -> np.ndarray:
-    """Give each row (window, species) the highest level in dB of its species in it, NaN where it does not sing.
+    """Give each (window, species) the highest level in dB of that species; NaN where it is silent.
 
     Args:
         windows: file, start_s, end_s, species.
@@ -52,7 +52,7 @@ def loudest_level(windows: pd.DataFrame, labels: pd.DataFrame, least_s: float) -
 def score_windows(
     windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
 ) -> pd.DataFrame:
-    """Table of windows, ROC-AUC and average precision for each level, against the windows without the species."""
+    """Count windows and score them level by level, against windows without the species."""
     level = loudest_level(windows, labels, least_s)
     scores = windows["score"].to_numpy()
     rows = []
@@ -74,7 +74,7 @@ def score_windows(
 def score_all(
     windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
 ) -> dict[str, float]:
-    """Padded cmAP with its floor, macro AP and macro ROC-AUC over all windows, as a competition would count."""
+    """Score all windows as a competition does: padded cmAP, its floor, macro AP and ROC-AUC."""
     labelled = windows.assign(truth=~np.isnan(loudest_level(windows, labels, least_s)))
     index = ["file", "start_s"]
     truth = labelled.pivot(index=index, columns="species", values="truth").to_numpy().astype(int)
@@ -90,7 +90,7 @@ def score_all(
 def score_events(
     events: pd.DataFrame, labels: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Table of birds and the share of them found at each level; and precision, recall and F1 over all."""
+    """Count the birds found at each level, and take precision, recall and F1 over all."""
     found = np.zeros(len(labels), bool)
     right = np.zeros(len(events), bool)
     start, end = events["start_s"].to_numpy(), events["end_s"].to_numpy()

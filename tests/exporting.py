@@ -31,7 +31,7 @@ def need_onnx() -> None:
 def save_fold(
     config: Config, fold: int, class_names: list[str], *, ema: bool = False, seed: int = 0
 ) -> Path:
-    """Save an untrained network whose scores are spread out; with `ema`, other weights beside it that are wrong."""
+    """Save an untrained network with spread-out scores; with `ema`, wrong weights beside it."""
     torch.manual_seed(seed)
     network = SED(config.base_model_name, num_classes=len(class_names), n_mels=config.n_mels)
     for block in network.att_blocks:

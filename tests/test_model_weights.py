@@ -1,4 +1,4 @@
-"""Where the SED model's weights come from: names of backbones, files, checkpoints, and no network."""
+"""Where the weights of the SED model come from: backbones, files, checkpoints, no network."""
 
 import pytest
 import timm
@@ -77,7 +77,7 @@ def test_parameters_that_touch_nothing_are_gone():
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """The hub cannot be reached and the cache of downloads is empty; timm's own errors follow from that."""
+    """The hub cannot be reached and the cache is empty; the errors are timm's own."""
     from huggingface_hub import constants
 
     def refuse():

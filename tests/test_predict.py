@@ -45,7 +45,7 @@ from tests.predicting import (
 )
 @pytest.mark.parametrize("audio_dtype", ["float32", "int16"])
 def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audio_dtype):
-    """Prepared by prepare_audios.py and scored by train.validate, or streamed by predict.py: one and the same."""
+    """Prepared and scored by train.validate, or streamed by predict.py: the same scores."""
     config = tiny(root=tmp_path, audio_dtype=audio_dtype, valid_bs=3)
     recordings = {}
     for number, seconds in enumerate((1.7, 0.4, 1.0, 2.2)):

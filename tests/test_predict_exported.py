@@ -30,7 +30,8 @@ def sounds(tmp_path, rng) -> Path:
 def predict(
     model: Path, sounds: Path, output: Path, *more: object, after: str = "pass"
 ) -> pd.DataFrame:
-    code = f"import sys; sys.argv[0] = 'predict.py'; import predict; code = predict.main(); {after}; sys.exit(code)"
+    begin = "import sys; sys.argv[0] = 'predict.py'; import predict"
+    code = f"{begin}; code = predict.main(); {after}; sys.exit(code)"
     flags = [
         model,
         sounds,

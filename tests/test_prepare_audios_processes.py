@@ -64,7 +64,7 @@ def test_what_the_decoder_mutes_is_reported_and_the_terminal_hears_nothing(confi
 
 
 def test_a_recording_cut_out_of_a_longer_one_is_whole(config):
-    """Its first frame borrows bits of the one before it, which is no damage; of a constant rate: no header is lost."""
+    """Its first frame borrows bits of the one before it, which is no damage."""
     path = config.train_audio_dir / "a" / "x.mp3"
     how = {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.5}
     with soundfile.SoundFile(path, "w", 44_100, 1, **how) as file:

@@ -1,4 +1,4 @@
-"""The songs, clips and noises of examples/make_sample_data.py: what a network can learn from them."""
+"""Songs, clips and noises of examples/make_sample_data.py: what can be learned from them."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -94,7 +94,7 @@ def test_pitch_and_tempo_scale_frequency_and_length():
 
 
 def image_of(waveform: np.ndarray) -> np.ndarray:
-    """(32, n_frames): log-spaced bands every 10 ms, in dB down to 40 below the peak, scaled to 0..1."""
+    """(32, n_frames): log-spaced bands every 10 ms, 40 dB below the peak and up as 0 to 1."""
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, 512), 1024)[
         ::320
     ] * np.hanning(1024)

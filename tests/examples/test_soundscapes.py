@@ -60,7 +60,7 @@ def test_fades_start_and_end_at_nothing_and_leave_the_middle():
 
 @pytest.fixture
 def inputs(tmp_path, rng):
-    """One background clip at another rate, and two prepared recordings, one of them held back in fold 0."""
+    """A background clip at another rate, and two prepared recordings, one held back in fold 0."""
     (tmp_path / "noise").mkdir()
     sf.write(tmp_path / "noise" / "a.wav", rng.standard_normal((22_050, 2)) * 0.1, 22_050)
     (tmp_path / "np").mkdir()

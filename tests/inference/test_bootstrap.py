@@ -46,7 +46,7 @@ def test_macro_and_interval_leave_out_what_has_no_score():
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say(rng):
-    """Scores of positives and negatives are normal, a known distance apart: AUC = Phi(d / sqrt 2)."""
+    """Scores are normal, those of positives d higher: the AUC is Phi(d / sqrt 2)."""
     covered = 0
     for trial in range(60):
         labels = (np.arange(300) < 100).astype(np.uint8)[:, None]

@@ -1,4 +1,4 @@
-"""What stands in the page of report.py: counts, heat maps, pictures, clips, and no way out of the data for a name."""
+"""The page of report.py: counts, heat maps, pictures, clips, and names that stay data."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The page of report.py in Chromium: it opens without errors, plays, sorts, filters and links, and trusts no name."""
+"""The page of report.py in Chromium: it opens, plays, sorts, filters, links and trusts no name."""
 
 import base64
 import json
@@ -135,7 +135,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three sound recordings and a broken one; of the species the second has a hostile name, as have a file and a fact.
+    """Three sound recordings and a broken one; a species, a file and a fact have hostile names.
 
     Detections, at 0.5 or above: a.wav has wren at 0 s and 10 s, blackbird at 5 s; b.wav has
     blackbird, at all four.

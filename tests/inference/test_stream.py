@@ -189,7 +189,7 @@ frames = Plan(frames_dir=folder / "frames")
 for name, plan in (("minutes.wav", frames), ("day.wav", frames), ("day.wav", Plan())):
     with PartialResults(folder / f"{name}{plan.needs_frames}.partial", {}) as partial:
         predict.score_recordings(models, {name: folder / name}, plan, partial)
-        # ru_maxrss would count what pytest held when it forked; the peak of /proc begins anew with the program.
+        # ru_maxrss would count what pytest held when it forked; /proc counts anew.
         peak_kb = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
         print(partial[name].scores.shape[1], peak_kb // 1024)
 """

@@ -116,7 +116,7 @@ TIMELINES = {  # with clips in a window
 
 
 def run_once(models, wav: Path, plan: windows.Plan, folder: Path) -> tuple | None:
-    """Go on with what is in the folder: events, scores and the bytes of the frames, or None if the run is stopped."""
+    """Go on with what is in the folder: events, scores, bytes of frames; None if stopped."""
     partial = PartialResults(folder / "partial", {})
     try:
         models.n_images = 0
@@ -134,7 +134,7 @@ def run_once(models, wav: Path, plan: windows.Plan, folder: Path) -> tuple | Non
 
 @pytest.fixture
 def small_parts(tmp_path, monkeypatch) -> tuple[Breaking, Path]:
-    """Parts of 3 windows for 7.5 s of song, and a model in one thread, so that it is certain where it stops."""
+    """Parts of 3 windows for 7.5 s of song, and one thread, so that it stops where it should."""
     monkeypatch.setattr(windows, "KEPT_WINDOWS", 3)
     path = save_model(tmp_path / "m.pth", tiny())
     return Breaking([path], tiny(num_workers=1)), write_wav(tmp_path / "s.wav", song(7.5))
@@ -142,7 +142,7 @@ def small_parts(tmp_path, monkeypatch) -> tuple[Breaking, Path]:
 
 @pytest.mark.parametrize("kind", TIMELINES)
 def test_a_timeline_goes_on_to_the_byte(tmp_path, small_parts, kind):
-    """Stopped after any number of batches: in the first part, at its border, in the middle and before the end."""
+    """Stopped after any number of batches: in a part, at its border and before the end."""
     models, wav = small_parts
     plan, n_clips = TIMELINES[kind]
     whole = run_once(models, wav, plan, tmp_path / "whole")
@@ -164,7 +164,7 @@ def test_a_timeline_goes_on_to_the_byte(tmp_path, small_parts, kind):
 
 
 def test_a_run_killed_as_it_writes_goes_on(tmp_path, small_parts, monkeypatch):
-    """Frames and `.npz` are written and their line is not, or half of it: at each line of the partial results."""
+    """Frames and `.npz` are written; their line in the partial results is not, or half of it."""
     models, wav = small_parts
     plan, _ = TIMELINES["overlapping"]
     whole = run_once(models, wav, plan, tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""The graph that is exported, in torch: its front end against validation's own, its half precision, its mean."""
+"""The exported graph in torch: its front end against validation's, half precision, the mean."""
 
 import math
 

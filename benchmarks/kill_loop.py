@@ -31,10 +31,21 @@ from configs import Config
 from training import folder
 
 EVERYTHING_ON: dict[str, Any] = {
-    "p_noise_injection": 0.5, "p_gaussian_noise": 0.5, "p_pink_noise": 0.5, "p_random_volume": 0.5,
-    "p_cosine_volume": 0.5, "p_masks": 0.5, "p_spec_augment": 0.5, "p_mixup": 0.5, "p_cutmix": 0.5, "dropout": 0.3,
-    "ema_decay": 0.9, "grad_clip": 1.0, "accumulation_steps": 2, "amp_dtype": "bfloat16",
-}  # fmt: skip
+    "p_noise_injection": 0.5,
+    "p_gaussian_noise": 0.5,
+    "p_pink_noise": 0.5,
+    "p_random_volume": 0.5,
+    "p_cosine_volume": 0.5,
+    "p_masks": 0.5,
+    "p_spec_augment": 0.5,
+    "p_mixup": 0.5,
+    "p_cutmix": 0.5,
+    "dropout": 0.3,
+    "ema_decay": 0.9,
+    "grad_clip": 1.0,
+    "accumulation_steps": 2,
+    "amp_dtype": "bfloat16",
+}
 PHASES = ("starting", "stepping", "writing", "validating")
 LONGEST_PHASE_S = (1.0, 0.1, 0.02, 0.1)  # a kill comes within this time of the phase's beginning
 WORKERS = (0, 1, 2)
@@ -44,10 +55,20 @@ LONGEST_ATTEMPT_S = 300.0
 def make_run(root: Path, *, n_recordings: int = 16, **changes: Any) -> tuple[Config, pd.DataFrame]:
     """Write recordings of two seconds; return settings and table of a short run on them."""
     settings: dict[str, Any] = {
-        "root": root, "folds": [0], "base_model_name": "test_efficientnet", "pretrained": False, "n_mels": 32,
-        "period": 1.0, "train_bs": 3, "valid_bs": 2, "epochs": 3, "num_workers": 0, "device": "cpu",
-        "checkpoint_every_steps": 1, "keep_checkpoints": 2,
-    }  # fmt: skip
+        "root": root,
+        "folds": [0],
+        "base_model_name": "test_efficientnet",
+        "pretrained": False,
+        "n_mels": 32,
+        "period": 1.0,
+        "train_bs": 3,
+        "valid_bs": 2,
+        "epochs": 3,
+        "num_workers": 0,
+        "device": "cpu",
+        "checkpoint_every_steps": 1,
+        "keep_checkpoints": 2,
+    }
     config = Config(**(settings | EVERYTHING_ON | changes))
     rng, rows = np.random.default_rng(1), []
     for number in range(n_recordings):
@@ -128,9 +149,8 @@ class KillLoop:
         if target is None or not process.is_alive():
             process.join(LONGEST_ATTEMPT_S)
             if process.exitcode != 0:
-                raise RuntimeError(
-                    f"a run ended with status {process.exitcode}; see {config.fold_dir(0)}/train.log"
-                )
+                log = config.fold_dir(0) / "train.log"
+                raise RuntimeError(f"a run ended with status {process.exitcode}; see {log}")
             return True
         self._kill(process, PHASES[phase.value], config)
         return False

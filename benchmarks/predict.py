@@ -56,16 +56,25 @@ from pathlib import Path
 sys.argv[0] = "predict.py"
 import predict
 predict.main()
-print("peak MB", int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000)
+status = Path("/proc/self/status").read_text()
+print("peak MB", int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1000)
 """
 
 
 def main() -> None:
     """Measure and report."""
     options = timing.parse_options(
-        "predict", __doc__ or "", model="tf_efficientnet_b0", classes=264, backends="torch,onnx,openvino",
-        minutes=20.0, recordings=2, suffix="ogg", repeats=3, hours=0.0,
-    )  # fmt: skip
+        "predict",
+        __doc__ or "",
+        model="tf_efficientnet_b0",
+        classes=264,
+        backends="torch,onnx,openvino",
+        minutes=20.0,
+        recordings=2,
+        suffix="ogg",
+        repeats=3,
+        hours=0.0,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.hours:

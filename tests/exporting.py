@@ -18,9 +18,15 @@ from model import SED
 INSTALL = "python -m pip install -r requirements-export.txt"
 CLASSES = ["NA", "22961", "bird"]
 ROW = {
-    "epoch": 3, "step": 30, "valid_loss": 0.125, "cmap_pad_5": 0.75, "cmap_pad_5_floor": 0.5, "macro_ap": 0.625,
-    "macro_ap_floor": 0.25, "macro_roc_auc": 0.875,
-}  # fmt: skip
+    "epoch": 3,
+    "step": 30,
+    "valid_loss": 0.125,
+    "cmap_pad_5": 0.75,
+    "cmap_pad_5_floor": 0.5,
+    "macro_ap": 0.625,
+    "macro_ap_floor": 0.25,
+    "macro_roc_auc": 0.875,
+}
 
 
 def need_onnx() -> None:
@@ -44,18 +50,32 @@ def save_fold(
         exp_id=config.exp_id, fold=fold, epoch=3, loss=0.125, cmap=0.75
     )
     state = {
-        "model": wrong if ema else weights, "ema": weights if ema else None, "fold": fold, "epoch": 3, "step": 30,
-        "history": [{**ROW, "epoch": 1}, ROW], "class_names": class_names, "config": config.to_dict(),
+        "model": wrong if ema else weights,
+        "ema": weights if ema else None,
+        "fold": fold,
+        "epoch": 3,
+        "step": 30,
+        "history": [{**ROW, "epoch": 1}, ROW],
+        "class_names": class_names,
+        "config": config.to_dict(),
         "versions": {"torch": "2.10.0"},
-    }  # fmt: skip
+    }
     ckpt.save_checkpoint(path, state)
     return path
 
 
 def make_folds(root: Path) -> Config:
     """Recordings of two folds and an experiment with a network for each."""
-    config = Config(root=root, exp_id=5, base_model_name="test_efficientnet", n_mels=32, period=1.0, n_folds=2,
-                    device="cpu", num_workers=0)  # fmt: skip
+    config = Config(
+        root=root,
+        exp_id=5,
+        base_model_name="test_efficientnet",
+        n_mels=32,
+        period=1.0,
+        n_folds=2,
+        device="cpu",
+        num_workers=0,
+    )
     rng, rows = np.random.default_rng(2), []
     for number in range(24):
         label = CLASSES[number % 3]

@@ -22,9 +22,18 @@ RATE = 8000
 
 def tiny(**settings) -> Config:
     given = {
-        "base_model_name": "test_efficientnet", "pretrained": False, "sample_rate": RATE, "fmax": 4000.0, "period": 1.0,
-        "n_mels": 32, "n_fft": 512, "hop_length": 128, "valid_bs": 4, "num_workers": 2, "device": "cpu",
-    }  # fmt: skip
+        "base_model_name": "test_efficientnet",
+        "pretrained": False,
+        "sample_rate": RATE,
+        "fmax": 4000.0,
+        "period": 1.0,
+        "n_mels": 32,
+        "n_fft": 512,
+        "hop_length": 128,
+        "valid_bs": 4,
+        "num_workers": 2,
+        "device": "cpu",
+    }
     return Config(**given | settings)
 
 

@@ -54,9 +54,13 @@ def test_a_window_scores_as_in_validation(tmp_path, rate, channels, suffix, audi
         write_wav(path, np.stack([mono, 0.5 * mono][:channels], axis=1), rate, subtype=None)
         recordings[path.relative_to(tmp_path / "sounds").as_posix()] = path
         prepare_recording(
-            path, config.train_np_dir / f"{path.relative_to(tmp_path / 'sounds')}.npy", sample_rate=RATE,
-            max_seconds=30.0, audio_dtype=audio_dtype, trim_db=None,
-        )  # fmt: skip
+            path,
+            config.train_np_dir / f"{path.relative_to(tmp_path / 'sounds')}.npy",
+            sample_rate=RATE,
+            max_seconds=30.0,
+            audio_dtype=audio_dtype,
+            trim_db=None,
+        )
     rows = [
         {"primary_label": name.split("/")[0], "labels": "", "filepath": f"{name}.npy"}
         for name in recordings
@@ -200,9 +204,13 @@ def test_bad_files_are_reported_and_the_rest_go_on(models, tmp_path):
     found = score(models, stream.find_recordings(folder).paths, plan, tmp_path / "o")
     assert {one.name[:5] for one in (tmp_path / "frames").iterdir()} == {"b_goo", "e_nan", "f_cut"}
     assert {name: one.status for name, one in found.items()} == {
-        "a_text.ogg": "unreadable", "b_good.wav": "ok", "c_empty.wav": "empty", "d_no_samples.wav": "empty",
-        "e_nan.wav": "non_finite", "f_cut.flac": "truncated",
-    }  # fmt: skip
+        "a_text.ogg": "unreadable",
+        "b_good.wav": "ok",
+        "c_empty.wav": "empty",
+        "d_no_samples.wav": "empty",
+        "e_nan.wav": "non_finite",
+        "f_cut.flac": "truncated",
+    }
     nan = found["e_nan.wav"]
     assert "40.0% of its samples are NaN or infinite" in nan.reason
     assert nan.silent.tolist() == [False, False, True] and not nan.scores[2].any()
@@ -223,10 +231,13 @@ def test_a_crash_and_a_hang_of_the_decoder_cost_their_files_alone(tmp_path, monk
     models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny(file_timeout_s=1.0))
     found = score(models, stream.find_recordings(folder).paths, windows.Plan(), tmp_path / "o")
     assert {name[0]: (one.status, one.reason, len(one.scores)) for name, one in found.items()} == {
-        "a": ("ok", "", 10), "b": ("truncated", "its decoder crashed (SIGSEGV)", 4),
-        "c": ("ok", "", 10), "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 4),
-        "e": ("truncated", "its decoder crashed (status 7)", 4), "f": ("ok", "", 10),
-    }  # fmt: skip
+        "a": ("ok", "", 10),
+        "b": ("truncated", "its decoder crashed (SIGSEGV)", 4),
+        "c": ("ok", "", 10),
+        "d": ("truncated", "its decoder was stuck for 1 s (file_timeout_s)", 4),
+        "e": ("truncated", "its decoder crashed (status 7)", 4),
+        "f": ("ok", "", 10),
+    }
 
 
 ROOT = Path(predict.__file__).parent
@@ -520,21 +531,36 @@ def test_equal_names_in_other_folders_are_kept_apart_in_every_format(monkeypatch
         assert all((folder / f"{name}{ending}").exists() for name in names)
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    (["MODEL", "nowhere", "--output", "o"], "nowhere: no such recording or folder"),
-    (["Exp_9", "SOUNDS", "--output", "o"], "Exp_9: no such model"),
-    (["MODEL", "SOUNDS"], "required: --output"),
-    (["MODEL", "SOUNDS", "--output", "empty"], "empty is a folder; choose another --output"),
-    (["MODEL", "SOUNDS", "--output", "m.pth", "--format", "audacity"], "m.pth is a file; choose another --output"),
-    (["MODEL", "SOUNDS", "--output", "o", "--format", "csv"], "invalid choice: 'csv'"),
-    (["MODEL", "SOUNDS", "--output", "o", "--threshold", "2"], "thresholds lie between 0 and 1"),
-    (["MODEL", "SOUNDS", "--output", "o", "--top-k", "x"], "invalid number value: 'x'"),
-    (["MODEL", "SOUNDS", "--output", "o", "--average", "rank", "--events"], "--average rank orders whole windows"),
-    (["MODEL", "SOUNDS", "--output", "o", "--event-low", "0.9"], "--event-low 0.9 is above the threshold, 0.5"),
-    (["MODEL", "SOUNDS", "--output", "o", "--n-mels", "64"], "was trained with 32; 64 cannot"),
-    (["MODEL", "SOUNDS", "--output", "o", "--striide", "2"], "striide"),
-    (["MODEL", "SOUNDS", "--output", "o", "--taxonomy", "t.csv"], "t.csv: cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["MODEL", "nowhere", "--output", "o"], "nowhere: no such recording or folder"),
+        (["Exp_9", "SOUNDS", "--output", "o"], "Exp_9: no such model"),
+        (["MODEL", "SOUNDS"], "required: --output"),
+        (["MODEL", "SOUNDS", "--output", "empty"], "empty is a folder; choose another --output"),
+        (
+            ["MODEL", "SOUNDS", "--output", "m.pth", "--format", "audacity"],
+            "m.pth is a file; choose another --output",
+        ),
+        (["MODEL", "SOUNDS", "--output", "o", "--format", "csv"], "invalid choice: 'csv'"),
+        (
+            ["MODEL", "SOUNDS", "--output", "o", "--threshold", "2"],
+            "thresholds lie between 0 and 1",
+        ),
+        (["MODEL", "SOUNDS", "--output", "o", "--top-k", "x"], "invalid number value: 'x'"),
+        (
+            ["MODEL", "SOUNDS", "--output", "o", "--average", "rank", "--events"],
+            "--average rank orders whole windows",
+        ),
+        (
+            ["MODEL", "SOUNDS", "--output", "o", "--event-low", "0.9"],
+            "--event-low 0.9 is above the threshold, 0.5",
+        ),
+        (["MODEL", "SOUNDS", "--output", "o", "--n-mels", "64"], "was trained with 32; 64 cannot"),
+        (["MODEL", "SOUNDS", "--output", "o", "--striide", "2"], "striide"),
+        (["MODEL", "SOUNDS", "--output", "o", "--taxonomy", "t.csv"], "t.csv: cannot be read"),
+    ],
+)
 def test_mistakes_are_one_line(monkeypatch, tmp_path, sounds, args, message):
     (tmp_path / "empty").mkdir()
     places = {

@@ -50,11 +50,20 @@ def rows(table):
         ("all.txt", RAVEN_COMBINED),
         ("spans.csv", "filename,start,end,label\nday_0.wav,2,3,wren\nday_0.wav,4,5.5,robin\n"),
         ("spans.csv", "file;start_time;end_time;annotation\nday_0;2;3;wren\nday_0;4;5,5;robin\n"),
-        ("spans.tsv", "onset\toffset\tspecies\tfile\n2\t3\twren\tday_0.wav\n4\t5.5\trobin\tday_0\n"),
-        ("clock.csv", "filename,start,end,label\nday_0.wav,00:00:02,0:03,wren\nday_0.wav,0:04,0:05.5,robin\n"),
-        ("hot.csv", "file,start_time,end_time,robin,wren\nday_0.wav,2,3,0,1\nday_0.wav,4,5.5,1,0\n"),
+        (
+            "spans.tsv",
+            "onset\toffset\tspecies\tfile\n2\t3\twren\tday_0.wav\n4\t5.5\trobin\tday_0\n",
+        ),
+        (
+            "clock.csv",
+            "filename,start,end,label\nday_0.wav,00:00:02,0:03,wren\nday_0.wav,0:04,0:05.5,robin\n",
+        ),
+        (
+            "hot.csv",
+            "file,start_time,end_time,robin,wren\nday_0.wav,2,3,0,1\nday_0.wav,4,5.5,1,0\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_table_gives_the_same_spans(tmp_path, name, text):
     assert rows(read(tmp_path, name, text)) == SPANS
 

@@ -14,8 +14,16 @@ from tests.exporting import (
 
 
 def comparison(**changes: float) -> Comparison:
-    values = {"n_clips": 9, "n_available": 9, "difference": 0.0, "cmap": 0.9, "cmap_expected": 0.9, "floor": 0.5,
-              "ms_per_clip": 1.0, "ms_per_clip_expected": 1.0}  # fmt: skip
+    values = {
+        "n_clips": 9,
+        "n_available": 9,
+        "difference": 0.0,
+        "cmap": 0.9,
+        "cmap_expected": 0.9,
+        "floor": 0.5,
+        "ms_per_clip": 1.0,
+        "ms_per_clip_expected": 1.0,
+    }
     return Comparison(**values | changes)
 
 

@@ -55,8 +55,14 @@ def test_raven_reads_a_table_whose_times_run_on_over_files(tmp_path):
     write(tmp_path / "r.txt", "raven", recordings, selection(names=NAMES))
     header, *rows = read_tsv(tmp_path / "r.txt")
     assert header[:7] == [
-        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
-    ]  # fmt: skip
+        "Selection",
+        "View",
+        "Channel",
+        "Begin Time (s)",
+        "End Time (s)",
+        "Low Freq (Hz)",
+        "High Freq (Hz)",
+    ]
     table = pd.DataFrame(rows, columns=header)
     assert table["Selection"].tolist() == ["1", "2", "3", "4"]
     assert table["Begin Time (s)"].astype(float).tolist() == [0, 5, 5, 12.5]
@@ -90,9 +96,13 @@ def test_birdnet_results_have_its_columns(tmp_path):
     with open(tmp_path / "b.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {
-        "Start (s)": "0.0", "End (s)": "5.0", "Scientific name": "Turdus merula", "Common name": "Common Blackbird",
-        "Confidence": "0.9", "File": "/data/a.wav",
-    }  # fmt: skip
+        "Start (s)": "0.0",
+        "End (s)": "5.0",
+        "Scientific name": "Turdus merula",
+        "Common name": "Common Blackbird",
+        "Confidence": "0.9",
+        "File": "/data/a.wav",
+    }
     assert [row["Common name"] for row in rows] == ["Common Blackbird", "Common Frog"]
 
 

@@ -37,8 +37,15 @@ def test_metadata_can_be_read_without_torch(exported):
 def test_model_card_says_what_a_stranger_needs(exported):
     card = exported[0].with_name("Exp_5_fold_0.onnx.md").read_text()
     for text in (
-        "Licence: MIT", "(batch, 32000) float32", "- fold 0, epoch 3: loss 0.12500  padded cmAP 0.7500 (floor 0.5000)",
-        "24 recordings of 3 species", "- CC BY 4.0: 24", "- 0: `NA`", "- 1: `22961`", "- n_mels: `32`",
-        "- torch: `2.10.0`", "12 of 12 validation clips",
-    ):  # fmt: skip
+        "Licence: MIT",
+        "(batch, 32000) float32",
+        "- fold 0, epoch 3: loss 0.12500  padded cmAP 0.7500 (floor 0.5000)",
+        "24 recordings of 3 species",
+        "- CC BY 4.0: 24",
+        "- 0: `NA`",
+        "- 1: `22961`",
+        "- n_mels: `32`",
+        "- torch: `2.10.0`",
+        "12 of 12 validation clips",
+    ):
         assert text in card

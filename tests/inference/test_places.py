@@ -73,17 +73,29 @@ def wav_with(path: Path, kind: bytes, content: bytes) -> Path:
 @pytest.mark.parametrize(
     ("kind", "content", "time"),
     [
-        (b"LIST", b"INFOICMT\x40\0\0\0Recorded at 05:00:00 01/05/2023 (UTC+2) by AudioMoth 24F",
-         "2023-05-01T05:00:00+02:00"),
-        (b"LIST", b"INFOICMT\x40\0\0\0Recorded at 03:00:00 01/05/2023 (UTC) by AudioMoth 24F3",
-         "2023-05-01T03:00:00+00:00"),
-        (b"LIST", b"INFORecorded at 03:00:00.000 01/05/2023 (UTC-3:30) by AudioMoth 24F3",
-         "2023-05-01T03:00:00-03:30"),
-        (b"guan", b"GUANO|Version:1.0\nMake:Wildlife Acoustics\nTimestamp:2023-05-01T05:00:00+02:00\n",
-         "2023-05-01T05:00:00+02:00"),
+        (
+            b"LIST",
+            b"INFOICMT\x40\0\0\0Recorded at 05:00:00 01/05/2023 (UTC+2) by AudioMoth 24F",
+            "2023-05-01T05:00:00+02:00",
+        ),
+        (
+            b"LIST",
+            b"INFOICMT\x40\0\0\0Recorded at 03:00:00 01/05/2023 (UTC) by AudioMoth 24F3",
+            "2023-05-01T03:00:00+00:00",
+        ),
+        (
+            b"LIST",
+            b"INFORecorded at 03:00:00.000 01/05/2023 (UTC-3:30) by AudioMoth 24F3",
+            "2023-05-01T03:00:00-03:30",
+        ),
+        (
+            b"guan",
+            b"GUANO|Version:1.0\nMake:Wildlife Acoustics\nTimestamp:2023-05-01T05:00:00+02:00\n",
+            "2023-05-01T05:00:00+02:00",
+        ),
         (b"guan", b"GUANO|Version:1.0\nTimestamp:yesterday\n", "1999-01-01T00:00:00"),  # the name's
     ],
-)  # fmt: skip
+)
 def test_a_header_counts_before_the_name(tmp_path, kind, content, time):
     path = wav_with(tmp_path / "S_19990101_000000.wav", kind, content)
     made = when_and_where(path.name, path, None)

@@ -177,8 +177,16 @@ def test_the_best_of_each_species_comes_before_the_second_best_of_any():
 
 
 def test_overlapping_windows_of_a_species_are_shown_once():
-    found = [Event(start_s, start_s + 5, species, score) for start_s, species, score in
-             [(0.0, 0, 0.7), (1.0, 0, 0.9), (5.0, 0, 0.8), (6.0, 0, 0.6), (1.0, 1, 0.6)]]  # fmt: skip
+    found = [
+        Event(start_s, start_s + 5, species, score)
+        for start_s, species, score in [
+            (0.0, 0, 0.7),
+            (1.0, 0, 0.9),
+            (5.0, 0, 0.8),
+            (6.0, 0, 0.6),
+            (1.0, 1, 0.6),
+        ]
+    ]
     assert [(event.start_s, event.species) for event in report.choose_clips(found)] == [
         (1.0, 0),
         (1.0, 1),

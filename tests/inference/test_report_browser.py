@@ -291,7 +291,8 @@ def test_the_heat_map_is_read_by_arrow_keys_and_leads_to_clips(
     browser: Browser, page: Path
 ) -> None:
     browser.open(page, "#r0")
-    shown = "return [...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 4, 2).data]"
+    drawn = "document.querySelector('canvas').getContext('2d')"
+    shown = f"return [...{drawn}.getImageData(0, 0, 4, 2).data]"
     alphas = browser.run(shown)[3::4]
     expected = np.rint(
         np.array([0.9, 0.2, 0.6, 0.1, 0.1, 0.8, 0.1, 0.1]) * 255
@@ -310,7 +311,8 @@ def test_the_heat_map_is_read_by_arrow_keys_and_leads_to_clips(
 def test_rows_of_the_heat_map_stand_beside_their_species(browser: Browser, page: Path) -> None:
     browser.shape(1280)
     browser.open(page, "#r0")
-    script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.getBoundingClientRect().toJSON())"
+    found = "[...document.querySelectorAll(arguments[0])]"
+    script = f"return {found}.map((one) => one.getBoundingClientRect().toJSON())"
     (canvas,), names = browser.run(script, "canvas"), browser.run(script, ".heat a")
     for number, name in enumerate(names):
         top = canvas["top"] + number * canvas["height"] / 2
@@ -376,9 +378,8 @@ def test_five_hundred_recordings_are_at_hand_at_once(
     loaded_ms = browser.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
     assert loaded_ms < 5000  # 200 ms on an idle machine
     browser.open(tmp_path / "r.html", "#r499")
-    assert browser.run(
-        "return document.querySelector('[aria-current]').getBoundingClientRect().bottom <= innerHeight"
-    )
+    current = "document.querySelector('[aria-current]')"
+    assert browser.run(f"return {current}.getBoundingClientRect().bottom <= innerHeight")
     assert_clean(browser)
 
 
@@ -390,15 +391,23 @@ def test_text_has_contrast_and_nothing_sticks_out(
     browser.shape(width, dark=dark)
     colours = """
         const style = getComputedStyle(document.documentElement);
-        return Object.fromEntries(["page", "card", "ink", "quiet", "accent", "alarm", "mark"].map((name) =>
+        const names = ["page", "card", "ink", "quiet", "accent", "alarm", "mark"];
+        return Object.fromEntries(names.map((name) =>
             [name, style.getPropertyValue("--" + name).trim().slice(1)]))"""
     for place in ("", "#r0", "#r2", "#s1"):
         browser.open(page, place)
         assert browser.run("return document.documentElement.scrollWidth") <= width, place
     got = browser.run(colours)
     assert (luminance(got["page"]) < 0.1) == dark
-    for text, ground in (("ink", "page"), ("quiet", "page"), ("quiet", "card"), ("accent", "card"), ("alarm", "page"),
-                         ("ink", "mark"), ("accent", "mark")):  # fmt: skip
+    for text, ground in (
+        ("ink", "page"),
+        ("quiet", "page"),
+        ("quiet", "card"),
+        ("accent", "card"),
+        ("alarm", "page"),
+        ("ink", "mark"),
+        ("accent", "mark"),
+    ):
         low, high = sorted((luminance(got[text]), luminance(got[ground])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)  # WCAG 2.2, level AA
     assert_clean(browser)

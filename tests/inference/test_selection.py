@@ -11,9 +11,13 @@ from inference.formats import write
 from tests.inference.written import CLASSES, NAMES, one, selection
 
 
-@pytest.mark.parametrize("header", [
-    "TAXON_ORDER,CATEGORY,SPECIES_CODE,SCI_NAME,PRIMARY_COM_NAME", "x,y,primary_label,scientific_name,common_name",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        "TAXON_ORDER,CATEGORY,SPECIES_CODE,SCI_NAME,PRIMARY_COM_NAME",
+        "x,y,primary_label,scientific_name,common_name",
+    ],
+)
 def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
     (tmp_path / "t.csv").write_text(
         f"{header}\n1,species,bird0,Turdus merula,Common Blackbird\n", "utf-8-sig"

@@ -164,16 +164,35 @@ def test_a_sample_of_another_year_is_refused(tmp_path):
     [
         ("submission-2023", {"x.ogg": "x", "a/y.ogg": "y"}),
         # AudioMoth's names, equal at every site
-        ("submission-2025", {"S1/20230501_050000.WAV": "S1/20230501_050000",
-                             "S2/20230501_050000.WAV": "S2/20230501_050000", "z.wav": "z"}),
+        (
+            "submission-2025",
+            {
+                "S1/20230501_050000.WAV": "S1/20230501_050000",
+                "S2/20230501_050000.WAV": "S2/20230501_050000",
+                "z.wav": "z",
+            },
+        ),
         ("submission-2023", {"a/x.ogg": "a/x.ogg", "a/x.wav": "a/x.wav"}),
         # a path that is another one's name without its suffix
-        ("submission-2023", {"a/x.ogg": "a/x.ogg", "a/x.ogg.wav": "a/x.ogg.wav",
-                             "a/x.wav": "a/x.wav", "b/x.ogg.wav": "b/x.ogg"}),
-        ("submission-2021", {"1_COR_20190904.ogg": "1_COR_20190904",
-                             "1_COR_20190905.ogg": "1_COR_20190905", "2_COR_20190904.ogg": "2_COR"}),
+        (
+            "submission-2023",
+            {
+                "a/x.ogg": "a/x.ogg",
+                "a/x.ogg.wav": "a/x.ogg.wav",
+                "a/x.wav": "a/x.wav",
+                "b/x.ogg.wav": "b/x.ogg",
+            },
+        ),
+        (
+            "submission-2021",
+            {
+                "1_COR_20190904.ogg": "1_COR_20190904",
+                "1_COR_20190905.ogg": "1_COR_20190905",
+                "2_COR_20190904.ogg": "2_COR",
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_recordings_with_equal_names_keep_their_path_in_row_ids(form, stems):
     assert submissions.row_stems(form, stems) == stems
 

@@ -26,7 +26,7 @@ from training.regression import Regression, fit, log_softmax
 logger = logging.getLogger("birdclef.train")
 
 # What the head sees where the settings ask for no linear head themselves
-HEAD = {
+HEAD: dict[str, Any] = {
     "head": "linear", "head_input": "rows", "head_block": -1, "mel_statistics": 96,
     "pooling": "attention", "loss_name": "cross_entropy", "score_by": "auto",
 }  # fmt: skip

@@ -18,6 +18,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the metric is the project's own
 
+from files import original_cell
 from metrics import macro_average_precision, macro_roc_auc, padded_cmap, padded_cmap_floor
 
 LABEL_COLUMNS = ["file", "start_s", "end_s", "primary_label", "snr_db"]
@@ -111,6 +112,14 @@ def score_events(
     return by_level, {"events": len(events), "precision": precision, "recall": recall, "f1": f1}
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of predict.py or make_soundscapes.py, texts as they were before escaping."""
+    table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+    for name in TEXT.keys() & set(table.columns):
+        table[name] = table[name].map(original_cell)
+    return table
+
+
 def main(args: list[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -121,10 +130,7 @@ def main(args: list[str] | None = None) -> None:
         "--least-seconds", type=float, default=1.0, help="of a bird in a window for it to count"
     )
     flags = parser.parse_args(args)
-    labels, windows = (
-        pd.read_csv(path, dtype=TEXT, keep_default_na=False)
-        for path in (flags.labels, flags.windows)
-    )
+    labels, windows = read_table(flags.labels), read_table(flags.windows)
     print(
         score_windows(windows, labels, flags.least_seconds).to_string(
             index=False, float_format="%.3f"
@@ -133,7 +139,7 @@ def main(args: list[str] | None = None) -> None:
     everything = score_all(windows, labels, flags.least_seconds)
     print("all windows: " + "  ".join(f"{name} {value:.4f}" for name, value in everything.items()))
     if flags.events:
-        events = pd.read_csv(flags.events, dtype=TEXT, keep_default_na=False)
+        events = read_table(flags.events)
         by_level, total = score_events(events, labels)
         print(by_level.to_string(index=False, float_format="%.3f"))
         print("all events: " + "  ".join(f"{name} {value:.4g}" for name, value in total.items()))

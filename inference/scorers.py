@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from audio.recording import as_stored
-from configs import Config, UserError
+from configs import Config, UserError, keep_freed_memory
 from inference.exported import EXPORT_FORMAT, open_exported
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity
@@ -49,6 +49,8 @@ class TorchModels:
         from model import build_model, pick_amp_dtype, pick_device
 
         self.device = pick_device(given.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.models: list[torch.nn.Module] = []
         for path in paths:
             state = ckpt.read_checkpoint(path)

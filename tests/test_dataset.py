@@ -409,7 +409,7 @@ def test_rare_and_otherwise_unseen_species_are_never_held_back():
     train, valid = data.split_fold(df, 0, ["rare"])
     assert valid["row"].tolist() == [0, 2]
     assert train["row"].tolist() == [1, 3, 4, 5, 6]
-    with pytest.raises(UserError, match="fold 0 has 0 of 1 recordings to validate on"):
+    with pytest.raises(UserError, match="fold 0: there is nothing to validate on"):
         data.split_fold(df[6:], 0, [])
 
 

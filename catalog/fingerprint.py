@@ -36,9 +36,10 @@ FLOOR = 1e-6  # of the loudest band: what is fainter counts alike
 SIMILAR = 0.88  # correlation from which two pictures are worth a closer look; most copies have 0.95
 N_NEAREST = 8  # pictures that are looked at closely for each, at most
 PAIRS_EACH = 0.5  # pairs that are looked at closely, for each recording; the likest come first
-LEAST_PAIRS = 200  # as many are looked at in any archive
+LEAST_PAIRS = 500  # as many are looked at in any archive
 BUCKET = 2000  # pictures compared with one another, about
 SHIFT_S = 0.15  # furthest that two pictures of one moment are off
+ALIGN_S = 0.25  # seconds before and after a moment by which two pictures are aligned
 PHASE_FRAME_S = 0.032  # frames whose phases are compared
 SAME = 0.25  # mean phase agreement of copies; different sounds reach 0.17, copies begin at 0.3
 READERS = 8  # threads that read recordings
@@ -222,8 +223,10 @@ def _is_same(
     (first, rate_), (second, _) = listen(paths[one], rate), listen(paths[other], rate)
     likeness = prints[one].pictures.astype(np.float32) @ prints[other].pictures.T.astype(np.float32)
     best, match = np.unravel_index(likeness.argmax(), likeness.shape)
-    moment = prints[one].moments[best]
-    tries = dict.fromkeys([prints[other].moments[match], moment])
+    moment, other_moment = prints[one].moments[best], prints[other].moments[match]
+    tries = [other_moment]
+    if abs(moment - other_moment) > SHIFT_S / 2 * rate_:
+        tries.append(moment)
     return any(agreement(first, moment, second, at, rate_) >= SAME for at in tries)
 
 
@@ -236,17 +239,11 @@ def agreement(
     difference of their phases is averaged as a unit vector over frames, and the vectors' lengths
     over frequencies: 1 where it is the same in all frames, near 0 for unrelated sounds.
     """
-    half, margin = round(HALF_S * rate), round(SHIFT_S * rate)
+    half = round(HALF_S * rate)
     high_hz = min(HIGH_HZ, 0.45 * rate)
+    shift = other_moment - moment + _find_shift(one, moment, other, other_moment, rate)
     first = cut(one, moment - half, 2 * half)
-    second = cut(other, other_moment - half - margin, 2 * (half + margin))
-
-    n_samples = scipy.fft.next_fast_len(len(first) + len(second), real=True)
-    cross = scipy.fft.rfft(second, n_samples) * np.conj(scipy.fft.rfft(first, n_samples))
-    low, high = round(LOW_HZ * n_samples / rate), round(high_hz * n_samples / rate)
-    cross[:low] = cross[high:] = 0
-    lags = scipy.fft.irfft(cross / (np.abs(cross) + 1e-20), n_samples)[: 2 * margin + 1]
-    second = second[int(lags.argmax()) :][: 2 * half]
+    second = cut(other, moment - half + shift, 2 * half)
 
     size = round(PHASE_FRAME_S * rate)
     n_frames = 2 * half // size
@@ -257,3 +254,20 @@ def agreement(
     product = (spectra[0] * np.conj(spectra[1]))[:, low:high]
     directions = product / (np.abs(product) + 1e-20)
     return float(np.abs(directions.mean(axis=0)).mean())
+
+
+def _find_shift(
+    one: np.ndarray, moment: int, other: np.ndarray, other_moment: int, rate: int
+) -> int:
+    """Find by how many samples the second sound comes later, seen from the two moments."""
+    half, margin = round(ALIGN_S * rate), round(SHIFT_S * rate)
+    first = cut(one, moment - half, 2 * half)
+    second = cut(other, other_moment - half - margin, 2 * (half + margin))
+
+    n_samples = scipy.fft.next_fast_len(len(first) + len(second), real=True)
+    cross = scipy.fft.rfft(second, n_samples) * np.conj(scipy.fft.rfft(first, n_samples))
+    low = round(LOW_HZ * n_samples / rate)
+    high = round(min(HIGH_HZ, 0.45 * rate) * n_samples / rate)
+    cross[:low] = cross[high:] = 0
+    lags = scipy.fft.irfft(cross / (np.abs(cross) + 1e-20), n_samples)[: 2 * margin + 1]
+    return int(lags.argmax()) - margin

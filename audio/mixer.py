@@ -50,9 +50,10 @@ class Mixer:
 
         n_frames, n_channels = block.shape
         mono = block @ np.full(n_channels, 1 / n_channels, np.float32)  # 20 times its mean's speed
-        means = np.full(n_frames, 1 / n_frames, np.float32) @ block  # (channels,)
+        average = np.full(n_frames, 1 / n_frames, np.float32)
+        means = average @ block  # (channels,)
         with np.errstate(invalid="ignore", over="ignore"):  # samples that are not finite
-            power = np.einsum("fc,fc->c", block, block) / n_frames - means**2
+            power = average @ np.square(block) - means**2
         self._power = power if self._power is None else self._power + power
 
         independent = float(power.sum()) / n_channels**2

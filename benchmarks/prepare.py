@@ -1,15 +1,18 @@
 """Preparing recordings with two processes, and a long file of which 30 s are kept.
 
-    python -m benchmarks.prepare [--audio FOLDER] [--copies 4] [--files 64] [--hours 3] [--repeats
-    3]
+    python -m benchmarks.prepare [--audio FOLDER] [--copies 4] [--files 64] [--hours 3]
+        [--repeats 3] [--other CHECKOUT]
 
 --audio takes a folder `<label>/<file>` of recordings instead of made-up ones; all are prepared
---copies times, or the start of the decoder processes would be a good part of it. "bare" is what two
-cores reach with decode, soxr and write alone: no checks, no report, nothing caught, in processes
-that are there already. All write new files.
+--copies times, or the start of the decoder processes would be a good part of it. --other names
+another checkout of this project, whose prepare_audios.py prepares the same in turn with ours.
+"bare" is what two cores reach with decode, soxr and write alone: no checks, no report, nothing
+caught, in processes that are there already. All write new files.
 """
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,10 +27,11 @@ import soundfile
 import soxr
 
 from audio.decoder_pool import DecoderPool
+from audio.kinds import list_recordings
 from audio.recording import prepare_recording
 from benchmarks import baseline, timing
 from configs import Config
-from prepare_audios import find_recordings, prepare
+from prepare_audios import prepare
 
 WORKERS = 2
 
@@ -35,10 +39,12 @@ WORKERS = 2
 def main() -> None:
     """Measure and report."""
     options = timing.parse_options(
-        "prepare", __doc__ or "", audio=None, copies=4, files=64, hours=3.0, repeats=3
+        "prepare", __doc__ or "", audio=None, other=None, copies=4, files=64, hours=3.0, repeats=3
     )
     with tempfile.TemporaryDirectory() as folder:
-        config = Config(root=Path(folder), num_workers=WORKERS, max_bad_fraction=1.0)
+        config = Config(
+            root=Path(folder), num_workers=WORKERS, max_bad_fraction=1.0, follow_links=True
+        )
         if options.audio:
             config = replace(config, train_audio_dir=options.audio.absolute())
         else:
@@ -47,9 +53,8 @@ def main() -> None:
         facts = watch_decoder("the archive", config.train_audio_dir, config)
         facts |= watch_decoder("the long file", config.root / "long", config)
         config = replace(config, train_audio_dir=copy_by_links(config, options.copies))
-        rows = compare_archive(config, options.repeats) + compare_long_file(
-            config, options.hours, options.repeats
-        )
+        rows = compare_archive(config, options.repeats, options.other)
+        rows += compare_long_file(config, options.hours, options.repeats)
     timing.report("prepare", rows, facts)
 
 
@@ -66,7 +71,7 @@ def copy_by_links(config: Config, copies: int) -> Path:
 
 
 def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float]:
-    """Let one decoder process prepare all recordings of a folder; give its start in s and its largest memory in MB."""
+    """Let a decoder process prepare a folder; give its start in s and its peak memory in MB."""
     began = time.perf_counter()
     recipe = {
         "sample_rate": config.sample_rate,
@@ -77,7 +82,7 @@ def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float
     with DecoderPool() as decoders:
         decoders.prepare(job | {"source": "no such file"}, config.file_timeout_s)
         start_s = time.perf_counter() - began
-        for name in find_recordings(audio_dir):
+        for name in list_recordings(audio_dir, follow_links=True).recordings:
             decoders.prepare(job | {"source": str(audio_dir / name)}, config.file_timeout_s)
         (process,) = decoders.alive
         status = Path(f"/proc/{process.popen.pid}/status").read_text()
@@ -88,14 +93,20 @@ def watch_decoder(what: str, audio_dir: Path, config: Config) -> dict[str, float
     }
 
 
-def compare_archive(config: Config, repeats: int) -> list[dict[str, Any]]:
-    """Time the whole archive in two processes."""
-    names = find_recordings(config.train_audio_dir)
+def compare_archive(config: Config, repeats: int, other: Path | None) -> list[dict[str, Any]]:
+    """Time the whole archive in two processes, also by the scripts of an `other` checkout."""
+    names = list_recordings(config.train_audio_dir, follow_links=True).recordings
     candidates = {
         "ours": prepare_anew(config),
         "bare": whole_archive(config, names, bare),
         "baseline": whole_archive(config, names, straightforward),
     }
+    if other:
+        here = Path(__file__).resolve().parent.parent
+        candidates |= {
+            "script, ours": run_script(config, here, "--follow-links"),
+            "script, other": run_script(config, other.absolute()),
+        }
     rows = timing.summarise(timing.alternate(candidates, repeats), kept_seconds(config), "second")
     return [{"files": len(names), **row} for row in rows]
 
@@ -113,7 +124,7 @@ def make_recordings(config: Config, n_files: int) -> None:
 
 
 def write_ogg(path: Path, rate: int, seconds: float) -> None:
-    """Write noise with a tone, a second at a time: libsndfile crashes when it is given a minute at once."""
+    """Write noise with a tone, a second at a time: a minute at once crashes libsndfile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng, time = np.random.default_rng(8), np.arange(rate) / rate
     with soundfile.SoundFile(path, "w", rate, 1, format="OGG", subtype="VORBIS") as file:
@@ -138,10 +149,23 @@ def prepare_anew(config: Config) -> Callable[[], Callable[[], None]]:
     return run
 
 
+def run_script(config: Config, checkout: Path, *flags: str) -> Callable[[], Callable[[], None]]:
+    """Return a function that runs a checkout's prepare_audios.py, and returns what removes it."""
+    command = [sys.executable, "prepare_audios.py", "--root", str(config.root)]
+    command += ["--train-audio-dir", str(config.train_audio_dir), "--num-workers", str(WORKERS)]
+    command += ["--max-bad-fraction", "1", *flags]
+
+    def run() -> Callable[[], None]:
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+        return bind(shutil.rmtree, config.train_np_dir)
+
+    return run
+
+
 def whole_archive(
     config: Config, names: list[str], way: Callable[[Path, Path, Config], None]
 ) -> Callable[[], Callable[[], None]]:
-    """Return a function that prepares everything in two joblib processes, and returns what removes that."""
+    """Return a function that prepares all in two joblib processes, and returns what removes it."""
     folder = config.root / way.__name__
 
     def run() -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Prepare the recordings on a dask cluster: prepare_audios.py, with its files shared out by dask.distributed.
+"""Prepare recordings on a dask cluster: prepare_audios.py, with its files shared out by dask.
 
     python -m pip install -r requirements-dask.txt
     python examples/prepare_on_dask.py --scheduler tcp://head:8786 --root /shared/birds

@@ -13,7 +13,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from configs import Config, check_command_line, configure_logger, load_config, run_main, set_seed
+from configs import Config, check_command_line, configure_logger, load_config, run_main
 
 check_command_line(__name__, __doc__, "probe")  # --help need not wait for torch
 
@@ -85,7 +85,6 @@ def probe_fold(
     """Fit and score one fold and leave its files."""
     config = replace(config, train_dir=folder_of(config) / f"fold_{number}")
     with folder.opened(config):
-        set_seed(config.seed)
         if config.debug:
             table, config = train_table.shrink(table, number, config)
         train_part, valid_part = train_table.split_fold(

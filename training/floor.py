@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import checkpoint as ckpt
-from configs import Config, UserError, capture_rng, versions
+from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
 from metrics import MetricMeter
 from model import SED, build_model
@@ -84,6 +84,7 @@ def fit_probe(
         UserError: weights or recordings that cannot be had.
     """
     config = probe_settings(config)
+    set_seed(config.seed)  # a backbone that is not pretrained is the same in each run
     model = build_model(config, len(class_names))
     table = pd.concat([train_part, valid_part]).sort_index()
     clips = measure(table, config, model, device)

@@ -37,7 +37,7 @@ SWITCHES = {
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return tiny_config(tmp_path, train_bs=3, epochs=2, keep_checkpoints=9)
+    return tiny_config(tmp_path, train_bs=3, epochs=2, keep_checkpoints=9, ema_decay=0.9)
 
 
 @pytest.fixture

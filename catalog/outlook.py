@@ -12,7 +12,7 @@ import numpy as np
 from audio.decoder_pool import DecoderPool
 from configs import Config, available_cpus
 
-LOOKED_AT = 200  # recordings whose length is read; the others are taken to be like them
+LOOKED_AT = 64  # recordings whose length is read; the others are taken to be like them
 SPEED = 500  # seconds of sound that one core prepares in a second, at least
 LOOK_TIMEOUT_S = 5.0
 

@@ -60,7 +60,7 @@ def test_the_front_end_makes_the_image_of_validation(n_fft, hop_length, period, 
 @given(
     n_fft=st.integers(8, 300).map(lambda half: 2 * half),
     hop_length=st.integers(1, 400),
-    n_samples=st.integers(1, 5000),
+    n_samples=st.integers(100, 5000),
 )
 def test_any_frame_and_hop_give_the_frames_of_validation(n_fft, hop_length, n_samples):
     config = Config(n_fft=n_fft, hop_length=hop_length, n_mels=8, period=n_samples / 32_000)

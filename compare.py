@@ -17,6 +17,7 @@ import pandas as pd
 from configs import UserError, run_main
 from files import csv_text, write_file
 from inference.bootstrap import draw_weights, interval, macro, score_classes
+from inference.evaluation import top_share
 from inference.model_files import FOLD
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 
@@ -113,14 +114,10 @@ def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold
 def all_metrics(oof: OutOfFold, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Score all classes together in every draw: each (n_draws,)."""
     drawn = score_classes(oof.labels, oof.scores, weights)
-    counted = oof.labels.any(axis=1)
-    best = oof.scores.argmax(axis=1)
-    hit = oof.labels[np.arange(len(best)), best] == 1
-    total = weights @ counted.astype(np.float64)
     return {
         "macro_ap": macro(drawn.average_precision),
         "macro_roc_auc": macro(drawn.roc_auc),
-        "top_1": (weights @ (hit & counted).astype(np.float64)) / np.maximum(total, 1),
+        "top_1": top_share(oof, weights, 1),
     }
 
 

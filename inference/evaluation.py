@@ -45,8 +45,8 @@ def overall_table(oof: OutOfFold, weights: np.ndarray) -> pd.DataFrame:
         ("macro_ap", macro(plain.average_precision), macro(drawn.average_precision), np.nan),
         ("macro_roc_auc", macro(plain.roc_auc), macro(drawn.roc_auc), np.nan),
         ("cmap_pad_5", _padded(oof, ones), _padded(oof, weights), _floor(oof)),
-        ("top_1", _top(oof, ones, 1), _top(oof, weights, 1), np.nan),
-        ("top_5", _top(oof, ones, 5), _top(oof, weights, 5), np.nan),
+        ("top_1", top_share(oof, ones, 1), top_share(oof, weights, 1), np.nan),
+        ("top_5", top_share(oof, ones, 5), top_share(oof, weights, 5), np.nan),
     ]
     return pd.DataFrame([_row(*row) for row in rows])
 
@@ -76,9 +76,12 @@ def _floor(oof: OutOfFold) -> float:
     return padded_cmap_floor(oof.labels.sum(axis=0), len(oof.labels), PADDING)
 
 
-def _top(oof: OutOfFold, weights: np.ndarray, n_best: int) -> np.ndarray:
-    """Share of recordings with a label whose label is among the best scores: (n_draws,)."""
-    best = np.argpartition(-oof.scores, min(n_best, oof.scores.shape[1]) - 1, axis=1)[:, :n_best]
+def top_share(oof: OutOfFold, weights: np.ndarray, n_best: int) -> np.ndarray:
+    """Share of recordings with a label whose label is among the best scores: (n_draws,).
+
+    Of equal scores the first class counts as the better one.
+    """
+    best = np.argsort(-oof.scores, axis=1, kind="stable")[:, :n_best]
     hit = np.take_along_axis(oof.labels, best, axis=1).any(axis=1)
     counted = oof.labels.any(axis=1)
     total = weights @ counted.astype(np.float64)

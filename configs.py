@@ -22,14 +22,12 @@ from settings.about import Setting, settings_of
 from settings.allocator import keep_freed_memory as keep_freed_memory
 from settings.groups import (
     CHECKPOINTS,
-    FOLDS,
+    EVERY_STAGE,
     MODEL,
     OPTIMISATION,
     PATHS,
-    RECORDINGS,
     RUN,
     STRICT,
-    TABLES,
     TARGETS,
     Count,
     NotNegative,
@@ -66,15 +64,12 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-EVERY_STAGE = "prepare_audios split_data train"
-
-
 @dataclass(kw_only=True, config=STRICT)
 class Config(NetworkSettings):
     """Settings of every stage. Construction and assignment are checked; nothing is read from disk.
 
-    Those of a clip and of what is done to it stand in `settings/sound.py`, those of the head and
-    of how it learns in `settings/network.py`.
+    Those of recordings, tables and folds stand in `settings/archive.py`, those of a clip and of
+    what is done to it in `settings/sound.py`, those of the head in `settings/network.py`.
 
     Raises:
         pydantic.ValidationError (a ValueError): unknown field, or a value out of range.
@@ -129,84 +124,6 @@ class Config(NetworkSettings):
         used_by="train", under_root=True,
     )  # fmt: skip
     train_dir: Path | None = PATHS(None, "folder of a fold; train.py sets it", used_by="none")
-
-    # Recordings
-    sample_rate: Count = RECORDINGS(
-        32_000, "sample rate of the prepared recordings", unit="Hz", used_by=EVERY_STAGE,
-        on_resume="fixed", identity="clip", makes_arrays=True,
-    )  # fmt: skip
-    max_seconds: Positive = RECORDINGS(
-        30.0, "length kept from the start of each recording", unit="s", makes_arrays=True
-    )
-    audio_dtype: Literal["float32", "int16"] = RECORDINGS(
-        "float32", "type of the prepared samples; int16 takes half the disk",
-        identity="clip", makes_arrays=True,
-    )  # fmt: skip
-    trim_db: Positive | None = RECORDINGS(
-        None, "cut off the ends of a recording that stay this far below its peak",
-        unit="dB", makes_arrays=True,
-    )  # fmt: skip
-    voice: Literal["off", "flag", "cut"] = RECORDINGS(
-        "off", "people who speak in a recording: say in the report for how long, or cut them out; "
-        "needs requirements-voice.txt and takes about four times as long",
-    )  # fmt: skip
-    annotations: Path | None = RECORDINGS(
-        None, "table or folder of tables of labels with a time (Raven, Audacity, BirdNET, CSV); "
-        "recordings are then kept whole and cut into windows", used_by=EVERY_STAGE,
-        under_root=True, is_local=True,
-    )  # fmt: skip
-    label_overlap: Probability = RECORDINGS(
-        0.25, "overlap from which such a label counts in a window, of the shorter of the two",
-        used_by="train",
-    )  # fmt: skip
-    unlabelled: Literal["negative", "unknown"] = RECORDINGS(
-        "negative", "windows without a label in annotated recordings: no bird, or left out",
-        used_by="train",
-    )  # fmt: skip
-    empty_windows: Annotated[float, Field(ge=0, lt=1)] = RECORDINGS(
-        0.5, "largest fraction of annotated training windows that have no label", used_by="train"
-    )
-    follow_links: bool = RECORDINGS(
-        False, "read what lies behind links that lead out of the audio folder",
-        used_by="prepare_audios split_data", on_resume="free",
-    )  # fmt: skip
-    file_timeout_s: Positive = RECORDINGS(
-        120.0, "longest time for one recording; then it counts as unreadable", unit="s",
-        on_resume="free", for_prediction="given",
-    )  # fmt: skip
-    max_bad_fraction: Probability = RECORDINGS(
-        0.05, "largest fraction of bad recordings before prepare_audios.py exits with status 1"
-    )
-
-    # Tables
-    label_column: str | None = TABLES(
-        None, "metadata column of the labels; none finds the usual names, such as species"
-    )
-    filename_column: str | None = TABLES(
-        None, "metadata column of the file names; none finds the usual names, such as file"
-    )
-    from_folders: bool = TABLES(
-        False, "use no table: the folder that a recording lies in is its label"
-    )
-    non_species: Literal["leave_out", "negatives", "classes"] = TABLES(
-        "leave_out", "recordings labelled Background, noise, nocall, _trash and the like: leave "
-        "them out, train on them as negatives (no bird), or as classes like any other",
-    )  # fmt: skip
-
-    # Folds
-    n_folds: Annotated[int, Field(ge=2)] = FOLDS(5, "number of folds of the cross-validation")
-    folds: Annotated[list[NotNegative], Field(min_length=1)] = FOLDS(
-        lambda: [0, 1, 2, 3, 4], "folds to train, one after the other",
-        used_by="train", on_resume="free",
-    )  # fmt: skip
-    fold_group: str | None = FOLDS(
-        None, "column, such as author, whose rows share a fold; none: only copies do"
-    )
-    find_copies: bool = FOLDS(True, "keep recordings that sound the same in one fold")
-    rare_birds: list[str] = FOLDS(
-        lambda: ["brcwea1", "lotcor1", "whhsaw1"],
-        "species that stay in the training part of every fold", used_by="train",
-    )  # fmt: skip
 
     # Targets and loss
     label_smoothing: bool = TARGETS(

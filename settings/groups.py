@@ -31,3 +31,5 @@ MODEL = Group("model", "train")
 OPTIMISATION = Group("optimisation", "train")
 PROBE = Group("probe", "train")
 CHECKPOINTS = Group("checkpoints", "train", on_resume="free")
+
+EVERY_STAGE = "prepare_audios split_data train"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from settings.archive import ArchiveSettings
 from settings.groups import (
     CHOICE,
     CLIP,
@@ -21,7 +22,7 @@ from settings.groups import (
 
 
 @dataclass(kw_only=True, config=STRICT)
-class SoundSettings:
+class SoundSettings(ArchiveSettings):
     """The settings of a clip; `configs.Config` adds all others."""
 
     # Clip and log-mel

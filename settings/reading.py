@@ -70,8 +70,8 @@ def _scheduler_flags(args: list[str]) -> tuple[dict[str, Any], list[str]]:
     rest: list[str] = []
     name = None
     for word in args:
-        if match := re.fullmatch(r"--scheduler[-_]params\.(\w+)(?:=(.*))?", word):
-            name = match[1]
+        if match := re.fullmatch(r"--scheduler[-_]params\.([\w-]+)(?:=(.*))?", word):
+            name = match[1].replace("-", "_")
             params[name] = [] if match[2] is None else [match[2]]
         elif name is None or word.startswith("--"):
             name = None

@@ -27,6 +27,13 @@ def test_one_key_of_a_dict_and_lists_come_from_flags():
     assert (config.folds, config.amp) == ([0, 1], False)
 
 
+def test_a_parameter_of_the_schedule_may_be_written_with_dashes():
+    config = load_config(
+        ["--scheduler-name", "linear_warmup_cosine", "--scheduler-params.warmup-epochs", "1.5"]
+    )
+    assert config.scheduler_params == {"warmup_epochs": 1.5}
+
+
 def test_flags_of_another_scheduler_than_yamls(tmp_path):
     yaml_file = tmp_path / "experiment.yaml"
     yaml_file.write_text("scheduler_name: cosine\nscheduler_params: {eta_min: 1.0e-5}\n")

@@ -98,6 +98,11 @@ class Config(NetworkSettings):
         used_by="prepare_audios train", on_resume="free", for_prediction="given", is_local=True,
     )  # fmt: skip
 
+    max_hours: Positive | None = RUN(
+        None, "stop after the last epoch that ends within this time; the same command goes on",
+        unit="hours", on_resume="free",
+    )  # fmt: skip
+
     # Paths: a relative one lies under root
     root: Path = PATHS(Path("."), "folder of the data and the results")
     train_audio_dir: Path = PATHS(

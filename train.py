@@ -5,13 +5,15 @@
 Read this file from the top: `run` goes through the folds; `train_fold` and `build_fold` make the
 data, the model and the optimizer of one; `train_one_epoch` and `validate` are the loop;
 `finish_epoch` is what an epoch leaves. What protects a run is called by one name each and lives in
-training/: signals (stopping), lack of memory (memory), losses that are not finite (bad_steps),
-interruptions (resuming), several processes (processes), damaged recordings (verifying).
+training/: signals (stopping), too little time (run_clock) or memory (memory), losses that are not
+finite (bad_steps), interruptions (resuming), several processes (processes), damaged recordings
+(verifying).
 
 Every random draw follows from (seed, epoch, index) for a clip and from (seed, epoch, batch) for a
 batch, so a resumed run makes the same draws as an unbroken one.
 """
 
+import functools
 import logging
 import math
 import shlex
@@ -36,7 +38,7 @@ from dataset import WaveformDataset
 from metrics import AverageMeter, MetricMeter, describe_scores
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
-from training import bad_steps, folder, memory, processes, resuming
+from training import bad_steps, folder, forecast, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
 from training.devices import pick_frontend, set_up_device
 from training.epoch_report import EpochClock, log_best
@@ -45,7 +47,8 @@ from training.fold import Fold, Parts, Precision, Progress
 from training.losses import build_loss
 from training.memory import Mixed
 from training.rates import begin_training, build_optimizer
-from training.stopping import STOP, stop_if_asked
+from training.run_clock import OutOfTimeError, RunClock
+from training.stopping import STOP, resume_command, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
 from training.verifying import check_names, check_recordings, verify_prepared, warn_of_one_species
 from transforms import cutmix, mixup
@@ -63,9 +66,14 @@ def main() -> int:
     if processes.is_first_of_torchrun():
         for number, best in summary["folds"].items():
             print(f"fold {number}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
-        print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-        plot = shlex.join(["python", "plot_loss_metric.py", str(config.exp_dir)])
-        print(f"wrote {config.exp_dir}\nnext: {plot}")
+        if summary["folds"]:
+            print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
+
+        following = shlex.join(["python", "plot_loss_metric.py", str(config.exp_dir)])
+        if unfinished := summary.get("unfinished"):
+            print(forecast.describe_unfinished(unfinished, config))
+            following = resume_command()
+        print(f"wrote {config.exp_dir}\nnext: {following}")
     return 0
 
 
@@ -98,19 +106,34 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
         if config.verify:
             processes.from_first(lambda: verify_prepared(table, config))
 
+        clock, unfinished = RunClock(config.max_hours), {}
         for number in config.folds:
-            train_fold(rows, number, class_names, config, device)
+            try:
+                forecast.check_room(clock)
+                train_fold(rows, number, class_names, config, device, clock)
+            except OutOfTimeError:
+                unfinished = forecast.unfinished_folds(config, number)
+                break
 
-        return processes.from_first(lambda: folder.write_summary(config))
+        return processes.from_first(lambda: folder.write_summary(config, unfinished=unfinished))
 
 
 # One fold -----------------------------------------------------------------------------------------
 
 
 def train_fold(
-    table: pd.DataFrame, number: int, class_names: list[str], config: Config, device: torch.device
+    table: pd.DataFrame,
+    number: int,
+    class_names: list[str],
+    config: Config,
+    device: torch.device,
+    clock: RunClock,
 ) -> None:
-    """Train one fold, from its newest checkpoint if there is one."""
+    """Train one fold, from its newest checkpoint if there is one.
+
+    Raises:
+        OutOfTimeError: the time of --max-hours does not do; what is trained is saved.
+    """
     frontend = pick_frontend(config, device)
     config = replace(config, train_dir=config.fold_dir(number), frontend=frontend)
     with folder.opened(config):
@@ -131,17 +154,19 @@ def train_fold(
         fold = build_fold(
             *parts, number, class_names, config, device, load_weights=is_new, probe=probe
         )
+        fold.clock = clock
         resuming.begin(fold, found)
 
         progress = fold.progress
         while progress.epoch < config.epochs and not progress.has_stalled(config.early_stopping):
-            clock = EpochClock(fold)
+            forecast.check_room(clock)
+            times = EpochClock(fold)
             train_one_epoch(fold)
-            clock.end_training()
+            times.end_training(fold)
 
             valid_loss, meter = validate(fold)
             finish_epoch(fold, valid_loss, meter)
-            clock.report(fold)
+            times.report(fold)
 
         log_best(fold)
         compare_with_floor(number, progress)
@@ -213,11 +238,15 @@ def train_one_epoch(fold: Fold) -> None:
     timer = resuming.SaveTimer(fold.config)
 
     what = f"epoch {progress.epoch + 1}"
-    for batch in batches_in_turn(loader, fold.watch, WAITING, what=what, done=progress.batch):
+    status = functools.partial(forecast.status, fold)
+    for batch in batches_in_turn(
+        loader, fold.watch, WAITING, what=what, done=progress.batch, status=status
+    ):
         has_stepped = train_step(fold, batch)
         if not has_stepped:
             continue
 
+        forecast.look(fold)
         stop_if_asked(fold)
         if timer.is_due(progress.step) and progress.batch < len(sampler):
             resuming.save(fold)

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -207,12 +207,18 @@ def workers_that_fit(
 
 
 def batches_in_turn(
-    loader: DataLoader, watch: Stopwatch, part: str, *, what: str, done: int = 0
+    loader: DataLoader,
+    watch: Stopwatch,
+    part: str,
+    *,
+    what: str,
+    done: int = 0,
+    status: Callable[[], str] = str,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the batches after those that are done; time spent waiting counts as `part`.
 
-    A bar shows how far it is. It vanishes at the end, and is not there when output is not a
-    terminal.
+    A bar shows how far it is, with what `status` says before each batch. It vanishes at the end,
+    and is not there when output is not a terminal.
     """
     bar = tqdm(
         loader,
@@ -225,6 +231,8 @@ def batches_in_turn(
     )
     batches = iter(bar)
     while True:
+        if not bar.disable:
+            bar.set_postfix_str(status(), refresh=False)
         with watch.part(part):
             batch = _next_batch(batches)
         if batch is None:

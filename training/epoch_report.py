@@ -3,7 +3,7 @@
 import logging
 import time
 
-from training import folder, processes
+from training import folder, forecast, processes
 from training.fold import Fold
 from training.stopwatch import WAITING, describe_parts, find_limit
 
@@ -30,15 +30,18 @@ class EpochClock:
 
     def __init__(self, fold: Fold) -> None:
         fold.watch.restart()
+        fold.clock.begin_epoch(fold.progress.batch)
         self.batches_before = fold.progress.batch  # done before this process began
         self.started = self.trained = time.perf_counter()
 
-    def end_training(self) -> None:
+    def end_training(self, fold: Fold) -> None:
         """Note that training ends here and validation begins."""
         self.trained = time.perf_counter()
+        fold.clock.begin_validation()
 
     def report(self, fold: Fold) -> None:
         """Log a line for the epoch that has ended, and add one to timing.csv."""
+        fold.clock.end_epoch()
         if not processes.is_first():
             return
 
@@ -54,6 +57,7 @@ class EpochClock:
             "waiting_share": round(seconds[WAITING] / train_s, 4),
         }
         _log_epoch(fold, timing)
+        forecast.look(fold)
         folder.append_timing(fold.dir, timing)
 
         if fold.config.profile:
@@ -67,11 +71,12 @@ class EpochClock:
 
 
 def _log_epoch(fold: Fold, timing: dict[str, float]) -> None:
-    row, progress = fold.progress.history[-1], fold.progress
+    row, progress, left = fold.progress.history[-1], fold.progress, forecast.time_left(fold)
     is_best = progress.best_epoch == progress.epoch
     logger.info(
         "fold %d epoch %3d  train %.5f  valid %.5f  cmap_pad_5 %.4f (floor %.4f)  macro AP %.4f  "
-        "AUROC %.4f  lr %.2e  %.0f s, %.1f clips/s, %.0f %% waiting for data%s",
+        "AUROC %.4f  lr %.2e  %.0f s, %.1f clips/s, %.0f %% waiting for data, "
+        "left: fold %s, all %s%s",
         fold.number,
         row["epoch"],
         row["train_loss"],
@@ -84,5 +89,7 @@ def _log_epoch(fold: Fold, timing: dict[str, float]) -> None:
         timing["train_s"] + timing["valid_s"],
         timing["clips_per_s"],
         100 * timing["waiting_share"],
+        forecast.clock(left.fold),
+        forecast.clock(left.run),
         "  *" if is_best else "",
     )

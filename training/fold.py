@@ -17,6 +17,7 @@ from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter
 from training import processes
 from training.batches import EpochSampler
+from training.run_clock import RunClock
 from training.stopwatch import build_watch
 
 BatchLoss = tuple[torch.Tensor, int]  # mean over clips, () on the device; and their number
@@ -145,6 +146,7 @@ class Fold:
 
     progress: Progress = field(default_factory=Progress)
     group: StepGroup = field(default_factory=lambda: StepGroup(0, 0, 0))
+    clock: RunClock = field(default_factory=RunClock)  # of the run, over all its folds
 
     def __post_init__(self) -> None:
         config, device = self.config, self.device

@@ -208,15 +208,19 @@ def write_predictions(
     write_file(train_dir / "valid_predictions.npz", content.getvalue())
 
 
-def write_summary(config: Config, exp_dir: Path | None = None) -> dict[str, Any]:
+def write_summary(
+    config: Config, exp_dir: Path | None = None, *, unfinished: dict[int, int] | None = None
+) -> dict[str, Any]:
     """Write `summary.json` from the histories on disk.
 
     Args:
         config: settings.
         exp_dir: folder of the experiment; None: that of the settings.
+        unfinished: complete epochs of the folds that --max-hours stopped or kept from beginning.
 
     Returns:
-        What it holds: each fold's best epoch by `monitor`, and their mean.
+        What it holds: each fold's best epoch by `monitor`, and their mean; without an epoch yet
+        both are empty.
     """
     exp_dir = exp_dir or config.exp_dir
     best_rows = {}
@@ -226,13 +230,16 @@ def write_summary(config: Config, exp_dir: Path | None = None) -> dict[str, Any]
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         best_rows[str(number)] = min(history, key=lambda row: rank(row, config.monitor))
 
-    in_all = set.intersection(*(set(best) for best in best_rows.values()))
+    best_of_folds = list(best_rows.values())
+    in_all = set.intersection(*map(set, best_of_folds)) if best_rows else set()
     mean = {}
-    for name in next(iter(best_rows.values())):
+    for name in best_of_folds[0] if best_rows else ():
         if name in in_all and name.startswith(("valid_loss", "cmap", "macro", "probe_")):
             mean[name] = sum(best[name] for best in best_rows.values()) / len(best_rows)
 
-    summary = {"exp_id": config.exp_id, "folds": best_rows, "mean": mean}
+    summary: dict[str, Any] = {"exp_id": config.exp_id, "folds": best_rows, "mean": mean}
+    if unfinished:
+        summary["unfinished"] = {str(number): done for number, done in unfinished.items()}
     write_file(exp_dir / "summary.json", json.dumps(summary, indent=2))
     return summary
 

@@ -14,6 +14,7 @@ from checkpoint import LAST_NAME
 from training import processes
 from training.fold import Fold
 from training.resuming import save
+from training.run_clock import OutOfTimeError
 
 logger = logging.getLogger("birdclef.train")
 
@@ -53,15 +54,20 @@ STOP = StopRequest()
 
 
 def stop_if_asked(fold: Fold) -> None:
-    """Save and leave, if this or another process was told to stop.
+    """Save and leave, if this or another process was told to stop, or --max-hours is over.
 
     Raises:
-        SystemExit: it was; the status is 128 plus the signal's number.
+        SystemExit: it was told to; the status is 128 plus the signal's number.
+        OutOfTimeError: the time is over.
     """
-    if not processes.total(bool(STOP.signal_number))[0]:
+    is_told, is_over = processes.total(bool(STOP.signal_number), fold.clock.is_over())
+    if not is_told and not is_over:
         return
 
     save(fold)
+    if not is_told:
+        logger.info("--max-hours is over; all is saved in %s", fold.dir / LAST_NAME)
+        raise OutOfTimeError
     number = STOP.signal_number or signal.SIGTERM
     logger.warning(
         "stopped by %s; all is saved in %s; to go on: %s",

@@ -13,7 +13,7 @@ def test_an_epoch_of_which_nothing_was_left_to_train_has_no_negative_rate(df, co
     fold.progress.batch = len(fold.train_sampler)
     clock = EpochClock(fold)
     train.train_one_epoch(fold)
-    clock.end_training()
+    clock.end_training(fold)
     train.finish_epoch(fold, *train.validate(fold))
     clock.report(fold)
     assert pd.read_csv(fold.dir / "timing.csv")["clips_per_s"].tolist() == [0]

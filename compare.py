@@ -77,14 +77,7 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
 
 def in_one_order(oof: OutOfFold) -> OutOfFold:
     """Sort recordings by fold and name."""
-    order = np.lexsort((oof.filenames, oof.folds))
-    return OutOfFold(
-        oof.scores[order],
-        oof.labels[order],
-        oof.filenames[order],
-        oof.folds[order],
-        oof.class_names,
-    )
+    return oof.take(np.lexsort((oof.filenames, oof.folds)))
 
 
 def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold) -> None:

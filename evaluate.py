@@ -1,10 +1,11 @@
 """Say how good an experiment is: species by species, overall, and which labels look wrong.
 
     python evaluate.py models/Exp_47
+    python evaluate.py windows.csv --labels labels.csv
 
-It reads the out-of-fold predictions of the folds: each recording is scored by a model that was not
-trained on it. A folder `evaluation/` beside them gets species.csv, overall.csv, groups.csv (with
---by), doctor.csv and two pictures.
+The first reads the out-of-fold predictions of the folds: each recording is scored by a model that
+was not trained on it. The second reads what predict.py wrote and labels with times. A folder
+`evaluation/` beside them gets species.csv, overall.csv, groups.csv, doctor.csv and two pictures.
 """
 
 import argparse
@@ -16,18 +17,24 @@ import numpy as np
 import pandas as pd
 
 from catalog.tables import SHOWN, read_table
-from configs import UserError, run_main
+from configs import Config, UserError, configure_logger, run_main
 from files import csv_text, original_cell, write_file
 from inference.bootstrap import draw_weights
 from inference.doctor import find_suspicious
 from inference.evaluation import group_table, overall_table, species_table
+from inference.flags import number
 from inference.out_of_fold import OutOfFold, read_out_of_fold
+from inference.pictures import draw_species
+from inference.predicted import read_predicted
+from inference.selection import read_taxonomy
+from inference.timed_truth import meet
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Evaluate an experiment or a fold, write the tables and print the gist."""
     flags = read_flags(args)
-    oof = read_out_of_fold(flags.experiment)
+    configure_logger(Config())
+    oof = read_scores(flags)
     recordings = pd.factorize(oof.filenames)[0]
     weights = draw_weights(recordings, flags.draws, flags.seed)
 
@@ -36,15 +43,16 @@ def main(args: Sequence[str] | None = None) -> int:
         "species": species_table(oof, weights, flags.precision),
         "doctor": find_suspicious(oof),
     }
-    groups = [pd.Series(oof.folds.astype(str), name="fold")]
+    groups = [] if flags.labels else [pd.Series(oof.folds.astype(str), name="fold")]
     groups += columns_of(flags.table, oof, flags.by) if flags.by else []
     parts = [group_table(oof, values, weights, column=str(values.name)) for values in groups]
-    tables["groups"] = pd.concat(parts, ignore_index=True)
+    if parts:
+        tables["groups"] = pd.concat(parts, ignore_index=True)
 
-    output = flags.output or flags.experiment / "evaluation"
+    output = flags.output or place_of(flags.scores)
     for name, table in tables.items():
         write_table(output / f"{name}.csv", table)
-    draw_pictures(output, tables["species"], tables["overall"])
+    draw_species(output, tables["species"], tables["overall"])
     print_gist(tables, output)
     return 0
 
@@ -55,8 +63,28 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         prog="evaluate.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     add = parser.add_argument
-    add("experiment", type=Path, help="folder of an experiment or a fold, such as models/Exp_47")
-    add("--output", type=Path, help="folder to write (default: evaluation/ in that folder)")
+    add(
+        "scores",
+        type=Path,
+        help="folder of an experiment or a fold, such as models/Exp_47; with --labels, what "
+        "predict.py wrote: a table, a submission or Audacity's folder",
+    )
+    add(
+        "--labels",
+        type=Path,
+        metavar="PATH",
+        help="labels with times, in any format that --annotations reads, or with BirdCLEF's row_id",
+    )
+    add(
+        "--label-overlap",
+        type=number(0, 1),
+        default=Config().label_overlap,
+        metavar="SHARE",
+        help="overlap from which a label counts in a window, of the shorter of the two "
+        "(default: %(default)s)",
+    )
+    add("--taxonomy", type=Path, metavar="FILE", help="names of the species, as for predict.py")
+    add("--output", type=Path, help="folder to write (default: evaluation/ in or beside it)")
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
     add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
     add(
@@ -71,6 +99,26 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     if flags.draws < 1 or not 0 < flags.precision <= 1:
         raise UserError("--draws is at least 1, and --precision lies above 0 and is at most 1")
     return flags
+
+
+def read_scores(flags: argparse.Namespace) -> OutOfFold:
+    """Read scores and labels: out of fold, or of windows against labels with times.
+
+    Raises:
+        UserError: they cannot be read, or a table of predict.py comes without labels.
+    """
+    names = read_taxonomy(flags.taxonomy) if flags.taxonomy else {}
+    if flags.labels is not None:
+        return meet(read_predicted(flags.scores), flags.labels, names, flags.label_overlap)
+    if flags.scores.is_file():
+        raise UserError(f"{flags.scores}: a table is evaluated against labels; give --labels FILE")
+    return read_out_of_fold(flags.scores)
+
+
+def place_of(scores: Path) -> Path:
+    """Name the folder of the evaluation: in that of an experiment, beside a table."""
+    is_experiment = scores.is_dir() and not any(scores.glob("*.txt"))
+    return (scores if is_experiment else scores.parent) / "evaluation"
 
 
 def columns_of(table: Path, oof: OutOfFold, names: Sequence[str]) -> list[pd.Series]:
@@ -96,32 +144,6 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_file(path, csv_text([table.columns, *rows]))
 
 
-def draw_pictures(folder: Path, species: pd.DataFrame, overall: pd.DataFrame) -> None:
-    """Draw average precision by species, and against the number of recordings, as PNG."""
-    from matplotlib.figure import Figure
-
-    scored = species.dropna(subset=["average_precision"]).sort_values("average_precision")
-    figure = Figure(figsize=(7, max(2.5, 0.18 * len(scored) + 1)), layout="constrained")
-    axes = figure.add_subplot(xlabel="average precision, with 95 % interval", xlim=(0, 1))
-    places = np.arange(len(scored))
-    spread = scored[["average_precision_low", "average_precision_high"]].to_numpy()
-    axes.hlines(places, spread[:, 0], spread[:, 1], color="tab:blue", alpha=0.4, linewidth=3)
-    axes.plot(scored["average_precision"], places, "o", color="tab:blue", markersize=4)
-    axes.set_yticks(places, scored["species"], fontsize=7)
-    axes.set_ylim(-1, len(scored))
-    axes.axvline(overall.set_index("metric").loc["macro_ap", "score"], color="grey", linestyle=":")
-    figure.savefig(folder / "species.png", dpi=120)
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="recordings held back", ylabel="average precision", xscale="log", ylim=(0, 1.02)
-    )
-    axes.plot(scored["n_positive"], scored["average_precision"], "o", alpha=0.6)
-    for row in scored.head(SHOWN).itertuples():
-        axes.annotate(row.species, (row.n_positive, row.average_precision), fontsize=7)
-    figure.savefig(folder / "recordings.png", dpi=120)
-
-
 def print_gist(tables: dict[str, pd.DataFrame], output: Path) -> None:
     """Print the overall scores, the species that do worst and the labels to look at first."""
     for row in tables["overall"].itertuples():
@@ -136,8 +158,12 @@ def print_gist(tables: dict[str, pd.DataFrame], output: Path) -> None:
     doctor = tables["doctor"]
     print(f"\nlabels that the scores contradict: {int(doctor['is_contradicted'].sum())}")
     for row in doctor.head(SHOWN).itertuples():
-        print(f"  {row.filename}: {row.label}, seems to be {row.seems_to_be}")
+        print(f"  {_place(row)}: {row.label}, seems to be {row.seems_to_be}")
     print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, two pictures")
+
+
+def _place(row: Any) -> str:
+    return f"{row.filename} at {row.start_s:g} s" if hasattr(row, "start_s") else row.filename
 
 
 def _taken(row: Any) -> str:

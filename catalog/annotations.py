@@ -59,7 +59,9 @@ class Span(NamedTuple):
 # Reading ------------------------------------------------------------------------------------------
 
 
-def read_annotations(path: Path, recordings: Sequence[str]) -> pd.DataFrame:
+def read_annotations(
+    path: Path, recordings: Sequence[str], *, flag: str = "annotations="
+) -> pd.DataFrame:
     """Read labels with times from a table, or from a folder of tables.
 
     A table names its recordings in a column, or is itself named after one (`day_0.txt`,
@@ -69,6 +71,7 @@ def read_annotations(path: Path, recordings: Sequence[str]) -> pd.DataFrame:
     Args:
         path: a table, or a folder that is searched with its subfolders.
         recordings: names of the recordings, paths below the audio folder.
+        flag: what messages put before the path.
 
     Returns:
         filename (one of `recordings`), start_s, end_s (seconds) and label, a row a span, sorted by
@@ -80,29 +83,31 @@ def read_annotations(path: Path, recordings: Sequence[str]) -> pd.DataFrame:
     """
     names = RecordingNames(recordings)
     spans = []
-    tables = _find_tables(path)
+    tables = _find_tables(path, flag)
     for table in tables:
         spans += _read_spans(table, names, is_alone=len(tables) == 1)
     if not spans:
-        raise UserError(f"annotations={path}: no labels with times for any of the recordings")
+        strangers = "; ".join(f"{where}: {text!r}" for text, where in names.strangers.items())
+        hint = f" ({strangers[:200]})" if strangers else ""
+        raise UserError(f"{flag}{path}: no labels with times for any of the recordings{hint}")
 
-    _log_strangers(names, path)
+    _log_strangers(names, f"{flag}{path}")
     frame = pd.DataFrame(spans, columns=Span._fields).drop(columns="where")
     frame = frame.drop_duplicates().sort_values(["filename", "start_s", "end_s", "label"])
     return frame.reset_index(drop=True)
 
 
-def _find_tables(path: Path) -> list[Path]:
+def _find_tables(path: Path, flag: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"annotations={path}: no such file or folder")
+        raise UserError(f"{flag}{path}: no such file or folder")
 
     found = [file for file in path.rglob("*") if file.suffix.lower() in TABLE_SUFFIXES]
     tables = sorted(file for file in found if file.is_file() and file.name[0] != ".")
     if not tables:
         endings = ", ".join(f"*{suffix}" for suffix in TABLE_SUFFIXES)
-        raise UserError(f"annotations={path}: no tables ({endings}) in this folder")
+        raise UserError(f"{flag}{path}: no tables ({endings}) in this folder")
     return tables
 
 
@@ -140,12 +145,12 @@ class RecordingNames:
         return None
 
 
-def _log_strangers(names: RecordingNames, path: Path) -> None:
+def _log_strangers(names: RecordingNames, source: str) -> None:
     if names.strangers:
         text, where = next(iter(names.strangers.items()))
         logger.warning(
-            "annotations=%s: %d recordings are not prepared and are left out (%s: %r)",
-            path,
+            "%s: %d recordings of it are not among those here and are left out (%s: %r)",
+            source,
             len(names.strangers),
             where,
             text,

@@ -47,11 +47,30 @@ def list_windows(
         begin, end = own["start_s"].to_numpy(float), own["end_s"].to_numpy(float)  # (n_spans,)
         names = own["label"].to_numpy()
         for start_s in starts:
-            overlap_s = np.minimum(end, start_s + period) - np.maximum(begin, start_s)
-            shorter_s = np.minimum(end - begin, period)
-            counts = (overlap_s > 0) & (overlap_s >= min_overlap * shorter_s)
+            counts, overlap_s = count_in_window(begin, end, start_s, period, min_overlap)
             rows.append((filename, start_s, _longest_first(names[counts], overlap_s[counts])))
     return pd.DataFrame(rows, columns=["filename", "start_s", "labels"])
+
+
+def count_in_window(
+    begin: np.ndarray, end: np.ndarray, start_s: float, period: float, min_overlap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say which labels count in a window, by the rule of `list_windows`.
+
+    Args:
+        begin: (n,) seconds, where each label begins.
+        end: (n,) seconds, where it ends.
+        start_s: where the window starts.
+        period: seconds in it.
+        min_overlap: share from which a label counts.
+
+    Returns:
+        (n,) bool, and (n,) seconds that each label shares with the window, negative for those
+        outside.
+    """
+    overlap_s = np.minimum(end, start_s + period) - np.maximum(begin, start_s)
+    shorter_s = np.minimum(end - begin, period)
+    return (overlap_s > 0) & (overlap_s >= min_overlap * shorter_s), overlap_s
 
 
 def _longest_first(labels: np.ndarray, seconds: np.ndarray) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
     python examples/score_soundscapes.py soundscapes/labels.csv windows.csv [events.csv]
 
-`labels.csv` is make_soundscapes.py's; `windows.csv` and `events.csv` are predict.py's long tables,
-the second with --events. Windows: for each level, those of a species in which a bird of that level
-sings against those without the species (ROC-AUC and average precision over all species together),
-and padded cmAP over all windows. Events: a bird is found when an event of its species overlaps it;
-an event that overlaps no bird of its species is a false alarm.
+`labels.csv` is make_soundscapes.py's; `windows.csv` and `events.csv` are what predict.py wrote, the
+second with --events. Windows: for each level, those of a species in which a bird of that level
+sings against those without the species (ROC-AUC and average precision over all species together).
+Events: a bird is found when an event of its species overlaps it; an event that overlaps no bird of
+its species is a false alarm. All that needs no levels is evaluate.py's to say.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the metric is the project's own
 
 from files import original_cell
-from metrics import macro_average_precision, macro_roc_auc, padded_cmap, padded_cmap_floor
+from inference.predicted import read_predicted
+from metrics import macro_average_precision, macro_roc_auc, padded_cmap_floor
 
 LABEL_COLUMNS = ["file", "start_s", "end_s", "primary_label", "snr_db"]
-TEXT = {"file": str, "species": str, "primary_label": str}
 
 
 def overlap_s(
@@ -72,22 +72,6 @@ def score_windows(
     return pd.DataFrame(rows)
 
 
-def score_all(
-    windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
-) -> dict[str, float]:
-    """Score all windows as a competition does: padded cmAP, its floor, macro AP and ROC-AUC."""
-    labelled = windows.assign(truth=~np.isnan(loudest_level(windows, labels, least_s)))
-    index = ["file", "start_s"]
-    truth = labelled.pivot(index=index, columns="species", values="truth").to_numpy().astype(int)
-    scores = labelled.pivot(index=index, columns="species", values="score").to_numpy()
-    return {
-        "cmap_pad_5": padded_cmap(truth, scores),
-        "cmap_pad_5_floor": padded_cmap_floor(truth.sum(axis=0), len(truth)),
-        "macro_ap": macro_average_precision(truth, scores),
-        "macro_roc_auc": macro_roc_auc(truth, scores),
-    }
-
-
 def score_events(
     events: pd.DataFrame, labels: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -112,10 +96,11 @@ def score_events(
     return by_level, {"events": len(events), "precision": precision, "recall": recall, "f1": f1}
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of predict.py or make_soundscapes.py, texts as they were before escaping."""
-    table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
-    for name in TEXT.keys() & set(table.columns):
+def read_levels(path: Path) -> pd.DataFrame:
+    """Read make_soundscapes.py's labels, texts as they were before escaping."""
+    text = {"file": str, "primary_label": str}
+    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    for name in text:
         table[name] = table[name].map(original_cell)
     return table
 
@@ -130,16 +115,14 @@ def main(args: list[str] | None = None) -> None:
         "--least-seconds", type=float, default=1.0, help="of a bird in a window for it to count"
     )
     flags = parser.parse_args(args)
-    labels, windows = read_table(flags.labels), read_table(flags.windows)
+    labels, windows = read_levels(flags.labels), read_predicted(flags.windows).spans
     print(
         score_windows(windows, labels, flags.least_seconds).to_string(
             index=False, float_format="%.3f"
         )
     )
-    everything = score_all(windows, labels, flags.least_seconds)
-    print("all windows: " + "  ".join(f"{name} {value:.4f}" for name, value in everything.items()))
     if flags.events:
-        events = read_table(flags.events)
+        events = read_predicted(flags.events).spans
         by_level, total = score_events(events, labels)
         print(by_level.to_string(index=False, float_format="%.3f"))
         print("all events: " + "  ".join(f"{name} {value:.4g}" for name, value in total.items()))

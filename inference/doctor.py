@@ -18,7 +18,8 @@ def find_suspicious(oof: OutOfFold) -> pd.DataFrame:
         oof: scores of recordings by a model that was not trained on them.
 
     Returns:
-        A row a recording with a label, the most suspicious first: filename, label, its score,
+        A row a recording (or window, with its start_s) with a label, the most suspicious first:
+        filename, label, its score,
         seems_to_be, its score, and suspicion: how much more confident the model is of the other
         species than of the label, each as a ratio to the usual confidence of its species. Above 0
         the other species fits better, and `is_contradicted` says that it is as sure as usual.
@@ -43,6 +44,8 @@ def find_suspicious(oof: OutOfFold) -> pd.DataFrame:
             "is_contradicted": (other[rows, seems] >= 1) & (own[rows, label] < 1),
         }
     )
+    if oof.starts_s is not None:
+        table.insert(1, "start_s", oof.starts_s[labelled])
     order = ["is_contradicted", "suspicion"]
     return table.sort_values(order, ascending=False, kind="stable").reset_index(drop=True)
 

@@ -194,14 +194,7 @@ def group_table(
     """
     rows = []
     for value, rows_of in groups.groupby(groups.to_numpy()).indices.items():
-        part = OutOfFold(
-            oof.scores[rows_of],
-            oof.labels[rows_of],
-            oof.filenames[rows_of],
-            oof.folds[rows_of],
-            oof.class_names,
-        )
-        table = overall_table(part, weights[:, rows_of]).set_index("metric")
+        table = overall_table(oof.take(rows_of), weights[:, rows_of]).set_index("metric")
         row = {"column": column, "value": value, "n_recordings": len(rows_of)}
         for metric in ("top_1", "macro_roc_auc"):
             found = table.loc[metric]

@@ -22,6 +22,7 @@ class OutOfFold:
         filenames: (n,) str.
         folds: (n,) int, the fold that each recording was held back in.
         class_names: (n_classes,) species.
+        starts_s: (n,) seconds, where rows are windows of recordings; None: they are recordings.
     """
 
     scores: np.ndarray
@@ -29,6 +30,19 @@ class OutOfFold:
     filenames: np.ndarray
     folds: np.ndarray
     class_names: tuple[str, ...]
+    starts_s: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "OutOfFold":
+        """Take some rows: their numbers (m,), or (n,) bool."""
+        starts_s = None if self.starts_s is None else self.starts_s[rows]
+        return OutOfFold(
+            self.scores[rows],
+            self.labels[rows],
+            self.filenames[rows],
+            self.folds[rows],
+            self.class_names,
+            starts_s,
+        )
 
 
 def read_out_of_fold(path: Path) -> OutOfFold:

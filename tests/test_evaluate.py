@@ -6,7 +6,9 @@ import pytest
 
 import evaluate
 from configs import UserError
+from inference.formats import write as write_form
 from inference.out_of_fold import read_out_of_fold
+from tests.inference.written import one, selection
 from tests.made_up_scores import made_up, write
 
 
@@ -36,3 +38,21 @@ def test_a_missing_folder_or_column_is_one_line(tmp_path, rng):
     (tmp_path / "train.csv").write_text("filename\nrobin/0.wav\n")
     with pytest.raises(UserError, match="no column 'author'"):
         evaluate.main([str(folder), "--table", str(tmp_path / "train.csv"), "--by", "author"])
+
+
+def test_a_table_of_windows_is_scored_against_labels(tmp_path, capsys):
+    recordings = [one(f"{name}.ogg") for name in "ab"]
+    write_form(tmp_path / "windows.csv", "long", recordings, selection())
+    rows = "".join(f"{name}.ogg,0,4,bird0\n{name}.ogg,5,9,NA\n" for name in "ab")
+    (tmp_path / "labels.csv").write_text("file,start_s,end_s,label\n" + rows)
+    flags = ["--labels", str(tmp_path / "labels.csv"), "--draws", "10"]
+    assert evaluate.main([str(tmp_path / "windows.csv"), *flags]) == 0
+    folder = tmp_path / "evaluation"
+    species = pd.read_csv(folder / "species.csv", keep_default_na=False).set_index("species")
+    assert species.loc["bird0", "n_positive"] == 2
+    assert float(species.loc["bird0", "average_precision"]) == 1  # 0.9 above 0.2 and 0.1
+    assert "start_s" in pd.read_csv(folder / "doctor.csv")
+    assert not (folder / "groups.csv").exists()
+    assert ".ogg at 5 s: NA, seems to be 22961" in capsys.readouterr().out
+    with pytest.raises(UserError, match="give --labels FILE"):
+        evaluate.main([str(tmp_path / "windows.csv")])

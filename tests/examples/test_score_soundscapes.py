@@ -8,7 +8,6 @@ from examples.score_soundscapes import (
     loudest_level,
     main,
     overlap_s,
-    score_all,
     score_events,
     score_windows,
 )
@@ -55,13 +54,6 @@ def test_windows_are_scored_level_by_level():
     assert table["average_precision"].tolist() == [0.5, 1.0]
 
 
-def test_all_windows_as_a_competition_counts():
-    scores = score_all(windows(NA=[0.4, 0.9, 0.8], b=[0.5, 0.1, 0.7]), LABELS)
-    assert (
-        scores["macro_ap"] == 1.0 and scores["cmap_pad_5"] == 1.0 and scores["macro_roc_auc"] == 1.0
-    )
-
-
 def test_events_found_and_false_alarms():
     events = pd.DataFrame(
         [
@@ -84,4 +76,4 @@ def test_the_script_keeps_labels_text(tmp_path, capsys):
     windows(NA=[0.4, 0.9, 0.8], b=[0.5, 0.1, 0.7]).to_csv(tmp_path / "windows.csv", index=False)
     main([str(tmp_path / "labels.csv"), str(tmp_path / "windows.csv")])
     said = capsys.readouterr().out
-    assert "macro_ap 1.0000" in said and "roc_auc" in said
+    assert "0.500" in said and "roc_auc" in said

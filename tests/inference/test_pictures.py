@@ -1,0 +1,42 @@
+"""Pictures of an evaluation: what is drawn is what the tables say."""
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+
+from inference.evaluation import overall_table, species_table
+from inference.pictures import draw_species
+from tests.made_up_scores import made_up, weights_of
+
+BLUE = np.array([31, 119, 180]) / 255
+
+
+def share_of_blue(path, columns=slice(None)) -> float:
+    pixels = matplotlib.image.imread(path)[:, columns, :3]
+    return float((np.abs(pixels - BLUE).max(axis=2) < 0.02).mean())
+
+
+def test_species_that_do_better_stand_further_right(tmp_path, rng):
+    oof = made_up(rng)
+    weights = weights_of(oof, 10)
+    good = species_table(oof, weights, 0.9)
+    draw_species(tmp_path, good, overall_table(oof, weights))
+    right = share_of_blue(tmp_path / "species.png", slice(600, None))
+    assert right > 0 and share_of_blue(tmp_path / "recordings.png") > 0
+
+    columns = ["average_precision", "average_precision_low", "average_precision_high"]
+    bad = good.assign(**dict.fromkeys(columns, 0.1))
+    draw_species(tmp_path, bad, overall_table(oof, weights))
+    assert share_of_blue(tmp_path / "species.png", slice(600, None)) == 0
+    assert share_of_blue(tmp_path / "species.png") > 0
+
+
+def test_a_species_without_a_score_is_left_out(tmp_path, rng):
+    oof = made_up(rng)
+    weights = weights_of(oof, 10)
+    table = species_table(oof, weights, 0.9)
+    gap = pd.concat([table, table[:1].assign(species="ghost", average_precision=np.nan)])
+    draw_species(tmp_path, table, overall_table(oof, weights))
+    plain = (tmp_path / "species.png").read_bytes()
+    draw_species(tmp_path, gap, overall_table(oof, weights))
+    assert (tmp_path / "species.png").read_bytes() == plain

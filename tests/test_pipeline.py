@@ -14,7 +14,7 @@ import torch
 import checkpoint as ckpt
 import dataset as data
 from configs import Config
-from examples.make_sample_data import SPECIES, render_clip
+from examples.sample_songs import SPECIES, render_clip
 from images import recipe
 from images.view import View
 from model import SED

@@ -15,16 +15,8 @@ import pytest
 import soundfile as sf
 
 from configs import load_config
-from examples.make_sample_data import (
-    OUTSIDE,
-    SPECIES,
-    Recording,
-    main,
-    metadata_row,
-    plan_archive,
-    render_recording,
-    write_archive,
-)
+from examples.make_sample_data import main, metadata_row, plan_archive, write_archive
+from examples.sample_songs import OUTSIDE, SPECIES, Recording, render_recording
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLUMNS = [

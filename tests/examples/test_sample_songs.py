@@ -1,4 +1,4 @@
-"""Songs, clips and noises of examples/make_sample_data.py: what can be learned from them."""
+"""Songs, clips and noises of examples/sample_songs.py: what can be learned from them."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.make_sample_data import (
+from examples.make_sample_data import plan_archive
+from examples.sample_songs import (
     OUTSIDE,
     SAMPLE_RATE,
     SPECIES,
-    plan_archive,
     render_clip,
     render_recording,
     render_song,

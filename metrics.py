@@ -1,150 +1,27 @@
-"""Losses for training, and scores for reports.
+"""Scores for reports: probabilities and hard labels, as numpy arrays, to numbers.
 
-Losses take logits and targets in [0, 1] as torch tensors; scores take probabilities and hard labels
-as numpy arrays. Nothing here knows the settings of a run.
+The losses of training stand in losses.py and can be had from here, too. Nothing here knows the
+settings of a run.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from losses import LOSSES as LOSSES
+from losses import BCEFocal2WayLoss as BCEFocal2WayLoss
+from losses import BCEFocalLoss as BCEFocalLoss
+from losses import Criterion as Criterion
+from losses import get_loss as get_loss
 
 # Rows of ones of each padded cmAP; BirdCLEF 2023 used 5.
 PADDED_SCORES = {"cmap_pad_1": 1, "cmap_pad_3": 3, "cmap_pad_5": 5}
 
-Output = Mapping[str, Tensor]  # what the SED model returns
-Criterion = Callable[[Output, Tensor], Tensor]  # of the output and targets, gives a () loss
-
 # Integers as wide as a float; see _sorted_keys.
 _KEY_DTYPES = {np.dtype(np.float32): np.uint32, np.dtype(np.float64): np.uint64}
-
-
-# Losses -------------------------------------------------------------------------------------------
-
-
-class BCEFocalLoss(nn.Module):
-    """Binary cross-entropy in which well classified examples count less.
-
-    With p = sigmoid(logit) and target t, it is the mean over all elements of
-    `t * alpha * (1 - p)^gamma * bce + (1 - t) * p^gamma * bce`, where bce is the cross-entropy of
-    logit and t. Alpha weighs only the positive part; in RetinaNet's form (arXiv:1708.02002) the
-    negative part has 1 - alpha.
-
-    Args:
-        alpha: weight of the positive part, >= 0.
-        gamma: focusing exponent, >= 0. Gamma 0 with alpha 1 is the plain cross-entropy.
-    """
-
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
-        super().__init__()
-        if alpha < 0 or gamma < 0:
-            raise ValueError(f"alpha={alpha} and gamma={gamma} must not be negative")
-        self.alpha, self.gamma = alpha, gamma
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the mean focal loss in nats.
-
-        Args:
-            logits: any shape and float dtype; the loss is computed in float32.
-            targets: in [0, 1]; another shape is refused (ValueError), as it would be broadcast.
-
-        Returns:
-            () float32. Value and gradient are finite for every finite logit.
-        """
-        if logits.shape != targets.shape:
-            raise ValueError(
-                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
-            )
-        logits, targets = logits.float(), targets.float()
-
-        # The logarithms of p and 1 - p keep every digit. Torch's own bce loses some by cancellation
-        # where most negatives are (2.5e-4 of the loss at logit -7), and the gradient of
-        # (1 - p)^0.5 is NaN once 1 - p is 0.
-        log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
-        bce = -(targets * log_p + (1 - targets) * log_not_p)
-
-        positive = targets * self.alpha * torch.exp(self.gamma * log_not_p) * bce
-        negative = (1 - targets) * torch.exp(self.gamma * log_p) * bce
-        return (positive + negative).mean()
-
-
-class BCEFocal2WayLoss(nn.Module):
-    """Focal loss on the clip's logits plus focal loss on its highest framewise logits.
-
-    The framewise part teaches the frames: a clip holds a bird if any of its frames does.
-
-    Args:
-        weights: of the clipwise and of the framewise part.
-        alpha: see BCEFocalLoss.
-        gamma: see BCEFocalLoss.
-    """
-
-    def __init__(
-        self, weights: Sequence[float] = (1.0, 1.0), alpha: float = 0.25, gamma: float = 2.0
-    ) -> None:
-        super().__init__()
-        self.weights = tuple(weights)
-        if len(self.weights) != 2:
-            raise ValueError(
-                f"two weights are needed, for the clipwise and the framewise part; got {weights}"
-            )
-        self.focal = BCEFocalLoss(alpha, gamma)
-
-    def forward(self, output: Output, targets: Tensor) -> Tensor:
-        """Compute the weighted sum of both parts, in nats.
-
-        Args:
-            output: `logit` (B, C) and `framewise_logit` (B, T, C).
-            targets: (B, C), in [0, 1].
-
-        Returns:
-            () float32.
-        """
-        highest = output["framewise_logit"].amax(dim=1)  # (B, T, C) -> (B, C)
-        clipwise = self.focal(output["logit"], targets)
-        framewise = self.focal(highest, targets)
-        return self.weights[0] * clipwise + self.weights[1] * framewise
-
-
-def on_clip(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
-    """Make a loss of the model's output from one of the clip's logits and targets, both (B, C)."""
-    return lambda output, targets: loss(output["logit"].float(), targets.float())
-
-
-# A new loss is one entry: how to make it from alpha, gamma and the weights of its two parts.
-LOSSES: dict[str, Callable[[float, float, Sequence[float]], Criterion]] = {
-    "bce": lambda alpha, gamma, weights: on_clip(F.binary_cross_entropy_with_logits),
-    "bce_focal": lambda alpha, gamma, weights: on_clip(BCEFocalLoss(alpha, gamma)),
-    "bce_focal_2way": lambda alpha, gamma, weights: BCEFocal2WayLoss(weights, alpha, gamma),
-}
-
-
-def get_loss(
-    loss_name: str,
-    *,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-    weights: Sequence[float] = (1.0, 1.0),
-) -> Criterion:
-    """Make a loss of LOSSES: a function of the model's output and targets (B, C) in [0, 1].
-
-    Args:
-        loss_name: its name.
-        alpha: weight of the positives in the focal losses.
-        gamma: how much less easy examples count in them.
-        weights: of the clipwise and the framewise part of a 2-way loss.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
-    """
-    if loss_name not in LOSSES:
-        known = ", ".join(sorted(LOSSES))
-        raise ValueError(f"unknown loss_name {loss_name!r}; choose from {known}")
-    return LOSSES[loss_name](alpha, gamma, weights)
 
 
 # Scores -------------------------------------------------------------------------------------------

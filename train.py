@@ -40,11 +40,11 @@ from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, forecast, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
+from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
-from training.losses import build_loss
 from training.memory import Mixed
 from training.rates import begin_training, build_optimizer
 from training.run_clock import OutOfTimeError, RunClock

@@ -49,15 +49,19 @@ def patched(file: str, folder: Path) -> ModuleType:
 
 def test_there_is_a_diff_for_each_kind_of_addition():
     assert set(diffs()) == {
-        *("metrics.py", "scheduler.py", "transforms.py", "settings/sound.py"),
+        *("losses.py", "scheduler.py", "transforms.py", "settings/sound.py"),
         *("configs.py", "inference/formats.py"),
     }
 
 
-def test_the_loss_of_the_diff_trains(tmp_path):
-    metrics = patched("metrics.py", tmp_path)
-    loss = metrics.get_loss("brier")({"logit": torch.zeros(2, 3)}, torch.ones(2, 3))
-    assert float(loss) == 0.25  # (1 - sigmoid(0)) ** 2
+def test_the_loss_of_the_diff_trains_in_one_and_two_ways_and_with_masks(tmp_path):
+    losses = patched("losses.py", tmp_path)
+    output = {"logit": torch.zeros(2, 3), "framewise_logit": torch.zeros(2, 4, 3)}
+    targets = torch.ones(2, 3)
+    assert float(losses.get_loss("brier")(output, targets)) == 0.25  # (1 - sigmoid(0)) ** 2
+    assert float(losses.get_loss("brier_2way", weights=(1.0, 2.0))(output, targets)) == 0.75
+    targets[0] = float("nan")
+    assert float(losses.get_loss("brier", has_masks=True)(output, targets)) == 0.25
 
 
 def test_the_schedule_of_the_diff_falls(tmp_path):

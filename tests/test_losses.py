@@ -2,13 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics import LOSSES, BCEFocal2WayLoss, BCEFocalLoss, get_loss, on_clip
+from losses import (
+    LOSSES,
+    AsymmetricLoss,
+    BCEFocal2WayLoss,
+    BCEFocalLoss,
+    cross_entropy,
+    get_loss,
+    soft_auc,
+)
 from tests.reference import slow_focal_loss
 
 
@@ -123,7 +132,7 @@ def test_get_loss_knows_three_names(rng):
 
 
 def test_mistakes_are_named():
-    message = "unknown loss_name 'focal'; choose from bce, bce_focal, bce_focal_2way"
+    message = "unknown loss_name 'focal'; choose from asymmetric, bce, bce_focal, cross_entropy"
     with pytest.raises(ValueError, match=message):
         get_loss("focal")
     with pytest.raises(ValueError, match="must not be negative"):
@@ -140,9 +149,105 @@ def test_a_new_loss_is_one_entry(rng, monkeypatch):
     def squared(logits, targets):
         return (logits - targets).square().mean()
 
-    monkeypatch.setitem(LOSSES, "squared", lambda alpha, gamma, weights: on_clip(squared))
+    monkeypatch.setitem(LOSSES, "squared", lambda alpha, gamma: squared)
     output, targets = model_output(rng), torch.zeros(4, 3)
     expected = float((output["logit"].numpy() ** 2).mean())
     assert get_loss("squared")(output, targets).item() == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match="choose from bce, bce_focal, bce_focal_2way, squared"):
+    loudest = float((output["framewise_logit"].numpy().max(axis=1) ** 2).mean())
+    both = get_loss("squared_2way", weights=(1.0, 0.5))(output, targets)
+    assert both.item() == pytest.approx(expected + 0.5 * loudest, rel=1e-6)
+    with pytest.raises(ValueError, match="soft_auc_bce, squared, each also with _2way"):
         get_loss("square")
+
+
+def test_metrics_has_the_same_table():
+    import metrics
+
+    assert metrics.LOSSES is LOSSES and metrics.get_loss is get_loss
+
+
+LOGITS = [[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]]
+TARGETS = [[1.0, 0.0, 0.0], [0.3, 1.0, 0.0]]
+
+
+def tensors(targets=TARGETS):
+    return torch.tensor(LOGITS), torch.tensor(targets)
+
+
+def test_cross_entropy_scales_the_labels_of_a_clip_to_one():
+    logits, targets = tensors([[1.0, 0.0, 0.0], [0.5, 1.0, 0.0]])
+    expected = 0.0
+    for row, weights in zip(LOGITS, [[1, 0, 0], [1 / 3, 2 / 3, 0]], strict=True):
+        log_sum = math.log(sum(map(math.exp, row)))
+        expected -= sum(w * (x - log_sum) for w, x in zip(weights, row, strict=True)) / 2
+    assert float(cross_entropy(logits, targets)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_masked_class_leaves_the_softmax():
+    logits, _ = tensors()
+    masked = torch.tensor([[1.0, math.nan, 0.0], [1.0, 0.0, math.nan]])
+    expected = (
+        math.log(math.exp(1.0) + math.exp(0.5)) - 1.0 + math.log(1 + math.exp(3.0)) - 0.0
+    ) / 2
+    assert float(cross_entropy(logits, masked)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_asymmetric_loss_matches_its_formula():
+    expected = 0.0
+    for row, targets in zip(LOGITS, TARGETS, strict=True):
+        for x, t in zip(row, targets, strict=True):
+            p = 1 / (1 + math.exp(-x))
+            q = max(p - 0.05, 0)
+            expected -= t * (1 - p) * math.log(p) + (1 - t) * q**4 * math.log(1 - q)
+    assert float(AsymmetricLoss()(*tensors())) == pytest.approx(expected / 6, rel=1e-5)
+
+
+def test_soft_auc_averages_pairs_of_each_class():
+    logits = torch.tensor([[2.0, 0.0], [1.0, 5.0], [-1.0, 7.0]])
+    targets = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])  # no pair in the second class
+    pairs = [math.log(1 + math.exp(-1.0)), math.log(1 + math.exp(-3.0))]
+    assert float(soft_auc(logits, targets)) == pytest.approx(sum(pairs) / 2, rel=1e-6)
+
+
+NAMES = [*LOSSES, *(f"{name}_2way" for name in LOSSES)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masked_targets_teach_nothing_and_others_their_direction(name):
+    torch.manual_seed(0)
+    loss = get_loss(name, has_masks=True)
+    logit = torch.zeros(4, 3, requires_grad=True)
+    framewise = torch.randn(4, 5, 3, requires_grad=True)
+    targets = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [math.nan, 0, 1]])
+    loss({"logit": logit, "framewise_logit": framewise}, targets).backward()
+
+    gradient = logit.grad.numpy()
+    assert np.isfinite(gradient).all() and gradient[3, 0] == 0
+    assert (gradient[[0, 1, 2, 3], [0, 1, 1, 2]] < 0).all()  # up with what is there
+    assert gradient[0, 1] > 0  # down with what is not
+    assert (framewise.grad is not None and bool(framewise.grad.any())) == name.endswith("_2way")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_that_is_masked_altogether_costs_nothing(name):
+    logit = torch.randn(2, 3, requires_grad=True)
+    output = {"logit": logit, "framewise_logit": logit[:, None].repeat(1, 4, 1)}
+    loss = get_loss(name, has_masks=True)(output, torch.full((2, 3), math.nan))
+    loss.backward()
+    assert loss.item() == 0 and not logit.grad.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_to_look_for_masks_changes_nothing_where_there_are_none(name, rng):
+    output, targets = model_output(rng), torch.from_numpy(rng.random((4, 3)).astype("float32"))
+    with_masks = get_loss(name, has_masks=True)(output, targets)
+    torch.testing.assert_close(with_masks, get_loss(name)(output, targets))
+
+
+def test_weights_are_those_of_the_clip_and_of_the_loudest_frame():
+    logits, targets = tensors()
+    framewise = torch.stack([logits - 1, logits + 1], dim=1)
+    output = {"logit": logits, "framewise_logit": framewise}
+    loss = get_loss("cross_entropy_2way", weights=(0.25, 2.0))
+    expected = 0.25 * cross_entropy(logits, targets) + 2 * cross_entropy(logits + 1, targets)
+    torch.testing.assert_close(loss(output, targets), expected)

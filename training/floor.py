@@ -15,12 +15,12 @@ import torch
 import checkpoint as ckpt
 from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
+from losses import binary_cross_entropy, cross_entropy, of_known
 from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
 from training.fold import Progress
 from training.frozen import CLEAN, EMPTY, FrozenClips, measure
-from training.losses import binary_cross_entropy, cross_entropy
 from training.regression import Regression, fit, log_softmax
 
 logger = logging.getLogger("birdclef.train")
@@ -160,7 +160,7 @@ def score(
     meter = MetricMeter()
     meter.update(scores, labels)
 
-    loss = cross_entropy if config.has_softmax_scores else binary_cross_entropy
+    loss = cross_entropy if config.has_softmax_scores else of_known(binary_cross_entropy)
     valid_loss = float(loss(torch.from_numpy(logits), torch.from_numpy(targets[row_of])))
     row = {
         "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,

@@ -14,7 +14,7 @@ from catalog.train_table import check_prepared
 from configs import Config, UserError
 from model import find_backbone
 from scheduler import find_schedule
-from training.losses import build_loss
+from training.criterion import build_loss
 
 logger = logging.getLogger("birdclef.train")
 

@@ -1,0 +1,22 @@
+"""The loss of a run, as its settings choose it."""
+
+from configs import Config, UserError
+from losses import Criterion, get_loss
+
+
+def build_loss(config: Config) -> Criterion:
+    """Make the loss of the settings: a function of the model's output and targets (B, C).
+
+    Raises:
+        UserError: an unknown name; the message lists the known ones.
+    """
+    try:
+        return get_loss(
+            config.loss_name,
+            alpha=config.focal_alpha,
+            gamma=config.focal_gamma,
+            weights=config.loss_weights,
+            has_masks=config.secondary_targets == "masked",
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None

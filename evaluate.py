@@ -5,7 +5,8 @@
 
 The first reads the out-of-fold predictions of the folds: each recording is scored by a model that
 was not trained on it. The second reads what predict.py wrote and labels with times. A folder
-`evaluation/` beside them gets species.csv, overall.csv, groups.csv, doctor.csv and two pictures.
+`evaluation/` beside them gets species.csv, overall.csv, groups.csv, doctor.csv, reliability.csv, a
+calibration and pictures.
 """
 
 import argparse
@@ -20,11 +21,19 @@ from catalog.tables import SHOWN, read_table
 from configs import Config, UserError, configure_logger, run_main
 from files import csv_text, original_cell, write_file
 from inference.bootstrap import draw_weights
+from inference.calibration import (
+    METHODS,
+    Verdict,
+    choose,
+    reliability_table,
+    write_calibration,
+)
 from inference.doctor import find_suspicious
+from inference.evaluated import CALIBRATION, EVALUATION
 from inference.evaluation import group_table, overall_table, species_table
 from inference.flags import number
 from inference.out_of_fold import OutOfFold, read_out_of_fold
-from inference.pictures import draw_species
+from inference.pictures import draw_reliability, draw_species
 from inference.predicted import read_predicted
 from inference.selection import read_taxonomy
 from inference.timed_truth import meet
@@ -43,6 +52,10 @@ def main(args: Sequence[str] | None = None) -> int:
         "species": species_table(oof, weights, flags.precision),
         "doctor": find_suspicious(oof),
     }
+    verdict = None
+    if flags.calibrate != "off":
+        verdict = choose(oof, flags.calibrate, flags.seed)
+        tables["reliability"] = reliability_table(verdict.curves)
     groups = [] if flags.labels else [pd.Series(oof.folds.astype(str), name="fold")]
     groups += columns_of(flags.table, oof, flags.by) if flags.by else []
     parts = [group_table(oof, values, weights, column=str(values.name)) for values in groups]
@@ -53,7 +66,13 @@ def main(args: Sequence[str] | None = None) -> int:
     for name, table in tables.items():
         write_table(output / f"{name}.csv", table)
     draw_species(output, tables["species"], tables["overall"])
-    print_gist(tables, output)
+    if verdict is not None:
+        write_calibration(output / CALIBRATION, verdict, oof)
+        draw_reliability(output, verdict.curves)
+    print_gist(tables)
+    if verdict is not None:
+        print_calibration(verdict)
+    print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, and pictures")
     return 0
 
 
@@ -93,6 +112,12 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         default=0.9,
         help="precision that each species' second threshold is to reach (default: 0.9)",
     )
+    add(
+        "--calibrate",
+        choices=("best", *METHODS, "off"),
+        default="best",
+        help="how scores are made probabilities, in calibration.yaml (default: the better one)",
+    )
     add("--table", type=Path, default=Path("train.csv"), help="table with the columns of --by")
     add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
     flags = parser.parse_args(args)
@@ -118,7 +143,7 @@ def read_scores(flags: argparse.Namespace) -> OutOfFold:
 def place_of(scores: Path) -> Path:
     """Name the folder of the evaluation: in that of an experiment, beside a table."""
     is_experiment = scores.is_dir() and not any(scores.glob("*.txt"))
-    return (scores if is_experiment else scores.parent) / "evaluation"
+    return (scores if is_experiment else scores.parent) / EVALUATION
 
 
 def columns_of(table: Path, oof: OutOfFold, names: Sequence[str]) -> list[pd.Series]:
@@ -144,7 +169,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_file(path, csv_text([table.columns, *rows]))
 
 
-def print_gist(tables: dict[str, pd.DataFrame], output: Path) -> None:
+def print_gist(tables: dict[str, pd.DataFrame]) -> None:
     """Print the overall scores, the species that do worst and the labels to look at first."""
     for row in tables["overall"].itertuples():
         floor = f"  (floor {row.floor:.4f})" if np.isfinite(row.floor) else ""
@@ -159,7 +184,15 @@ def print_gist(tables: dict[str, pd.DataFrame], output: Path) -> None:
     print(f"\nlabels that the scores contradict: {int(doctor['is_contradicted'].sum())}")
     for row in doctor.head(SHOWN).itertuples():
         print(f"  {_place(row)}: {row.label}, seems to be {row.seems_to_be}")
-    print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, two pictures")
+
+
+def print_calibration(verdict: Verdict) -> None:
+    """Print how far scores are from the share that is right, before and after calibration."""
+    line, found = verdict.calibration, verdict.curves
+    print(f"\n{line.method} scaling: slope {line.slope:g}, offset {line.offset:g}; expected error")
+    for which, what in (("pairs", "of all pairs"), ("highest", "of highest scores")):
+        before, after = (found[which, when].expected_error for when in ("before", "after"))
+        print(f"  {what:<18} {before:.4f}, {after:.4f} after it (on recordings held back from it)")
 
 
 def _place(row: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from configs import UserError
 from files import original_cell
+from inference.calibration import Calibration
 from inference.detections import HIGHEST
 
 GAUSSIAN_SIGMA = 1.0  # windows, if none is given
@@ -25,14 +26,18 @@ class Adjustment:
         neighbours: weights of the windows 1, 2, ... places away in a mean with the window itself,
             whose weight is 1; empty leaves scores as they are.
         lean: how far each window moves to the recording's maximum of its class, from 0 to 1.
+        calibration: a line through the logits, applied before all of these; None leaves them.
     """
 
     powers: np.ndarray | None = None
     neighbours: tuple[float, ...] = ()
     lean: float = 0.0
+    calibration: Calibration | None = None
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Adjust the scores (n, C) of a recording's windows in order: (n, C) float32 below 1."""
+        if self.calibration is not None:
+            scores = self.calibration.apply(scores)
         if self.powers is not None:
             scores = scores ** self.powers.astype(np.float32)
         if any(self.neighbours):

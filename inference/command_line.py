@@ -32,6 +32,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         _add_paths,
         _add_species,
         _add_windows,
+        _add_evaluation,
         _add_detections,
         _add_events,
         _add_run,
@@ -175,13 +176,31 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what an evaluation of the model says").add_argument
+    add(
+        "--calibration",
+        metavar="FILE",
+        default="auto",
+        help="auto: make scores probabilities if evaluate.py was run on the model; off; or a "
+        "calibration.yaml (default: auto)",
+    )
+    add(
+        "--evaluation",
+        type=Path,
+        metavar="DIR",
+        help="folder of evaluate.py (default: evaluation/ in the model's folder, if it is there)",
+    )
+
+
 def _add_detections(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("which windows are detections").add_argument
     add(
         "--threshold",
         metavar="SCORE",
-        help="lowest score of a detection, or a CSV with the columns species and threshold, "
-        "evaluate.py's species.csv for one (default: 0 in long and parquet, else 0.5)",
+        help="lowest score of a detection; best-f1 or precision=0.9, each species' own from the "
+        "evaluation of the model; or a CSV with the columns species and threshold (default: 0 in "
+        "long and parquet, else 0.5)",
     )
     add(
         "--top-k",

@@ -4,7 +4,7 @@ import argparse
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,17 @@ from configs import UserError
 from files import CannotWriteError
 from inference import formats, selection, submissions
 from inference.adjusting import Adjustment, read_by_species, read_neighbours
+from inference.calibration import Calibration
 from inference.detections import average_models
+from inference.evaluated import (
+    UNKNOWN,
+    find_evaluation,
+    is_from_evaluation,
+    read_thresholds,
+    settle_calibration,
+)
 from inference.places import read_zone
+from inference.predicted import read_header
 from inference.results import Results
 from inference.selection import Selection
 from inference.timeline import EventRule
@@ -67,13 +76,18 @@ def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]
     if flags.frames is not None:
         make_folder(flags.frames)
 
+    evaluation = find_evaluation(flags.model, flags.evaluation)
+    adjustment = read_adjustment(flags, models.class_names)
+    calibration = settle_calibration(flags, evaluation, models.class_names)
+    thresholds = read_threshold(flags.threshold, evaluation, models.class_names, calibration)
+
     output: Path = flags.output
     return Outputs(
         paths=place_outputs(output, forms),
         bad_path=output.with_name(f"{output.stem}.bad_files.csv"),
         partial_path=output.with_name(f"{output.name}.partial"),
-        selection=read_selection(flags, models, names, sample),
-        adjustment=read_adjustment(flags, models.class_names),
+        selection=read_selection(flags, models, names, sample, thresholds),
+        adjustment=replace(adjustment, calibration=calibration),
     )
 
 
@@ -87,6 +101,32 @@ def read_adjustment(flags: argparse.Namespace, class_names: Sequence[str]) -> Ad
     return Adjustment(powers, read_neighbours(flags.smooth), flags.lean)
 
 
+def read_threshold(
+    text: str | None,
+    evaluation: Path | None,
+    class_names: Sequence[str],
+    calibration: Calibration | None,
+) -> np.ndarray | None:
+    """Settle the lowest score of a detection of each species, (C,) float64; None: the format's.
+
+    Thresholds that evaluate.py wrote are of scores as they are, so they are calibrated with them.
+    """
+    if text is None:
+        return None
+    if is_from_evaluation(text):
+        return read_thresholds(text, evaluation, class_names, calibration)
+
+    columns = ["threshold", "best_f1_threshold"]
+    found = read_by_species(text, columns, class_names, np.nan)
+    is_known = ~np.isnan(found)
+    if not ((found[is_known] >= 0) & (found[is_known] <= 1)).all():
+        raise UserError(f"--threshold {text}: thresholds lie between 0 and 1")
+    path = Path(text)
+    if calibration is not None and path.is_file() and columns[0] not in read_header(path):
+        found[is_known] = calibration.apply(found[is_known].astype(np.float32))
+    return np.where(is_known, found, UNKNOWN)
+
+
 def _default_format(output: Path, sample: selection.Sample | None) -> str:
     if sample is not None:
         return sample.form
@@ -98,6 +138,7 @@ def read_selection(
     models: Models,
     recordings: Sequence[str],
     sample: selection.Sample | None,
+    thresholds: np.ndarray | None,
 ) -> Selection:
     """Settle what of the results is written (UserError: a list or taxonomy that does not fit)."""
     names = {}
@@ -109,13 +150,6 @@ def read_selection(
     wanted = None
     if flags.species is not None:
         wanted = selection.read_species(flags.species, models.class_names, names)
-
-    thresholds = None
-    if flags.threshold is not None:
-        columns = ["threshold", "best_f1_threshold"]
-        thresholds = read_by_species(flags.threshold, columns, models.class_names, 0.5)
-        if not ((thresholds >= 0) & (thresholds <= 1)).all():
-            raise UserError(f"--threshold {flags.threshold}: thresholds lie between 0 and 1")
 
     place: Path = flags.recordings
     return Selection(
@@ -269,15 +303,20 @@ def write_page(
     """Write the page of the run, with the best detections to see and hear; say so in a line."""
     from inference.report import write_report
 
+    calibration = results.adjustment.calibration
+
     def framewise(samples: np.ndarray) -> np.ndarray:
         frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
         assert frames is not None
-        return average_models(frames[:, 0], plan.average)
+        mean = average_models(frames[:, 0], plan.average)
+        return mean if calibration is None else calibration.apply(mean)
 
     n_models, period = len(models.models), models.config.period
     model, score = str(flags.model), plan.score
     if n_models > 1:
         model += f", mean of {n_models} by {plan.average}"
+    if calibration is not None:
+        score += ", calibrated"
     for name in ("power", "smooth", "lean"):
         if value := getattr(flags, name):
             words = value if isinstance(value, list) else [str(value)]

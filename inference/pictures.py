@@ -1,11 +1,13 @@
 """Pictures of an evaluation, as PNG for papers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from catalog.tables import SHOWN
+from inference.calibration import Reliability
 
 
 def draw_species(folder: Path, species: pd.DataFrame, overall: pd.DataFrame) -> None:
@@ -38,3 +40,28 @@ def draw_species(folder: Path, species: pd.DataFrame, overall: pd.DataFrame) -> 
     for row in scored.head(SHOWN).itertuples():
         axes.annotate(row.species, (row.n_positive, row.average_precision), fontsize=7)
     figure.savefig(folder / "recordings.png", dpi=120)
+
+
+def draw_reliability(folder: Path, curves: Mapping[tuple[str, str], Reliability]) -> None:
+    """Draw the share that is right against the score, before and after calibration.
+
+    Args:
+        folder: gets reliability.png.
+        curves: of calibration.curves; those after it are of recordings held back from its fit.
+    """
+    from matplotlib.figure import Figure
+
+    titles = {"pairs": "each recording and species", "highest": "each recording's highest score"}
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    for place, (which, title) in enumerate(titles.items(), 1):
+        axes = figure.add_subplot(1, 2, place, xlabel="score", title=title, xlim=(0, 1))
+        axes.set(ylim=(0, 1), aspect="equal", ylabel="share that is right")
+        axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+        for when, colour in (("before", "tab:orange"), ("after", "tab:blue")):
+            curve = curves[which, when]
+            filled = curve.n > 0
+            label = f"{when} calibration, error {curve.expected_error:.3f}"
+            points = curve.score[filled], curve.right[filled]
+            axes.plot(*points, "o-", color=colour, markersize=4, label=label)
+        axes.legend(loc="upper left", fontsize=8)
+    figure.savefig(folder / "reliability.png", dpi=120)

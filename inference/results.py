@@ -18,6 +18,9 @@ class Results:
         names: of the recordings, in the order wanted.
         average: one of detections.AVERAGES. For ranks all scores are held in memory.
         adjustment: what is done to the scores of each recording.
+
+    Attributes:
+        adjustment: the same.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class Results:
         adjustment: Adjustment | None = None,
     ) -> None:
         self._partial, self._names = partial, list(names)
-        self._average, self._adjustment = average, adjustment or Adjustment()
+        self._average, self.adjustment = average, adjustment or Adjustment()
 
         self._ranks = None
         if average == "rank" and names:
@@ -47,7 +50,7 @@ class Results:
                 scores = self._ranks[n_done : n_done + n_windows]
             n_done += n_windows
 
-            scores = self._adjustment.apply(scores)
+            scores = self.adjustment.apply(scores)
             if recording.n_silent:
                 scores = np.where(recording.silent[:, None], np.float32(0), scores)
             yield replace(recording, scores=scores)

@@ -22,6 +22,7 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     written = {path.name for path in (folder / "evaluation").iterdir()}
     assert written == {
         "species.csv", "overall.csv", "doctor.csv", "groups.csv", "species.png", "recordings.png",
+        "reliability.csv", "reliability.png", "calibration.yaml",
     }  # fmt: skip
     groups = pd.read_csv(folder / "evaluation" / "groups.csv")
     assert groups["value"].tolist() == ["0", "1", "'=a", "b"]  # safe in a spreadsheet

@@ -613,3 +613,44 @@ def test_scores_are_adjusted_by_the_flags_and_species_have_their_thresholds(
     kept = written("c.csv", "--threshold", table).set_index(keys)["score"]
     wanted = [key for key, value in plain.items() if value >= lowest[key[2]]]
     assert sorted(kept.index) == sorted(wanted) and 0 < len(kept) < len(plain)
+
+
+def test_an_evaluation_beside_the_model_calibrates_scores_and_gives_thresholds(
+    monkeypatch, tmp_path, sounds, caplog
+):
+    folder = tmp_path / "Exp_1"
+    save_model(named(folder / "fold_0", 1), tiny())
+
+    def written(name: str, *flags: object) -> bytes:
+        args = ["--output", tmp_path / name, "--format", "long", "--device", "cpu", *flags]
+        assert call(monkeypatch, folder, sounds, *args) == 0
+        return (tmp_path / name).read_bytes()
+
+    def scores(name: str) -> pd.Series:
+        keys = ["file", "start_s", "species"]
+        return pd.read_csv(tmp_path / name, keep_default_na=False).set_index(keys)["score"]
+
+    plain = written("plain.csv")
+    line = {"slope": 0.5, "offset": 0.25, "method": "platt", "class_names": SPECIES}
+    place = folder / "evaluation"
+    place.mkdir()
+    raw = scores("plain.csv")
+    own = {name: raw.xs(name, level="species").sort_values() for name in ("bird1", "bird2")}
+    middle = {name: float(values.iloc[len(values) // 2]) for name, values in own.items()}
+    rows = "".join(f"{name},{value}\n" for name, value in middle.items())
+    (place / "species.csv").write_text("species,best_f1_threshold\n" + rows)
+    (place / "calibration.yaml").write_text(json.dumps(line))
+    assert written("off.csv", "--calibration", "off") == plain
+
+    with caplog.at_level(logging.INFO, "birdclef"):
+        written("calibrated.csv")
+    assert "scores are calibrated by" in caplog.text
+    odds = (raw / (1 - raw)) ** 0.5 * np.exp(0.25)
+    pd.testing.assert_series_equal(
+        scores("calibrated.csv").sort_index(), (odds / (1 + odds)).sort_index(), rtol=1e-4
+    )
+    written("best.csv", "--threshold", "best-f1")
+    known = ((key, value) for key, value in raw.items() if key[2] in middle)
+    kept = {key for key, value in known if value >= middle[key[2]]}
+    assert {key for key in scores("best.csv").index if key[2] != "NA"} == kept
+    assert 0 < len(kept) < len(raw)

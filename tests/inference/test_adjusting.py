@@ -15,6 +15,7 @@ from inference.adjusting import (
     read_neighbours,
     smooth,
 )
+from inference.calibration import Calibration
 
 TABLE = st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=2), max_size=7)
 CLASSES = ["Great tit", "NA", "007"]
@@ -122,3 +123,11 @@ def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):
         read_by_species(str(tmp_path / "t.csv"), ["threshold"], CLASSES, 0.5)
     with pytest.raises(UserError, match="neither a number nor a CSV that can be read"):
         read_by_species(str(tmp_path / "none.csv"), ["threshold"], CLASSES, 0.5)
+
+
+def test_calibration_comes_first():
+    line = Calibration(2.0, 1.0)
+    scores = np.array([[0.25, 0.5], [0.0, 0.9]], np.float32)
+    found = Adjustment(powers=np.array([2.0, 1.0]), calibration=line).apply(scores)
+    expected = Adjustment(powers=np.array([2.0, 1.0])).apply(line.apply(scores))
+    assert np.array_equal(found, expected) and not np.array_equal(found, scores)

@@ -7,8 +7,9 @@ import pytest
 
 from configs import UserError
 from files import CannotWriteError
+from inference.calibration import Calibration
 from inference.command_line import read_command_line
-from inference.outputs import make_folder, make_plan, place_outputs
+from inference.outputs import make_folder, make_plan, place_outputs, read_threshold
 from inference.timeline import EventRule
 from tests.inference.written import selection
 
@@ -58,3 +59,18 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CannotWriteError, match="file/frames: cannot be written"):
         make_folder(tmp_path / "file" / "frames")
+
+
+def test_thresholds_are_numbers_or_tables_and_those_of_evaluate_are_calibrated(tmp_path):
+    line, names = Calibration(2.0, 1.0), ["robin", "tit"]
+    assert read_threshold(None, None, names, line) is None
+    assert read_threshold("0.25", None, names, line).tolist() == [0.25, 0.25]  # as one reads scores
+    own = tmp_path / "own.csv"
+    own.write_text("species,threshold\nrobin,0.25\n")
+    assert read_threshold(str(own), None, names, line).tolist() == [0.25, 0.5]
+    evaluated = tmp_path / "species.csv"
+    evaluated.write_text("species,best_f1_threshold\nrobin,0.25\n")
+    found = read_threshold(str(evaluated), None, names, line)
+    assert found.tolist() == [line.apply(np.float32([0.25]))[0], 0.5]
+    with pytest.raises(UserError, match="between 0 and 1"):
+        read_threshold("1.5", None, names, None)

@@ -4,8 +4,9 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 
+from inference.calibration import choose
 from inference.evaluation import overall_table, species_table
-from inference.pictures import draw_species
+from inference.pictures import draw_reliability, draw_species
 from tests.made_up_scores import made_up, weights_of
 
 BLUE = np.array([31, 119, 180]) / 255
@@ -40,3 +41,13 @@ def test_a_species_without_a_score_is_left_out(tmp_path, rng):
     plain = (tmp_path / "species.png").read_bytes()
     draw_species(tmp_path, gap, overall_table(oof, weights))
     assert (tmp_path / "species.png").read_bytes() == plain
+
+
+def test_reliability_is_drawn_before_and_after(tmp_path, rng):
+    curves = choose(made_up(rng), "platt", seed=1).curves
+    draw_reliability(tmp_path, curves)
+    assert share_of_blue(tmp_path / "reliability.png") > 0
+    before = {key: curves[key[0], "before"] for key in curves}
+    same = (tmp_path / "reliability.png").read_bytes()
+    draw_reliability(tmp_path, before)
+    assert (tmp_path / "reliability.png").read_bytes() != same

@@ -15,20 +15,23 @@ import numpy as np
 import pandas as pd
 
 from configs import UserError, run_main
-from files import csv_text, write_file
+from files import csv_text, experiment_title, find_experiment, write_file
 from inference.bootstrap import draw_weights, interval, macro, score_classes
 from inference.evaluation import top_share
 from inference.model_files import FOLD
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 
 METRICS = ("macro_ap", "macro_roc_auc", "top_1")
-LOCAL = ("exp_id", "root", "train_dir", "models_dir", "device", "num_workers", "folds")
+LOCAL = (
+    *("exp_id", "name", "notes", "max_hours", "root", "train_dir", "models_dir"),
+    *("device", "num_workers", "folds"),
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Print the scores, the paired differences and the settings that differ."""
     flags = read_flags(args)
-    names = [path.name for path in flags.experiments]
+    names = [experiment_title(path) for path in flags.experiments]
     found = [read_out_of_fold(path) for path in flags.experiments]
     found = [in_one_order(oof) for oof in found]
     for path, oof in zip(flags.experiments[1:], found[1:], strict=True):
@@ -65,7 +68,12 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         prog="compare.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     add = parser.add_argument
-    add("experiments", type=Path, nargs="+", help="folders of experiments, such as models/Exp_47")
+    add(
+        "experiments",
+        type=find_experiment,
+        nargs="+",
+        help="folders of experiments, such as models/Exp_47, or their names",
+    )
     add("--output", type=Path, help="CSV file of the differences, a row a metric")
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
     add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
@@ -149,13 +157,14 @@ def print_leaderboard(
 ) -> None:
     """Print a row an experiment, the best macro AP first."""
     order = sorted(range(len(names)), key=lambda k: -scores[k]["macro_ap"][0])
-    print("experiment".ljust(24) + "".join(metric.ljust(26) for metric in METRICS))
+    width = max(map(len, ["experiment" + 12 * " ", *names])) + 2
+    print("experiment".ljust(width) + "".join(metric.ljust(26) for metric in METRICS))
     for k in order:
         cells = []
         for metric in METRICS:
             low, high = interval(drawn[k][metric])
             cells.append(f"{scores[k][metric][0]:.4f} [{low:.4f}, {high:.4f}]".ljust(26))
-        print(names[k].ljust(24) + "".join(cells))
+        print(names[k].ljust(width) + "".join(cells))
 
 
 def print_differences(rows: Sequence[dict[str, Any]]) -> None:

@@ -56,6 +56,9 @@ SchedulerParams = dict[str, int | float | str | list[int]]
 # and above, where it would tie with the metric's padding rows or be refused by the metric.
 BELOW_ONE = 1 - 2**-24
 
+# An experiment's name is a part of a path and no number's folder.
+NAME_PATTERN = r"^([^\s./\\-][^/\\]*)?$"
+
 DEFAULT_SCHEDULER_PARAMS: SchedulerParams = {"factor": 0.9, "patience": 5}  # of the plateau
 
 
@@ -77,6 +80,10 @@ class Config(NetworkSettings):
 
     # Run
     exp_id: NotNegative = RUN(47, "number of the experiment; results go to models/Exp_<exp_id>")
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = RUN(
+        "", "name of the experiment, which finds its folder as the number does", on_resume="free"
+    )
+    notes: str = RUN("", "what you want to remember of the experiment", on_resume="free")
     seed: NotNegative = RUN(8, "seed of every random draw", used_by="split_data train")
     debug: bool = RUN(
         False, "log DEBUG lines; train.py also takes a small subset and two epochs",

@@ -19,7 +19,7 @@ import pandas as pd
 
 from catalog.tables import SHOWN, read_table
 from configs import Config, UserError, configure_logger, run_main
-from files import csv_text, original_cell, write_file
+from files import csv_text, find_experiment, original_cell, write_file
 from inference.bootstrap import draw_weights
 from inference.calibration import (
     METHODS,
@@ -84,9 +84,9 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "scores",
-        type=Path,
-        help="folder of an experiment or a fold, such as models/Exp_47; with --labels, what "
-        "predict.py wrote: a table, a submission or Audacity's folder",
+        type=find_experiment,
+        help="folder of an experiment or a fold, such as models/Exp_47, or its name; with "
+        "--labels, what predict.py wrote: a table, a submission or Audacity's folder",
     )
     add(
         "--labels",

@@ -44,7 +44,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     add(
         "model",
         metavar="MODEL",
-        type=Path,
+        type=find_experiment,
         help="a fold's folder, a checkpoint, or with --ensemble an experiment's folder",
     )
     add(
@@ -97,7 +97,7 @@ import pandas as pd
 
 import checkpoint as ckpt
 from catalog.train_table import check_table, read_train_table, split_fold
-from files import write_file
+from files import find_experiment, write_file
 from inference.comparison import Comparison, compare, judge, read_clips
 from inference.exported import open_exported
 from inference.graph_file import check_packages, convert_to_openvino, draft

@@ -12,6 +12,7 @@ import csv
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 PART = re.compile(r".*\.(?P<pid>\d+)\.part")
+EXPERIMENT = re.compile(r"Exp_(\d+)")  # its folder, by its number
+EXPERIMENT_NOTE = "experiment.json"  # in that folder: its name, and what people wrote of it
+MODELS = Path("models")  # where a bare name is looked for
 MAX_NAME = 255  # bytes of a file's name, on nearly every file system
 ROOM_FOR_SUFFIXES = 24  # bytes that ".npy" and ".<process id>.part" may add to a name
 
@@ -49,6 +53,12 @@ class CannotWriteError(OSError):
     def __str__(self) -> str:
         """Say it in one line; an OSError with a file name would say it in its own words."""
         return str(self.args[0])
+
+
+class AmbiguousNameError(OSError):
+    """A name that two experiments have."""
+
+    is_for_users = True
 
 
 class LockedError(OSError):
@@ -313,3 +323,63 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+# Experiments by name ------------------------------------------------------------------------------
+
+
+def read_experiment_note(folder: Path) -> dict[str, str]:
+    """Read the `name` and `notes` of an experiment's folder, those that it has."""
+    try:
+        found = json.loads((folder / EXPERIMENT_NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def experiments_in(models_dir: Path) -> dict[int, str]:
+    """Name the experiments of a folder by their numbers; those without a name have an empty one."""
+    folders = models_dir.glob("Exp_*") if models_dir.is_dir() else []
+    found = [(EXPERIMENT.fullmatch(folder.name), folder) for folder in folders]
+    return {
+        int(match[1]): str(read_experiment_note(folder).get("name", ""))
+        for match, folder in found
+        if match
+    }
+
+
+def find_experiment(path: str | Path) -> Path:
+    """Find a folder or file by a path in which an experiment's name may stand for its Exp_<number>.
+
+    Args:
+        path: `models/Exp_47`, `models/baseline/fold_0`, or `baseline` alone, which is looked for
+            in models/. A path that is there, or holds no known name, is returned as it is.
+
+    Raises:
+        AmbiguousNameError: two experiments have this name.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+
+    for place in (path, *path.parents):
+        is_bare = place.parent == Path(".")
+        for models_dir in (place.parent, MODELS) if is_bare else (place.parent,):
+            named = _experiments_named(place.name, models_dir)
+            if len(named) > 1:
+                both = f"{named[0].name} and {named[1].name}"
+                raise AmbiguousNameError(f"{place}: {both} have this name; give one by its number")
+            if named:
+                return named[0] / path.relative_to(place)
+    return path
+
+
+def _experiments_named(name: str, models_dir: Path) -> list[Path]:
+    names = sorted(experiments_in(models_dir).items())
+    return [models_dir / f"Exp_{number}" for number, other in names if name and other == name]
+
+
+def experiment_title(folder: Path) -> str:
+    """Call an experiment by its folder and its name: `Exp_47 (baseline)`."""
+    name = read_experiment_note(folder).get("name")
+    return f"{folder.name} ({name})" if name else folder.name

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from files import CannotWriteError, replacing
+from files import AmbiguousNameError, CannotWriteError, experiment_title, find_experiment, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,8 @@ SCORE_LINES = (
     Line("macro_ap", "macro AP", GREEN),
     Line("macro_roc_auc", "ROC-AUC", PINK),
     Line("cmap_pad_5_floor", "floor of cmAP (5)", ORANGE, 1, "--"),
+    Line("probe_cmap_pad_5", "probe's cmAP (5)", ORANGE, 1, ":"),
+    Line("probe_macro_ap", "probe's macro AP", GREEN, 1, ":"),
 )
 EXPECTED = ("cmap_pad_5", "macro_ap", "macro_roc_auc")  # whose absence is said
 
@@ -268,9 +270,12 @@ def _draw_several(
 
     mean = mean_history(list(histories.values()))
     floor = Line("cmap_pad_5_floor", "floor", GREY, 1.2, "--")
+    probe = Line("probe_cmap_pad_5", "probe", GREY, 1.2, ":")
     if mean["epoch"]:
         losses += _draw_lines(loss_axes, mean, [Line("valid_loss", "mean", INK, 2.2)])
-        scores += _draw_lines(score_axes, mean, [Line("cmap_pad_5", "mean", INK, 2.2), floor])
+        scores += _draw_lines(
+            score_axes, mean, [Line("cmap_pad_5", "mean", INK, 2.2), floor, probe]
+        )
 
     note: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": NOTE}
     loss_axes.set_title("validation, training dotted, best epochs marked", **note)
@@ -349,7 +354,8 @@ def plot_loss_metric(
     """Draw a fold's history, or all folds of an experiment in one figure; print the best epochs.
 
     Args:
-        train_dir: a fold's folder (`models/Exp_47/fold_0`) or an experiment's (`models/Exp_47`).
+        train_dir: a fold's folder (`models/Exp_47/fold_0`) or an experiment's (`models/Exp_47`);
+            an experiment's name may stand for its number.
         fold: of an experiment, draw this fold only.
         save_path: the figure; its ending chooses the format. None is loss_metric.png in the folder.
 
@@ -359,7 +365,7 @@ def plot_loss_metric(
     Raises:
         HistoryError: nothing to draw, a damaged history, or a figure that cannot be saved.
     """
-    train_dir = Path(train_dir)
+    train_dir = find_experiment(train_dir)
     if train_dir.name in ("", ".."):  # the folder's own name says what it is
         train_dir = train_dir.resolve()
     paths, notes = find_folds(train_dir, fold)
@@ -377,9 +383,9 @@ def plot_loss_metric(
         missing = [score for score in EXPECTED if all(map(math.isnan, history.get(score, [])))]
         notes += [f"{name}: no {score}, not drawn" for score in missing]
 
-    one, title = next(iter(paths.values())).parent, train_dir.resolve().name
+    one, title = next(iter(paths.values())).parent, experiment_title(train_dir.resolve())
     if len(paths) == 1:
-        title = f"{one.resolve().parent.name}, {one.name}"
+        title = f"{experiment_title(one.resolve().parent)}, {one.name}"
     folder = train_dir if fold is None else one
     saved = _save(draw_figure(histories, title), Path(save_path or folder))
     print(format_table(histories))
@@ -411,13 +417,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Read the command line and draw; exit status 2 and one line for a mistake."""
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, flag, metavar, kind, text in (
-        (
-            "train_dir",
-            "--train-dir",
-            "DIR",
-            Path,
-            "folder of an experiment or of one fold",
-        ),
+        ("train_dir", "--train-dir", "DIR", Path, "an experiment's or a fold's folder, or name"),
         ("fold", "--fold", "K", int, "of an experiment, draw this fold only"),
         ("save_path", "--save", "FILE", Path, "the figure (default: loss_metric.png in DIR)"),
     ):
@@ -437,7 +437,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     try:
         plot_loss_metric(**chosen)
-    except HistoryError as error:
+    except (HistoryError, AmbiguousNameError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -16,7 +16,6 @@ batch, so a resumed run makes the same draws as an unbroken one.
 import functools
 import logging
 import math
-import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -35,20 +34,22 @@ from catalog import train_table
 from catalog.annotated import expand_windows
 from catalog.sources import check_sources
 from dataset import WaveformDataset
-from metrics import AverageMeter, MetricMeter, describe_scores
+from metrics import AverageMeter, MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, forecast, memory, processes, resuming
 from training.batches import batches_in_turn, build_loader
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
+from training.ending import tell_ending, unfinished_folds
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
 from training.memory import Mixed
+from training.naming import settle_number
 from training.rates import begin_training, build_optimizer
 from training.run_clock import OutOfTimeError, RunClock
-from training.stopping import STOP, resume_command, stop_if_asked
+from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
 from training.verifying import check_names, check_recordings, verify_prepared, warn_of_one_species
 from transforms import cutmix, mixup
@@ -64,16 +65,7 @@ def main() -> int:
     summary = run(table, config)
 
     if processes.is_first_of_torchrun():
-        for number, best in summary["folds"].items():
-            print(f"fold {number}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
-        if summary["folds"]:
-            print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-
-        following = shlex.join(["python", "plot_loss_metric.py", str(config.exp_dir)])
-        if unfinished := summary.get("unfinished"):
-            print(forecast.describe_unfinished(unfinished, config))
-            following = resume_command()
-        print(f"wrote {config.exp_dir}\nnext: {following}")
+        tell_ending(summary, config)
     return 0
 
 
@@ -103,6 +95,8 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
 
     set_up_device(device, config, n_rows=len(rows))
     with processes.joined(device), STOP.noted():
+        number = processes.from_first(functools.partial(settle_number, config))
+        config = replace(config, exp_id=number)
         if config.verify:
             processes.from_first(lambda: verify_prepared(table, config))
 
@@ -112,7 +106,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
                 forecast.check_room(clock)
                 train_fold(rows, number, class_names, config, device, clock)
             except OutOfTimeError:
-                unfinished = forecast.unfinished_folds(config, number)
+                unfinished = unfinished_folds(config, number)
                 break
 
         return processes.from_first(lambda: folder.write_summary(config, unfinished=unfinished))

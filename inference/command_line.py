@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import Config, load_config, settings_where
+from files import find_experiment
 from inference import formats
 from inference.detections import AVERAGES
 from inference.flags import FlagParser, number
@@ -61,9 +62,9 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     add(
         "model",
         metavar="MODEL",
-        type=Path,
-        help="a checkpoint, a fold's folder, an experiment's folder (its folds are averaged), or "
-        "a file of export.py",
+        type=find_experiment,
+        help="a checkpoint, a fold's folder, an experiment's folder or name (its folds are "
+        "averaged), or a file of export.py",
     )
     add(
         "recordings", metavar="RECORDINGS", type=Path, help="a recording, or a folder of recordings"

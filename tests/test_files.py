@@ -489,3 +489,53 @@ while True:
             seen.add(path.read_text())
         writer.kill()
     assert seen == set(contents)
+
+
+# Experiments by name ------------------------------------------------------------------------------
+
+
+def experiment(folder: Path, note: str) -> None:
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / files.EXPERIMENT_NOTE).write_text(note, encoding="utf-8")
+
+
+def test_a_name_stands_for_its_number_anywhere_in_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = Path("models")
+    experiment(models / "Exp_3", '{"name": "Rauschen über 0.1", "notes": "x"}')
+    experiment(models / "Exp_12", '{"notes": "no name"}')
+    experiment(models / "Exp_12_probe", '{"name": "no experiment"}')
+    for path, found in {
+        "models/Rauschen über 0.1": models / "Exp_3",
+        "models/Rauschen über 0.1/fold_0": models / "Exp_3" / "fold_0",
+        "Rauschen über 0.1": models / "Exp_3",
+        "Rauschen über 0.1/fold_0": models / "Exp_3" / "fold_0",
+        "models/Exp_3": models / "Exp_3",
+        "models/Exp_99": models / "Exp_99",
+        "models/no experiment": models / "no experiment",
+        "elsewhere/Rauschen über 0.1": Path("elsewhere/Rauschen über 0.1"),
+        str(tmp_path / "models/Rauschen über 0.1"): tmp_path / "models" / "Exp_3",
+        "": Path("."),
+    }.items():
+        assert files.find_experiment(path) == found, path
+    assert files.experiments_in(models) == {3: "Rauschen über 0.1", 12: ""}
+    assert files.experiment_title(models / "Exp_12") == "Exp_12"
+
+
+def test_a_folder_is_itself_whatever_others_are_called(tmp_path):
+    experiment(tmp_path / "Exp_1", '{"name": "field"}')
+    (tmp_path / "field").mkdir()
+    assert files.find_experiment(tmp_path / "field") == tmp_path / "field"
+
+
+def test_a_name_that_two_have_is_refused(tmp_path):
+    for number in (4, 5):
+        experiment(tmp_path / f"Exp_{number}", '{"name": "twice"}')
+    with pytest.raises(files.AmbiguousNameError, match="Exp_4 and Exp_5 have this name"):
+        files.find_experiment(tmp_path / "twice" / "fold_0")
+
+
+@pytest.mark.parametrize("note", ["", "[1]", "{", '"name"'])
+def test_a_damaged_note_names_nothing(tmp_path, note):
+    experiment(tmp_path / "Exp_1", note)
+    assert files.experiments_in(tmp_path) == {1: ""}

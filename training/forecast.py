@@ -112,7 +112,8 @@ def clips_done(fold: Fold) -> int:
 def look(fold: Fold, *, at_least_s: float = FIRST_LOOK_S) -> None:
     """Log once when the run ends, as soon as a minute of training, or a whole epoch, tells."""
     run = fold.clock
-    if run.is_end_said or (run.trained_s() < at_least_s and not run.epoch_s):
+    is_known = run.trained_s() >= at_least_s or bool(run.epoch_s)
+    if run.is_end_said or not is_known or not time_left(fold).run:
         return
 
     run.is_end_said = True
@@ -159,7 +160,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(one)
 
 
-# Folds that are not complete ----------------------------------------------------------------------
+# Folds to come ------------------------------------------------------------------------------------
 
 
 def later_folds(config: Config, number: int) -> dict[int, int]:
@@ -178,22 +179,6 @@ def done_epochs(fold_dir: Path) -> int:
         return 0
     with path.open(newline="", encoding="utf-8") as file:
         return max(0, sum(1 for row in csv.reader(file) if row) - 1)
-
-
-def unfinished_folds(config: Config, number: int) -> dict[int, int]:
-    """Count the epochs done of the fold that was stopped, and of those after it that lack some."""
-    counts = {number: done_epochs(config.fold_dir(number)), **later_folds(config, number)}
-    return {fold: done for fold, done in counts.items() if done < config.epochs}
-
-
-def describe_unfinished(unfinished: Mapping[Any, int], config: Config) -> str:
-    """Say how far each fold has come that is not complete."""
-    lines = [f"stopped by --max-hours {config.max_hours:g}; all is saved"]
-    for number, done in unfinished.items():
-        begun = config.fold_dir(int(number)).exists()
-        not_whole = "in its first epoch" if begun else "not begun"
-        lines.append(f"fold {number}: {f'{done} of {config.epochs} epochs' if done else not_whole}")
-    return "\n".join(lines)
 
 
 # In words -----------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@
 
 The first reads the out-of-fold predictions of the folds: each recording is scored by a model that
 was not trained on it. The second reads what predict.py wrote and labels with times. A folder
-`evaluation/` beside them gets species.csv, overall.csv, groups.csv, doctor.csv, reliability.csv, a
-calibration and pictures.
+`evaluation/` beside them gets evaluation.html, species.csv, overall.csv, groups.csv, doctor.csv,
+reliability.csv, a calibration and pictures.
 """
 
 import argparse
@@ -30,12 +30,14 @@ from inference.calibration import (
 )
 from inference.doctor import find_suspicious
 from inference.evaluated import CALIBRATION, EVALUATION
+from inference.evaluated_clips import FoldModels, Shown, read_settings, show_rows
 from inference.evaluation import group_table, overall_table, species_table
+from inference.evaluation_page import choose_rows, write_page
 from inference.flags import number
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 from inference.pictures import draw_reliability, draw_species
 from inference.predicted import read_predicted
-from inference.selection import read_taxonomy
+from inference.selection import Names, read_taxonomy
 from inference.timed_truth import meet
 
 
@@ -43,7 +45,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Evaluate an experiment or a fold, write the tables and print the gist."""
     flags = read_flags(args)
     configure_logger(Config())
-    oof = read_scores(flags)
+    names = read_taxonomy(flags.taxonomy) if flags.taxonomy else {}
+    oof = read_scores(flags, names)
     recordings = pd.factorize(oof.filenames)[0]
     weights = draw_weights(recordings, flags.draws, flags.seed)
 
@@ -69,6 +72,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if verdict is not None:
         write_calibration(output / CALIBRATION, verdict, oof)
         draw_reliability(output, verdict.curves)
+    if flags.page:
+        page = output / "evaluation.html"
+        write_page(page, oof, tables, names, facts_of(flags, oof), *clips_of(flags, oof, tables))
     print_gist(tables)
     if verdict is not None:
         print_calibration(verdict)
@@ -104,6 +110,13 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--taxonomy", type=Path, metavar="FILE", help="names of the species, as for predict.py")
     add("--output", type=Path, help="folder to write (default: evaluation/ in or beside it)")
+    add(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        help="recordings to see and hear on the page (default: an experiment's prepared ones)",
+    )
+    add("--page", action=argparse.BooleanOptionalAction, default=True, help="evaluation.html")
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
     add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
     add(
@@ -126,13 +139,12 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
-def read_scores(flags: argparse.Namespace) -> OutOfFold:
+def read_scores(flags: argparse.Namespace, names: Names) -> OutOfFold:
     """Read scores and labels: out of fold, or of windows against labels with times.
 
     Raises:
         UserError: they cannot be read, or a table of predict.py comes without labels.
     """
-    names = read_taxonomy(flags.taxonomy) if flags.taxonomy else {}
     if flags.labels is not None:
         return meet(read_predicted(flags.scores), flags.labels, names, flags.label_overlap)
     if flags.scores.is_file():
@@ -167,6 +179,38 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table; a score that there is none of is an empty cell."""
     rows = table.astype(object).where(table.notna(), "").itertuples(index=False)
     write_file(path, csv_text([table.columns, *rows]))
+
+
+def facts_of(flags: argparse.Namespace, oof: OutOfFold) -> dict[str, str]:
+    """Say what was evaluated, for the head of the page."""
+    n_recordings = len(np.unique(oof.filenames))
+    facts = {"Scores": str(flags.scores.resolve()), "Recordings": f"{n_recordings:,}"}
+    if flags.labels is not None:
+        facts |= {"Labels": str(flags.labels.resolve()), "Windows": f"{len(oof.scores):,}"}
+    facts["Intervals"] = f"95 %, {flags.draws} draws of whole recordings"
+    return facts
+
+
+def clips_of(
+    flags: argparse.Namespace, oof: OutOfFold, tables: dict[str, pd.DataFrame]
+) -> tuple[dict[int, Shown], Config]:
+    """Make pictures, sounds and curves of the worst and the best, as far as there are recordings.
+
+    Returns:
+        They, by row of `oof`, and the settings of the pictures.
+    """
+    config, models = Config(), None
+    if flags.labels is None:
+        config = read_settings(flags.scores) or config
+        models = FoldModels(flags.scores)
+    folder = flags.audio or (config.train_np_dir if flags.labels is None else None)
+    if folder is None or not folder.is_dir():
+        return {}, config
+
+    worst, best = choose_rows(tables["doctor"])
+    species = [oof.class_names.index(name) for name in tables["doctor"].loc[worst, "seems_to_be"]]
+    species += [oof.class_names.index(name) for name in tables["doctor"].loc[best, "label"]]
+    return show_rows([*worst, *best], species, oof, folder, config, models), config
 
 
 def print_gist(tables: dict[str, pd.DataFrame]) -> None:

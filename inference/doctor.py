@@ -22,7 +22,8 @@ def find_suspicious(oof: OutOfFold) -> pd.DataFrame:
         filename, label, its score,
         seems_to_be, its score, and suspicion: how much more confident the model is of the other
         species than of the label, each as a ratio to the usual confidence of its species. Above 0
-        the other species fits better, and `is_contradicted` says that it is as sure as usual.
+        the other species fits better, and `is_contradicted` says that it is as sure as usual. The
+        index is the row of `oof`.
     """
     usual = usual_confidence(oof)  # (n_classes,)
     confidence = oof.scores / usual  # (n, n_classes), 1: as sure as usual
@@ -42,12 +43,13 @@ def find_suspicious(oof: OutOfFold) -> pd.DataFrame:
             "seems_to_be_score": oof.scores[labelled, seems],
             "suspicion": other[rows, seems] - own[rows, label],
             "is_contradicted": (other[rows, seems] >= 1) & (own[rows, label] < 1),
-        }
+        },
+        index=labelled,
     )
     if oof.starts_s is not None:
         table.insert(1, "start_s", oof.starts_s[labelled])
     order = ["is_contradicted", "suspicion"]
-    return table.sort_values(order, ascending=False, kind="stable").reset_index(drop=True)
+    return table.sort_values(order, ascending=False, kind="stable")
 
 
 def usual_confidence(oof: OutOfFold) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A page that shows and plays what predict.py found: species over time, spectrograms, clips.
 
-It is one HTML file that loads nothing else: report.html.in is the frame, report.js draws the page,
-and the data are in it as JSON. Only the best detections get a picture and a clip, so the page stays
-small for any number of recordings.
+It is one HTML file that loads nothing else: report.html.in is the frame, page.js and report.js draw
+the page, and the data are in it as JSON. Only the best detections get a picture and a clip, so the
+page stays small for any number of recordings.
 """
 
 import base64
@@ -41,6 +41,14 @@ PICTURE_SIZE = (112, 320)  # the most rows and columns of a spectrogram
 CURVE_POINTS = 160  # the most of a framewise curve
 CLIP_RATE = 24000  # Hz
 TICKS_HZ = (1000, 2000, 4000, 8000)
+WORDS = {
+    "@TITLE@": "Detections",
+    "@LISTED@": "Recordings",
+    "@FILTER@": "Filter by file or species",
+    "@ORDERS@": '<option value="name">by name</option>'
+    '<option value="detections">most detections</option>'
+    '<option value="peak">highest score</option>',
+}
 
 Json = dict[str, Any]
 Framewise = Callable[[np.ndarray], np.ndarray]
@@ -95,18 +103,26 @@ def write_report(
         "recordings": recordings,
         "media": media,
     }
-    write_file(path, fill_page(data))
+    write_file(path, fill_page(data, "report.js", WORDS))
     return len(chosen)
 
 
-def fill_page(data: Json) -> str:
-    """Put data into the page; `<` is escaped, so that no text can end the script element."""
+def fill_page(data: Json, script_name: str, words: Mapping[str, str]) -> str:
+    """Put data into the page; `<` is escaped, so that no text can end the script element.
+
+    Args:
+        data: what the script draws.
+        script_name: file beside this one, which follows the parts that pages share.
+        words: by mark, what the frame says.
+    """
     here = Path(__file__)
-    script = here.with_name("report.js").read_text(encoding="utf-8")
+    names = ("page.js", script_name)
+    script = "\n".join(here.with_name(name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(
         hashlib.sha256(script.encode()).digest()
     ).decode()  # the only script that may run
     parts = {
+        **words,
         "@SCRIPT_HASH@": digest,
         "@SCRIPT@": script,
         "@DATA@": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),

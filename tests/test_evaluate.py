@@ -23,10 +23,25 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     assert written == {
         "species.csv", "overall.csv", "doctor.csv", "groups.csv", "species.png", "recordings.png",
         "reliability.csv", "reliability.png", "calibration.yaml",
+        "evaluation.html",
     }  # fmt: skip
     groups = pd.read_csv(folder / "evaluation" / "groups.csv")
     assert groups["value"].tolist() == ["0", "1", "'=a", "b"]  # safe in a spreadsheet
     assert "macro_ap" in capsys.readouterr().out
+
+
+def test_recordings_are_shown_where_they_are(tmp_path, rng):
+    oof = made_up(rng, n=30)
+    folder = write(tmp_path / "Exp_1", oof)
+    (tmp_path / "prepared" / "robin").mkdir(parents=True)
+    np.save(tmp_path / "prepared" / "robin" / "0.wav.npy", rng.normal(0, 0.1, 99_000).astype("f4"))
+    flags = ["--draws", "5", "--calibrate", "off", "--audio", str(tmp_path / "prepared")]
+    assert evaluate.main([str(folder), *flags]) == 0
+    page = (folder / "evaluation" / "evaluation.html").read_text()
+    assert not (folder / "evaluation" / "calibration.yaml").exists()
+    doctor = pd.read_csv(folder / "evaluation" / "doctor.csv")["filename"].tolist()
+    shown = doctor[:12] + doctor[-6:]
+    assert page.count('"image":') == ("robin/0.wav" in shown)
 
 
 def test_a_missing_folder_or_column_is_one_line(tmp_path, rng):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from catalog.fingerprint import find_same_sound
 from catalog.tables import SHOWN, read_table
 from configs import Config, UserError, configure_logger, run_main
 from files import csv_text, find_experiment, original_cell, write_file
@@ -28,7 +29,7 @@ from inference.calibration import (
     reliability_table,
     write_calibration,
 )
-from inference.doctor import find_suspicious
+from inference.doctor import find_suspicious, note_copies
 from inference.evaluated import CALIBRATION, EVALUATION
 from inference.evaluated_clips import FoldModels, Shown, read_settings, show_rows
 from inference.evaluation import group_table, overall_table, species_table
@@ -45,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Evaluate an experiment or a fold, write the tables and print the gist."""
     flags = read_flags(args)
     configure_logger(Config())
-    names = read_taxonomy(flags.taxonomy) if flags.taxonomy else {}
+    names = read_names(flags)
     oof = read_scores(flags, names)
     recordings = pd.factorize(oof.filenames)[0]
     weights = draw_weights(recordings, flags.draws, flags.seed)
@@ -55,6 +56,9 @@ def main(args: Sequence[str] | None = None) -> int:
         "species": species_table(oof, weights, flags.precision),
         "doctor": find_suspicious(oof),
     }
+    config = settings_of(flags)
+    if (sounds := find_sounds(flags, oof, config)) is not None:
+        tables["doctor"] = note_copies(tables["doctor"], oof, sounds)
     verdict = None
     if flags.calibrate != "off":
         verdict = choose(oof, flags.calibrate, flags.seed)
@@ -74,7 +78,8 @@ def main(args: Sequence[str] | None = None) -> int:
         draw_reliability(output, verdict.curves)
     if flags.page:
         page = output / "evaluation.html"
-        write_page(page, oof, tables, names, facts_of(flags, oof), *clips_of(flags, oof, tables))
+        clips = clips_of(flags, oof, tables, config)
+        write_page(page, oof, tables, names, facts_of(flags, oof), clips, config)
     print_gist(tables)
     if verdict is not None:
         print_calibration(verdict)
@@ -87,6 +92,45 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
+    add_inputs(parser)
+    add = parser.add_argument
+    add("--output", type=Path, help="folder to write (default: evaluation/ in or beside it)")
+    add(
+        "--copies",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="look for prepared recordings that sound the same and have other labels",
+    )
+    add("--page", action=argparse.BooleanOptionalAction, default=True, help="evaluation.html")
+    add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
+    add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
+    add(
+        "--precision",
+        type=float,
+        default=0.9,
+        help="precision that each species' second threshold is to reach (default: 0.9)",
+    )
+    add(
+        "--calibrate",
+        choices=("best", *METHODS, "off"),
+        default="best",
+        help="how scores are made probabilities, in calibration.yaml (default: the better one)",
+    )
+    add(
+        "--table",
+        type=Path,
+        default=Path("train.csv"),
+        help="table with the columns of --by, and names",
+    )
+    add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
+    flags = parser.parse_args(args)
+    if flags.draws < 1 or not 0 < flags.precision <= 1:
+        raise UserError("--draws is at least 1, and --precision lies above 0 and is at most 1")
+    return flags
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is read."""
     add = parser.add_argument
     add(
         "scores",
@@ -108,35 +152,28 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         help="overlap from which a label counts in a window, of the shorter of the two "
         "(default: %(default)s)",
     )
-    add("--taxonomy", type=Path, metavar="FILE", help="names of the species, as for predict.py")
-    add("--output", type=Path, help="folder to write (default: evaluation/ in or beside it)")
+    add(
+        "--taxonomy",
+        type=Path,
+        metavar="FILE",
+        help="names of the species, as for predict.py (default: those in --table)",
+    )
     add(
         "--audio",
         type=Path,
         metavar="DIR",
         help="recordings to see and hear on the page (default: an experiment's prepared ones)",
     )
-    add("--page", action=argparse.BooleanOptionalAction, default=True, help="evaluation.html")
-    add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
-    add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
-    add(
-        "--precision",
-        type=float,
-        default=0.9,
-        help="precision that each species' second threshold is to reach (default: 0.9)",
-    )
-    add(
-        "--calibrate",
-        choices=("best", *METHODS, "off"),
-        default="best",
-        help="how scores are made probabilities, in calibration.yaml (default: the better one)",
-    )
-    add("--table", type=Path, default=Path("train.csv"), help="table with the columns of --by")
-    add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
-    flags = parser.parse_args(args)
-    if flags.draws < 1 or not 0 < flags.precision <= 1:
-        raise UserError("--draws is at least 1, and --precision lies above 0 and is at most 1")
-    return flags
+
+
+def read_names(flags: argparse.Namespace) -> Names:
+    """Read scientific and common names by label: from --taxonomy, or the table if it has them."""
+    if flags.taxonomy is not None:
+        return read_taxonomy(flags.taxonomy)
+    try:
+        return read_taxonomy(flags.table)
+    except UserError:  # no such table, or one without names
+        return {}
 
 
 def read_scores(flags: argparse.Namespace, names: Names) -> OutOfFold:
@@ -191,26 +228,43 @@ def facts_of(flags: argparse.Namespace, oof: OutOfFold) -> dict[str, str]:
     return facts
 
 
-def clips_of(
-    flags: argparse.Namespace, oof: OutOfFold, tables: dict[str, pd.DataFrame]
-) -> tuple[dict[int, Shown], Config]:
-    """Make pictures, sounds and curves of the worst and the best, as far as there are recordings.
+def settings_of(flags: argparse.Namespace) -> Config:
+    """Return the settings of the experiment; the defaults where there are none."""
+    found = read_settings(flags.scores) if flags.labels is None else None
+    return found or Config()
 
-    Returns:
-        They, by row of `oof`, and the settings of the pictures.
-    """
-    config, models = Config(), None
-    if flags.labels is None:
-        config = read_settings(flags.scores) or config
-        models = FoldModels(flags.scores)
+
+def folder_of(flags: argparse.Namespace, config: Config) -> Path | None:
+    """Return the folder of the recordings, None where there is none."""
     folder = flags.audio or (config.train_np_dir if flags.labels is None else None)
-    if folder is None or not folder.is_dir():
-        return {}, config
+    return folder if folder is not None and folder.is_dir() else None
 
+
+def find_sounds(flags: argparse.Namespace, oof: OutOfFold, config: Config) -> np.ndarray | None:
+    """Number prepared recordings by what is heard, (n,) int; None where it cannot be told."""
+    folder = folder_of(flags, config)
+    paths = [folder / f"{name}.npy" for name in oof.filenames] if folder else []
+    if not flags.copies or oof.starts_s is not None or not any(map(Path.is_file, paths)):
+        return None
+    return find_same_sound(paths, config.sample_rate)
+
+
+def clips_of(
+    flags: argparse.Namespace, oof: OutOfFold, tables: dict[str, pd.DataFrame], config: Config
+) -> dict[int, Shown]:
+    """Make pictures, sounds and curves of the worst and the best, by row of `oof`.
+
+    Those whose recording is not there are left out.
+    """
+    folder = folder_of(flags, config)
+    if folder is None:
+        return {}
+
+    models = FoldModels(flags.scores) if flags.labels is None else None
     worst, best = choose_rows(tables["doctor"])
     species = [oof.class_names.index(name) for name in tables["doctor"].loc[worst, "seems_to_be"]]
     species += [oof.class_names.index(name) for name in tables["doctor"].loc[best, "label"]]
-    return show_rows([*worst, *best], species, oof, folder, config, models), config
+    return show_rows([*worst, *best], species, oof, folder, config, models)
 
 
 def print_gist(tables: dict[str, pd.DataFrame]) -> None:
@@ -226,6 +280,8 @@ def print_gist(tables: dict[str, pd.DataFrame]) -> None:
 
     doctor = tables["doctor"]
     print(f"\nlabels that the scores contradict: {int(doctor['is_contradicted'].sum())}")
+    if "same_sound_as" in doctor:
+        print(f"copies with another label: {int((doctor['same_sound_as'] != '').sum())}")
     for row in doctor.head(SHOWN).itertuples():
         print(f"  {_place(row)}: {row.label}, seems to be {row.seems_to_be}")
 

@@ -52,6 +52,31 @@ def find_suspicious(oof: OutOfFold) -> pd.DataFrame:
     return table.sort_values(order, ascending=False, kind="stable")
 
 
+def note_copies(table: pd.DataFrame, oof: OutOfFold, sounds: np.ndarray) -> pd.DataFrame:
+    """Note recordings that sound the same and have other labels: one of the two is wrong.
+
+    Args:
+        table: of `find_suspicious`.
+        oof: the scores that it is of.
+        sounds: (n,) int, equal for rows of one sound, as fingerprint.find_same_sound numbers them.
+
+    Returns:
+        The table with the column same_sound_as, names joined by `;`; those that have one come
+        first, for no score is needed to doubt them.
+    """
+    members = pd.Series(range(len(sounds))).groupby(sounds).indices
+    names = [";".join(_others(row, members[sounds[row]], oof)) for row in table.index]
+    table = table.assign(same_sound_as=names)
+    order = np.argsort(table["same_sound_as"] == "", kind="stable")
+    return table.iloc[order]
+
+
+def _others(row: int, members: np.ndarray, oof: OutOfFold) -> list[str]:
+    """Name the rows of one sound whose labels are others."""
+    differ = [one for one in members if not np.array_equal(oof.labels[one], oof.labels[row])]
+    return sorted({str(oof.filenames[one]) for one in differ})
+
+
 def usual_confidence(oof: OutOfFold) -> np.ndarray:
     """Average the scores of each species over its own recordings: (n_classes,), at least 1e-6.
 

@@ -22,7 +22,7 @@ MAX_CURVES = 100_000  # points of all curves together
 CURVE_POINTS_EACH = (10, 80)  # the least and the most of one curve
 MAX_CONFUSIONS = 300
 N_WORST, N_BEST = 12, 6
-WORDS = {
+FRAME_WORDS = {
     "@TITLE@": "Evaluation",
     "@LISTED@": "Species",
     "@FILTER@": "Filter by species",
@@ -97,7 +97,7 @@ def write_page(
         "media": [clip.medium for clip in clips.values()],
         "ticks": frequency_ticks(config) if clips else [],
     }
-    write_file(path, fill_page(data, "evaluation.js", WORDS))
+    write_file(path, fill_page(data, "evaluation.js", FRAME_WORDS))
 
 
 def _name(row: Any) -> str:

@@ -16,6 +16,8 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     oof = made_up(rng)
     folder = write(tmp_path / "Exp_1", oof)
     authors = {"filename": oof.filenames, "author": np.where(np.arange(90) < 30, "=a", "b")}
+    authors |= {"primary_label": [name.split("/")[0] for name in oof.filenames]}
+    authors |= {"scientific_name": "Avis ignota", "common_name": "Unknown Bird"}
     pd.DataFrame(authors).to_csv(tmp_path / "train.csv", index=False)
     table = ["--table", str(tmp_path / "train.csv"), "--by", "author"]
     assert evaluate.main([str(folder), "--draws", "20", *table]) == 0
@@ -28,6 +30,8 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     groups = pd.read_csv(folder / "evaluation" / "groups.csv")
     assert groups["value"].tolist() == ["0", "1", "'=a", "b"]  # safe in a spreadsheet
     assert "macro_ap" in capsys.readouterr().out
+    page = (folder / "evaluation" / "evaluation.html").read_text()
+    assert page.count("Unknown Bird") == 3  # names that people know, from the same table
 
 
 def test_recordings_are_shown_where_they_are(tmp_path, rng):

@@ -16,6 +16,7 @@ import pandas as pd
 
 from configs import UserError, run_main
 from files import csv_text, experiment_title, find_experiment, write_file
+from inference.blending import Blend, choose_blend, write_blend
 from inference.bootstrap import draw_weights, interval, macro, score_classes
 from inference.evaluation import top_share
 from inference.model_files import FOLD
@@ -55,6 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
     ]
     print_differences(differences)
     print_settings(flags.experiments)
+    if flags.blend:
+        blend = choose_blend(found, flags.draws, flags.seed)
+        write_blend(flags.blend, flags.experiments, blend)
+        print_blend(names, blend, flags.blend)
     if flags.output:
         table = pd.DataFrame(differences)
         write_file(flags.output, csv_text([table.columns, *table.itertuples(index=False)]))
@@ -75,6 +80,14 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         help="folders of experiments, such as models/Exp_47, or their names",
     )
     add("--output", type=Path, help="CSV file of the differences, a row a metric")
+    add(
+        "--blend",
+        type=Path,
+        nargs="?",
+        const=Path("blend.yaml"),
+        metavar="FILE",
+        help="find weights of an ensemble and write them (to blend.yaml), for predict.py",
+    )
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
     add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
     flags = parser.parse_args(args)
@@ -176,6 +189,17 @@ def print_differences(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['experiment']} - {row['against']}  {row['metric']:<14} "
             f"{row['difference']:+.4f} {bounds}  noise: {row['p_noise']:.2f}"
         )
+
+
+def print_blend(names: Sequence[str], blend: Blend, path: Path) -> None:
+    """Print the weights, and what the blend gains on folds that had no say in them."""
+    shares = zip(names, blend.weights, strict=True)
+    said = ", ".join(f"{weight:.2f} {name}" for name, weight in shares if weight > 0)
+    print(f"\nblend: {said}")
+    bounds = f"[{blend.low:+.4f}, {blend.high:+.4f}]"
+    held_out = f"macro_ap {blend.score:.4f} on held-out folds"
+    print(f"{held_out}, {blend.gain:+.4f} {bounds} to the best one alone")
+    print(f"wrote {path}; next: python predict.py {path} RECORDINGS --output FILE")
 
 
 def print_settings(experiments: Sequence[Path]) -> None:

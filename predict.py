@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from audio.decoder_pool import DecoderPool
@@ -53,7 +54,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
 
         models = open_models(flags.model, config)
         outputs = plan_outputs(flags, models, list(recordings))
-        plan = make_plan(flags, outputs.selection)
+        plan = replace(make_plan(flags, outputs.selection), weights=models.weights)
 
         settings = {"recordings": str(flags.recordings.resolve()), "model": models.identity}
         settings |= {name: str(value) for name, value in vars(plan).items()}
@@ -62,7 +63,8 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             seconds = score_recordings(models, recordings, plan, partial, decoders)
             took_s = time.monotonic() - began
 
-            results = Results(partial, list(recordings), plan.average, outputs.adjustment)
+            names = list(recordings)
+            results = Results(partial, names, plan.average, outputs.adjustment, plan.weights)
             lines, summary = write_outputs(outputs, results, unread)
             if flags.report is not None:
                 lines.append(write_page(flags, results, outputs.selection, models, plan))

@@ -64,7 +64,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         type=find_experiment,
         help="a checkpoint, a fold's folder, an experiment's folder or name (its folds are "
-        "averaged), or a file of export.py",
+        "averaged), a file of export.py, or blend.yaml of compare.py",
     )
     add(
         "recordings", metavar="RECORDINGS", type=Path, help="a recording, or a folder of recordings"

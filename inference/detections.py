@@ -4,6 +4,7 @@ Times are seconds from the start of a recording, scores lie in [0, 1), and a spe
 of its class.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,30 +64,41 @@ class Recording:
         return int(self.silent.sum())
 
 
-def average_models(scores: np.ndarray, how: str) -> np.ndarray:
+def average_models(
+    scores: np.ndarray, how: str, weights: Sequence[float] | None = None
+) -> np.ndarray:
     """Average the probabilities of several models.
 
     Args:
         scores: (models, ..., C).
         how: "logit" averages logits, anything else the probabilities themselves.
+        weights: of the models; None weighs them alike.
 
     Returns:
         (..., C) float32, below 1.
     """
     if how == "logit":
         clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-        mean = 1 / (1 + np.exp(-np.mean(np.log(clipped / (1 - clipped)), axis=0)))
+        mean = 1 / (1 + np.exp(-_mean(np.log(clipped / (1 - clipped)), weights)))
     else:
-        mean = np.mean(scores, axis=0, dtype=np.float64)
+        mean = _mean(scores, weights)
 
     return np.clip(np.asarray(mean, np.float32), 0, HIGHEST)
 
 
-def average_ranks(scores: np.ndarray) -> np.ndarray:
+def _mean(values: np.ndarray, weights: Sequence[float] | None) -> np.ndarray:
+    """Average over the first axis in float64."""
+    if weights is None:
+        return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+    return np.asarray(np.average(values.astype(np.float64), axis=0, weights=weights))
+
+
+def average_ranks(scores: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
     """Rank each window among all n windows, class by class, and average the ranks over models.
 
     Args:
         scores: (models, n, C).
+        weights: of the models; None weighs them alike.
 
     Returns:
         (n, C) float32. A rank is rank / (n + 1), above 0 and below 1; ties share their mean rank.
@@ -94,4 +106,4 @@ def average_ranks(scores: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     ranks = [rankdata(one, axis=0) / (scores.shape[1] + 1) for one in scores]
-    return np.asarray(np.mean(ranks, axis=0), np.float32)
+    return np.asarray(_mean(np.stack(ranks), weights), np.float32)

@@ -308,13 +308,14 @@ def write_page(
     def framewise(samples: np.ndarray) -> np.ndarray:
         frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
         assert frames is not None
-        mean = average_models(frames[:, 0], plan.average)
+        mean = average_models(frames[:, 0], plan.average, plan.weights)
         return mean if calibration is None else calibration.apply(mean)
 
     n_models, period = len(models.models), models.config.period
     model, score = str(flags.model), plan.score
     if n_models > 1:
-        model += f", mean of {n_models} by {plan.average}"
+        weighted = "" if plan.weights is None else "weighted "
+        model += f", {weighted}mean of {n_models} by {plan.average}"
     if calibration is not None:
         score += ", calibrated"
     for name in ("power", "smooth", "lean"):

@@ -18,6 +18,7 @@ class Results:
         names: of the recordings, in the order wanted.
         average: one of detections.AVERAGES. For ranks all scores are held in memory.
         adjustment: what is done to the scores of each recording.
+        weights: of the models; None weighs them alike.
 
     Attributes:
         adjustment: the same.
@@ -29,14 +30,16 @@ class Results:
         names: Sequence[str],
         average: str,
         adjustment: Adjustment | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
+        self._weights = weights
         self._partial, self._names = partial, list(names)
         self._average, self.adjustment = average, adjustment or Adjustment()
 
         self._ranks = None
         if average == "rank" and names:
             scores = [partial[name].scores for name in names]
-            self._ranks = average_ranks(np.concatenate(scores, axis=1))
+            self._ranks = average_ranks(np.concatenate(scores, axis=1), weights)
 
     def __iter__(self) -> Iterator[Recording]:
         n_done = 0  # windows
@@ -45,7 +48,7 @@ class Results:
             n_windows = recording.scores.shape[1]
 
             if self._ranks is None:
-                scores = average_models(recording.scores, self._average)
+                scores = average_models(recording.scores, self._average, self._weights)
             else:
                 scores = self._ranks[n_done : n_done + n_windows]
             n_done += n_windows

@@ -12,6 +12,7 @@ import numpy as np
 
 from audio.recording import as_stored
 from configs import Config, UserError, keep_freed_memory
+from inference.blending import read_blend
 from inference.exported import EXPORT_FORMAT, open_exported
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity
@@ -32,7 +33,10 @@ class TorchModels:
         given: settings of the command line: where it runs is taken from them, all else from the
             checkpoints.
 
+        weights: of the checkpoints in their average; None weighs them alike.
+
     Attributes:
+        weights: the same.
         batch_size: clips for a call of `score`.
         n_threads: how many threads should call it at once, each after `enter_thread`.
 
@@ -40,7 +44,9 @@ class TorchModels:
         UserError: a damaged checkpoint, or ones that differ in classes or audio settings.
     """
 
-    def __init__(self, paths: Sequence[Path], given: Config) -> None:
+    def __init__(
+        self, paths: Sequence[Path], given: Config, weights: tuple[float, ...] | None = None
+    ) -> None:
         import torch
 
         import checkpoint as ckpt
@@ -48,7 +54,7 @@ class TorchModels:
         from images.view import View
         from model import build_model, pick_amp_dtype, pick_device
 
-        self.device = pick_device(given.device)
+        self.device, self.weights = pick_device(given.device), weights
         if self.device.type == "cpu":
             keep_freed_memory()
         self.models: list[torch.nn.Module] = []
@@ -167,7 +173,7 @@ class ExportedModel:
 
         self.config = merge_settings(json.loads(about["settings"]), given, path)
         self.class_names: list[str] = json.loads(about["class_names"])
-        self.models = [path]
+        self.models, self.weights = [path], None
         self.identity = [f"{path} {identity(path)}"]
 
     def enter_thread(self) -> None:
@@ -196,7 +202,7 @@ def share_out(config: Config, *, on_cpu: bool) -> tuple[int, int]:
 
 
 def open_models(path: Path, given: Config) -> TorchModels | ExportedModel:
-    """Open what to predict with: an exported file, or checkpoints (see find_checkpoints).
+    """Open what to predict with: an exported file, a blend, or checkpoints (see find_checkpoints).
 
     A run that is still training may delete a checkpoint before it is read; then look again.
     """
@@ -204,10 +210,25 @@ def open_models(path: Path, given: Config) -> TorchModels | ExportedModel:
         return ExportedModel(path, given)
 
     for _ in range(N_LOOKS - 1):
-        paths = find_checkpoints(path)
+        paths, weights = find_weighted(path)
         try:
-            return TorchModels(paths, given)
+            return TorchModels(paths, given, weights)
         except UserError:
             if all(one.exists() for one in paths):
                 raise
-    return TorchModels(find_checkpoints(path), given)
+    paths, weights = find_weighted(path)
+    return TorchModels(paths, given, weights)
+
+
+def find_weighted(path: Path) -> tuple[list[Path], tuple[float, ...] | None]:
+    """Find checkpoints and their weights, which sum to 1; None where they weigh alike.
+
+    The folds of an experiment in a blend share its weight.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        return find_checkpoints(path), None
+
+    found = [(find_checkpoints(model), weight) for model, weight in read_blend(path)]
+    total = sum(weight for _, weight in found)
+    weights = [weight / total / len(paths) for paths, weight in found for _ in paths]
+    return [one for paths, _ in found for one in paths], tuple(weights)

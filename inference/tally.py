@@ -62,7 +62,7 @@ class Tally:
         self._scores[-1] += scores / np.float32(1 + len(self.plan.shifts_s))
 
         if frames is not None:
-            mean = average_models(frames, self.plan.average)
+            mean = average_models(frames, self.plan.average, self.plan.weights)
             self._timeline.add(self._frame(item.begin), mean)
 
     def reached(self, item: Item) -> tuple[float, float]:

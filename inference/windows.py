@@ -35,6 +35,7 @@ class Plan:
         frames_dir: where each recording's timeline goes, as `<name>.npz`; None writes none.
         frame_species: the classes in it; None takes all.
         events: the rule by which events are found; None looks for none.
+        weights: of the models in their average; None weighs them alike.
     """
 
     stride_s: float | None = None
@@ -44,6 +45,7 @@ class Plan:
     frames_dir: Path | None = None
     frame_species: tuple[int, ...] | None = None
     events: EventRule | None = None
+    weights: tuple[float, ...] | None = None
 
     @property
     def needs_frames(self) -> bool:

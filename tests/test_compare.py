@@ -6,6 +6,7 @@ import pytest
 
 import compare
 from configs import UserError
+from inference.blending import read_blend
 from inference.bootstrap import draw_weights
 from inference.out_of_fold import OutOfFold
 from tests.made_up_scores import made_up, write
@@ -54,3 +55,17 @@ def test_what_cannot_be_compared_is_refused(tmp_path, rng, change, said):
     write(tmp_path / "Exp_2", OutOfFold(**vars(oof) | change))
     with pytest.raises(UserError, match=said):
         compare.main([str(tmp_path / "Exp_1"), str(tmp_path / "Exp_2"), "--draws", "2"])
+
+
+def test_a_blend_is_written_for_predict(tmp_path, rng, capsys):
+    one = made_up(rng, n=90, noise=0.9)
+    other = OutOfFold(**vars(one) | {"scores": made_up(rng, n=90, noise=0.9).scores})
+    write(tmp_path / "Exp_1", one)
+    write(tmp_path / "Exp_2", other)
+    path = tmp_path / "blend.yaml"
+    flags = ["--draws", "20", "--blend", str(path)]
+    assert compare.main([str(tmp_path / "Exp_1"), str(tmp_path / "Exp_2"), *flags]) == 0
+    weights = dict(read_blend(path))
+    assert set(weights) <= {tmp_path / "Exp_1", tmp_path / "Exp_2"}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert "on held-out folds" in capsys.readouterr().out

@@ -654,3 +654,20 @@ def test_an_evaluation_beside_the_model_calibrates_scores_and_gives_thresholds(
     kept = {key for key, value in known if value >= middle[key[2]]}
     assert {key for key in scores("best.csv").index if key[2] != "NA"} == kept
     assert 0 < len(kept) < len(raw)
+
+
+def test_a_blend_is_the_weighted_mean_of_its_models(monkeypatch, tmp_path, sounds):
+    for number in (0, 1):
+        save_model(named(tmp_path / f"Exp_{number}" / "fold_0", 1), tiny(), seed=number)
+    blend = "models: [{model: Exp_0, weight: 0.75}, {model: Exp_1, weight: 0.25}]"
+    (tmp_path / "blend.yaml").write_text(blend)
+
+    def written(model: str) -> pd.Series:
+        output = tmp_path / f"{model}.csv"
+        args = ["--output", output, "--format", "long", "--device", "cpu"]
+        assert call(monkeypatch, tmp_path / model, sounds, *args) == 0
+        table = pd.read_csv(output, keep_default_na=False)
+        return table.set_index(["file", "start_s", "species"])["score"].sort_index()
+
+    one, other, both = (written(name) for name in ("Exp_0", "Exp_1", "blend.yaml"))
+    pd.testing.assert_series_equal(both, 0.75 * one + 0.25 * other, atol=1e-6)

@@ -52,3 +52,19 @@ def test_ranks_share_ties_and_count_to_n_plus_one(table):
     )  # a rank does not see how far apart scores are
     assert np.array_equal(both, average_ranks(scores[None]))
     assert (both > 0).all() and (both < 1).all()
+
+
+def test_models_are_weighed():
+    scores = np.array([[[0.2, 0.5]], [[0.6, 0.9]], [[0.4, 0.1]]], np.float32)  # (models, n, C)
+    found = average_models(scores, "probability", (0.5, 0.25, 0.25))
+    assert found[0].tolist() == pytest.approx([0.35, 0.5])
+    logits = np.log(scores / (1 - scores))
+    mean = 0.5 * logits[0] + 0.25 * logits[1] + 0.25 * logits[2]
+    assert average_models(scores, "logit", (0.5, 0.25, 0.25)) == pytest.approx(
+        1 / (1 + np.exp(-mean)), abs=1e-6
+    )
+    for how in ("probability", "logit"):
+        alike = average_models(scores, how, (1 / 3, 1 / 3, 1 / 3))
+        assert alike == pytest.approx(average_models(scores, how), abs=1e-6)
+    two = np.array([[[0.1], [0.2]], [[0.4], [0.3]]], np.float32)  # ranks 1/3, 2/3 and 2/3, 1/3
+    assert average_ranks(two, (0.75, 0.25))[:, 0].tolist() == pytest.approx([5 / 12, 7 / 12])

@@ -6,6 +6,7 @@ import torch
 
 from configs import Config, UserError
 from inference import scorers
+from tests import predicting
 from tests.predicting import RATE, save_model, song, tiny
 
 
@@ -53,3 +54,15 @@ def test_scores_that_are_not_finite_end_the_run(models, monkeypatch):
     monkeypatch.setattr(models, "_forward", lambda model, batch: broken)
     with pytest.raises(UserError, match="scores are not finite; try --no-amp"):
         models.score([np.zeros((1, 63, 32), np.float32)], frames=False)
+
+
+def test_a_blend_gives_each_checkpoint_its_share(tmp_path):
+    """The folds of an experiment share its weight; the weights go with the order of the models."""
+    for exp, folds in (("Exp_1", 2), ("Exp_2", 1)):
+        for fold in range(folds):
+            save_model(predicting.named(tmp_path / exp / f"fold_{fold}", 1), tiny(), seed=fold)
+    blend = "models: [{model: Exp_1, weight: 3}, {model: Exp_2, weight: 1}]"
+    (tmp_path / "blend.yaml").write_text(blend)
+    models = scorers.open_models(tmp_path / "blend.yaml", Config(device="cpu"))
+    assert models.weights == pytest.approx((0.375, 0.375, 0.25)) and len(models.models) == 3
+    assert scorers.open_models(tmp_path / "Exp_1", Config(device="cpu")).weights is None

@@ -35,8 +35,9 @@ from inference.evaluated_clips import FoldModels, Shown, read_settings, show_row
 from inference.evaluation import group_table, overall_table, species_table
 from inference.evaluation_page import choose_rows, write_page
 from inference.flags import number
+from inference.learning_curve import N_MORE, summarise
 from inference.out_of_fold import OutOfFold, read_out_of_fold
-from inference.pictures import draw_reliability, draw_species
+from inference.pictures import draw_learning_curve, draw_reliability, draw_species
 from inference.predicted import read_predicted
 from inference.selection import Names, read_taxonomy
 from inference.timed_truth import meet
@@ -80,6 +81,8 @@ def main(args: Sequence[str] | None = None) -> int:
         page = output / "evaluation.html"
         clips = clips_of(flags, oof, tables, config)
         write_page(page, oof, tables, names, facts_of(flags, oof), clips, config)
+    if flags.learning_curve:
+        add_learning_curve(output, flags, oof, config)
     print_gist(tables)
     if verdict is not None:
         print_calibration(verdict)
@@ -100,6 +103,11 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="look for prepared recordings that sound the same and have other labels",
+    )
+    add(
+        "--learning-curve",
+        action="store_true",
+        help="also fit the probe to fewer recordings: what would ten more a species bring?",
     )
     add("--page", action=argparse.BooleanOptionalAction, default=True, help="evaluation.html")
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
@@ -265,6 +273,37 @@ def clips_of(
     species = [oof.class_names.index(name) for name in tables["doctor"].loc[worst, "seems_to_be"]]
     species += [oof.class_names.index(name) for name in tables["doctor"].loc[best, "label"]]
     return show_rows([*worst, *best], species, oof, folder, config, models)
+
+
+def add_learning_curve(
+    output: Path, flags: argparse.Namespace, oof: OutOfFold, config: Config
+) -> None:
+    """Fit the probe to fewer recordings, draw how it does, and say what more would bring.
+
+    Raises:
+        UserError: no experiment, or no table of its recordings.
+    """
+    if flags.labels is not None:
+        raise UserError("--learning-curve needs an experiment: it fits the probe to its recordings")
+    from catalog.train_table import check_table, load_class_names, read_train_table, split_fold
+    from model import pick_device
+    from training.learning_curve import measure_curve
+
+    rows = check_table(read_train_table(flags.table), str(flags.table))
+    fits = []
+    for fold in sorted(set(oof.folds.tolist())):
+        parts = split_fold(rows, fold, config.rare_birds)
+        device = pick_device(config.device)
+        fits.append(measure_curve(*parts, load_class_names(rows), config, device))
+    table, curve = summarise(pd.concat(fits))
+
+    write_table(output / "learning_curve.csv", table)
+    draw_learning_curve(output, table, curve)
+    now, then = table.iloc[-2], table.iloc[-1]
+    print(
+        f"probe: macro AP {now.macro_ap:.4f} at {now.recordings:.1f} recordings a species; "
+        f"{N_MORE} more would bring {then.macro_ap - now.macro_ap:+.4f}\n"
+    )
 
 
 def print_gist(tables: dict[str, pd.DataFrame]) -> None:

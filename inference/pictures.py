@@ -8,6 +8,7 @@ import pandas as pd
 
 from catalog.tables import SHOWN
 from inference.calibration import Reliability
+from inference.learning_curve import Curve
 
 
 def draw_species(folder: Path, species: pd.DataFrame, overall: pd.DataFrame) -> None:
@@ -65,3 +66,30 @@ def draw_reliability(folder: Path, curves: Mapping[tuple[str, str], Reliability]
             axes.plot(*points, "o-", color=colour, markersize=4, label=label)
         axes.legend(loc="upper left", fontsize=8)
     figure.savefig(folder / "reliability.png", dpi=120)
+
+
+def draw_learning_curve(folder: Path, table: pd.DataFrame, curve: Curve) -> None:
+    """Draw the scores of the probe against recordings a species, and where the law leads.
+
+    Args:
+        folder: gets learning_curve.png.
+        table: of learning_curve.summarise.
+        curve: the law that was fitted.
+    """
+    from matplotlib.figure import Figure
+
+    measured, predicted = table[~table["is_predicted"]], table[table["is_predicted"]]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="recordings a species", ylabel="macro AP of the probe", xscale="log", ylim=(0, 1.02)
+    )
+    x = measured["recordings"]
+    axes.fill_between(x, measured["low"], measured["high"], color="tab:blue", alpha=0.2)
+    axes.plot(x, measured["macro_ap"], "o-", color="tab:blue", label="measured, least to most")
+    grid = np.geomspace(x.min(), predicted["recordings"].max(), 100)
+    axes.plot(grid, curve.at(grid), ":", color="grey", label="power law")
+    axes.plot(
+        predicted["recordings"], predicted["macro_ap"], "D", color="tab:orange", label="ten more"
+    )
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(folder / "learning_curve.png", dpi=120)

@@ -36,13 +36,18 @@ def test_a_wrong_label_is_among_the_first_three_of_the_doctor(config, capsys):
     table = write_songs(config)
     probe.run(table, config)
     folder = config.models_dir / "Exp_47_probe"
-    assert evaluate.main([str(folder), "--draws", "50"]) == 0
+    table.to_csv(config.train_dataframe_path, index=False)
+    curve = ["--learning-curve", "--table", str(config.train_dataframe_path)]
+    assert evaluate.main([str(folder), "--draws", "50", *curve]) == 0
 
     doctor = pd.read_csv(folder / "evaluation" / "doctor.csv", keep_default_na=False)
     name = table["filepath"][WRONG].removesuffix(".npy")
     first = doctor.head(3).set_index("filename")
     assert name in first.index and first.loc[name, "seems_to_be"] == NAMES[2]
-    assert "copies with another label: 0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "copies with another label: 0" in said and "10 more would bring" in said
+    learning = pd.read_csv(folder / "evaluation" / "learning_curve.csv")
+    assert learning["macro_ap"].iloc[0] < learning["macro_ap"].iloc[-2]
     page = (folder / "evaluation" / "evaluation.html").read_text(encoding="utf-8")
     assert page.count('"image":') == 18 and '"curve":[]' not in page  # the folds' own models
 

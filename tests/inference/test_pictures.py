@@ -6,7 +6,8 @@ import pandas as pd
 
 from inference.calibration import choose
 from inference.evaluation import overall_table, species_table
-from inference.pictures import draw_reliability, draw_species
+from inference.learning_curve import summarise
+from inference.pictures import draw_learning_curve, draw_reliability, draw_species
 from tests.made_up_scores import made_up, weights_of
 
 BLUE = np.array([31, 119, 180]) / 255
@@ -51,3 +52,14 @@ def test_reliability_is_drawn_before_and_after(tmp_path, rng):
     same = (tmp_path / "reliability.png").read_bytes()
     draw_reliability(tmp_path, before)
     assert (tmp_path / "reliability.png").read_bytes() != same
+
+
+def test_the_learning_curve_shows_what_was_measured_and_what_more_would_bring(tmp_path):
+    fits = {"most": [1, 2, 5], "recordings": [1.0, 2.0, 5.0], "macro_ap": [0.3, 0.5, 0.6]}
+    draw_learning_curve(tmp_path, *summarise(pd.DataFrame(fits)))
+    pixels = matplotlib.image.imread(tmp_path / "learning_curve.png")[..., :3]
+    orange = np.abs(pixels - np.array([255, 127, 14]) / 255).max(axis=2) < 0.02
+    blue = np.abs(pixels - BLUE).max(axis=2) < 0.02
+    right = pixels.shape[1] * 3 // 4
+    assert orange[:, right:].any() and blue.any()
+    assert not blue[: len(blue) // 2, right + 100 :].any()  # nothing was measured out there

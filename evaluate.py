@@ -39,6 +39,7 @@ from inference.learning_curve import N_MORE, summarise
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 from inference.pictures import draw_learning_curve, draw_reliability, draw_species
 from inference.predicted import read_predicted
+from inference.seen import seen_in_training
 from inference.selection import Names, read_taxonomy
 from inference.timed_truth import meet
 
@@ -66,6 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         tables["reliability"] = reliability_table(verdict.curves)
     groups = [] if flags.labels else [pd.Series(oof.folds.astype(str), name="fold")]
     groups += columns_of(flags.table, oof, flags.by) if flags.by else []
+    groups += [seen_or_not(flags.table, oof, name) for name in flags.seen]
     parts = [group_table(oof, values, weights, column=str(values.name)) for values in groups]
     if parts:
         tables["groups"] = pd.concat(parts, ignore_index=True)
@@ -131,6 +133,13 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         help="table with the columns of --by, and names",
     )
     add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
+    add(
+        "--seen",
+        nargs="*",
+        default=[],
+        metavar="COLUMN",
+        help="also score apart what training has seen of these columns, and has not: site, author",
+    )
     flags = parser.parse_args(args)
     if flags.draws < 1 or not 0 < flags.precision <= 1:
         raise UserError("--draws is at least 1, and --precision lies above 0 and is at most 1")
@@ -218,6 +227,22 @@ def columns_of(table: Path, oof: OutOfFold, names: Sequence[str]) -> list[pd.Ser
     return [
         by_name[name].reindex(oof.filenames).fillna("").reset_index(drop=True) for name in names
     ]
+
+
+def seen_or_not(table: Path, oof: OutOfFold, name: str) -> pd.Series:
+    """Say of each recording whether its fold was trained on others of its site, a series (n,).
+
+    Raises:
+        UserError: no such table or column, or a table without folds.
+    """
+    (own,) = columns_of(table, oof, [name])
+    metadata = read_table(table)
+    if "kfold" not in metadata:
+        raise UserError(f"{table}: no column 'kfold' (--seen); name the train.csv of split_data.py")
+    folds = pd.to_numeric(metadata["kfold"], errors="coerce").fillna(-1).to_numpy(int)
+    values = metadata[name].to_numpy(str)
+    found = seen_in_training(values, folds, oof.folds, own.to_numpy(str))
+    return pd.Series(found, name=f"{name} in training")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -17,9 +17,10 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     folder = write(tmp_path / "Exp_1", oof)
     authors = {"filename": oof.filenames, "author": np.where(np.arange(90) < 30, "=a", "b")}
     authors |= {"primary_label": [name.split("/")[0] for name in oof.filenames]}
+    authors |= {"kfold": oof.folds}
     authors |= {"scientific_name": "Avis ignota", "common_name": "Unknown Bird"}
     pd.DataFrame(authors).to_csv(tmp_path / "train.csv", index=False)
-    table = ["--table", str(tmp_path / "train.csv"), "--by", "author"]
+    table = ["--table", str(tmp_path / "train.csv"), "--by", "author", "--seen", "author"]
     assert evaluate.main([str(folder), "--draws", "20", *table]) == 0
     written = {path.name for path in (folder / "evaluation").iterdir()}
     assert written == {
@@ -28,7 +29,8 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
         "evaluation.html",
     }  # fmt: skip
     groups = pd.read_csv(folder / "evaluation" / "groups.csv")
-    assert groups["value"].tolist() == ["0", "1", "'=a", "b"]  # safe in a spreadsheet
+    assert groups["value"].tolist() == ["0", "1", "'=a", "b", "seen"]  # safe in a spreadsheet
+    assert groups["column"].iloc[-1] == "author in training"
     assert "macro_ap" in capsys.readouterr().out
     page = (folder / "evaluation" / "evaluation.html").read_text()
     assert page.count("Unknown Bird") == 3  # names that people know, from the same table
@@ -58,6 +60,9 @@ def test_a_missing_folder_or_column_is_one_line(tmp_path, rng):
     (tmp_path / "train.csv").write_text("filename\nrobin/0.wav\n")
     with pytest.raises(UserError, match="no column 'author'"):
         evaluate.main([str(folder), "--table", str(tmp_path / "train.csv"), "--by", "author"])
+    (tmp_path / "train.csv").write_text("filename,site\nrobin/0.wav,pond\n")
+    with pytest.raises(UserError, match="no column 'kfold'"):
+        evaluate.main([str(folder), "--table", str(tmp_path / "train.csv"), "--seen", "site"])
 
 
 def test_a_table_of_windows_is_scored_against_labels(tmp_path, capsys):

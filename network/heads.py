@@ -3,6 +3,7 @@
 Axes: B clips, n features, C outputs, T' segments, about T / 32 of the image's frames.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -235,9 +236,34 @@ def smooth_over_time(features: Tensor) -> Tensor:
     return highest + F.avg_pool1d(features, 3, stride=1, padding=1)
 
 
+def must_repeat(features: Tensor) -> bool:
+    """Say whether gradients must be equal from run to run where CUDA alone has them in no order."""
+    return features.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+
 def resize_segments(segments: Tensor, n_frames: int) -> Tensor:
     """(B, C, T') -> (B, C, n_frames), linear between the segments' centres."""
+    if must_repeat(segments):
+        return resize_by_matrix(segments, n_frames)
     return F.interpolate(segments, size=n_frames, mode="linear", align_corners=False)
+
+
+def resize_by_matrix(segments: Tensor, n_frames: int) -> Tensor:
+    """Do the same as a product with a fixed matrix, whose gradient is a product, too.
+
+    That of `F.interpolate` adds up in any order on CUDA (`torch.use_deterministic_algorithms`).
+    Values differ from it by rounding, within 1e-6 of the largest.
+    """
+    return segments @ _resizing(segments.shape[2], n_frames, segments.device, segments.dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _resizing(n_segments: int, n_frames: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Make what each segment gives to each frame: (n_segments, n_frames)."""
+    with torch.inference_mode(False), torch.no_grad():
+        one_by_one = torch.eye(n_segments)[None]  # a clip whose classes are 1 in one segment each
+        shares = F.interpolate(one_by_one, size=n_frames, mode="linear", align_corners=False)
+        return shares[0].to(device, dtype)
 
 
 def init_layer(layer: nn.Linear | nn.Conv1d) -> None:

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from metrics import get_loss
 from model import Head, TimmSED
-from network.heads import BandStatistics, LinearHead
+from network import heads
+from network.heads import BandStatistics, LinearHead, resize_by_matrix, resize_segments
 
 N_MELS, N_FRAMES, N_CLASSES = 64, 125, 4
 POOLINGS = ("attention", "mean", "max", "gem", "log_mean_exp")
@@ -158,3 +162,79 @@ def test_an_earlier_block_is_another_map(images, name):
             shapes.append(tuple(sed.feature_map(images).shape))
         assert sed.linear_head.cla.in_channels == shapes[-1][1]
     assert shapes[1] != shapes[2]
+
+
+# Segments to frames -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_segments", "n_frames"), [(10, 313), (1, 7), (4, 4), (9, 5)])
+def test_resizing_by_a_matrix_is_interpolation_forward_and_backward(n_segments, n_frames):
+    generator = torch.Generator().manual_seed(3)
+    segments = torch.randn(3, 5, n_segments, generator=generator, requires_grad=True)
+    weigh = torch.randn(3, 5, n_frames, generator=generator)
+    found = []
+    for resize in (resize_by_matrix, resize_segments):
+        frames = resize(segments, n_frames)
+        (gradient,) = torch.autograd.grad((frames * weigh).sum(), segments)
+        found.append((frames.detach(), gradient))
+    (frames, gradient), (expected, expected_gradient) = found
+    assert torch.allclose(frames, expected, rtol=0, atol=1e-6)
+    assert torch.allclose(gradient, expected_gradient, rtol=0, atol=1e-5)  # sums of 31 terms
+
+
+def test_on_the_cpu_resizing_stays_torchs_to_the_bit():
+    segments = torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(3))
+    expected = F.interpolate(segments, size=313, mode="linear", align_corners=False)
+    assert torch.equal(resize_segments(segments, 313), expected)
+
+
+# What torch.use_deterministic_algorithms lists as without a repeatable form on CUDA, and what
+# stands for it in the graph of a network.
+NOT_REPEATABLE = (
+    *("upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward"),
+    *("_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "avg_pool3d_backward"),
+    *("reflection_pad1d_backward", "reflection_pad2d_backward", "grid_sampler_2d_backward"),
+    *("nll_loss_forward", "nll_loss2d_forward", "kthvalue", "median", "histc", "bincount", "put_"),
+)
+
+
+class Noting(TorchDispatchMode):
+    """Notes the operations in its block that CUDA cannot repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.found += [name] if name in NOT_REPEATABLE else []
+        return func(*args, **(kwargs or {}))
+
+
+def not_repeatable(model: TimmSED, images: torch.Tensor) -> list[str]:
+    """What a step of training dispatches that CUDA cannot repeat."""
+    targets = torch.full((len(images), N_CLASSES), 0.3)
+    with Noting() as noting:
+        get_loss("bce_focal_2way")(model.train()(images), targets).backward()
+    return noting.found
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("kind", ["sed", "linear"])
+def test_a_deterministic_step_has_no_operation_that_cuda_cannot_repeat(
+    images, kind, pooling, monkeypatch
+):
+    monkeypatch.setattr(heads, "must_repeat", lambda features: True)
+    assert not_repeatable(small_model(Head(kind=kind, pooling=pooling)), images) == []
+
+
+def test_the_interpolation_of_other_steps_is_seen(images):
+    assert "upsample_linear1d_backward" in not_repeatable(small_model(Head()), images)
+
+
+def test_the_matrix_is_no_part_of_a_checkpoint(images, monkeypatch):
+    names = set(small_model(Head()).state_dict())
+    monkeypatch.setattr(heads, "must_repeat", lambda features: True)
+    model = small_model(Head())
+    model(images)
+    assert set(model.state_dict()) == names

@@ -186,6 +186,10 @@ class Config(NetworkSettings):
     accumulation_steps: Count = OPTIMISATION(
         1, "batches whose gradients are summed for one optimizer step", on_resume="counted"
     )
+    last_batch: Literal["auto", "keep", "fill", "drop"] = OPTIMISATION(
+        "auto", "a last batch that is too small; fill: by the epoch's first clips; auto: on CUDA",
+        on_resume="counted",
+    )  # fmt: skip
     grad_clip: Positive | None = OPTIMISATION(None, "clip the norm of the gradient to this")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = OPTIMISATION(
         None, "decay of the averaged weights (EMA), which validation then scores"

@@ -38,7 +38,7 @@ from metrics import AverageMeter, MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, stepped_on
 from training import bad_steps, folder, forecast, memory, processes, resuming
-from training.batches import batches_in_turn, build_loader
+from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
 from training.ending import tell_ending, unfinished_folds
@@ -384,10 +384,12 @@ def score_batch(fold: Fold, batch: dict[str, torch.Tensor]) -> tuple[float, torc
     amp_dtype = fold.precision.amp_dtype
 
     def score(clips: slice) -> tuple[float, torch.Tensor]:
+        part = images[clips]
         with torch.autocast(fold.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            output = fold.parts.scored_model(images[clips])
+            filled = fold.parts.scored_model(fill_batch(part, fold.constant_valid_size()))
+        output = {name: value[: len(part)] for name, value in filled.items()}
         loss = float(fold.criterion(output, targets[clips]))
-        return loss * len(images[clips]) / len(images), output["clipwise_output"].cpu()
+        return loss * len(part) / len(images), output["clipwise_output"].cpu()
 
     parts = memory.score_in_parts_that_fit(fold, images, score)
     losses, scores = zip(*parts, strict=True)

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from training.stopwatch import Stopwatch
 
 logger = logging.getLogger("birdclef.train")
 
+Last = Literal["keep", "fill", "drop"]
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker is ahead, so that one slow batch holds nothing up
 FLOAT32_BYTES = 4
@@ -35,11 +37,13 @@ class EpochSampler(Sampler[list[Key]]):
 
     Args:
         n_items: length of the data set.
-        batch_size: items in a batch; the last one may be smaller.
+        batch_size: items in a batch.
         seed: the run's seed.
         shuffle: a new order each epoch; otherwise rows in order.
         rank, world_size: of the processes that share each batch; this one takes every
             `world_size`-th key from `rank` on. In a small last batch it may have none.
+        last: what becomes of a last batch that is too small. "keep" leaves it so, "fill" adds the
+            first items of the epoch's order, "drop" leaves it out.
     """
 
     def __init__(
@@ -51,8 +55,14 @@ class EpochSampler(Sampler[list[Key]]):
         shuffle: bool,
         rank: int = 0,
         world_size: int = 1,
+        last: Last = "keep",
     ) -> None:
-        self.n_items, self.batch_size, self.seed, self.shuffle = n_items, batch_size, seed, shuffle
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.n_rows, self.n_items = n_items, n_items  # of the data set; and of an epoch
+        if last == "fill":
+            self.n_items = -(-n_items // batch_size) * batch_size
+        elif last == "drop":
+            self.n_items = n_items // batch_size * batch_size
         self.share = slice(rank, None, world_size)
         self.epoch, self.first_batch = 0, 0
 
@@ -78,10 +88,14 @@ class EpochSampler(Sampler[list[Key]]):
         return [(self.epoch, int(index)) for index in self._of_batch(self.order(self.epoch), batch)]
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the rows in the order of an epoch, (n_items,) int64."""
-        if not self.shuffle:
-            return np.arange(self.n_items)
-        return np.random.default_rng((self.seed, epoch)).permutation(self.n_items)
+        """Return the rows in the order of an epoch, (n_items,) int64.
+
+        To fill the last batch they begin again; rows behind the last whole batch may be dropped.
+        """
+        rows = np.arange(self.n_rows)
+        if self.shuffle:
+            rows = np.random.default_rng((self.seed, epoch)).permutation(self.n_rows)
+        return np.resize(rows, self.n_items)
 
     def _of_batch(self, order: np.ndarray, batch: int) -> np.ndarray:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -136,7 +150,11 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> tuple[DataLoader, EpochSampler]:
-    """Make a data set's loader and the sampler that says which epoch and batch it starts with."""
+    """Make a data set's loader and the sampler that says which epoch and batch it starts with.
+
+    Raises:
+        UserError: every batch would be dropped.
+    """
     is_train = dataset.mode == "train"
     sampler = EpochSampler(
         len(dataset),
@@ -145,7 +163,13 @@ def build_loader(
         shuffle=is_train,
         rank=rank,
         world_size=world_size,
+        last=pick_last_batch(config, device) if is_train else "keep",
     )
+    if is_train and not len(sampler):
+        raise UserError(
+            f"last_batch=drop: {len(dataset)} clips are less than a batch of {config.train_bs}, "
+            "so nothing would be trained on; take last_batch=fill or a smaller train_bs"
+        )
     batch_bytes = sampler.batch_size * item_bytes(dataset, config)
     num_workers = workers_that_fit(config.num_workers, batch_bytes)
     loader = DataLoader(
@@ -162,6 +186,25 @@ def build_loader(
         generator=torch.Generator(),
     )
     return loader, sampler
+
+
+def pick_last_batch(config: Config, device: torch.device) -> Last:
+    """Choose what becomes of an epoch's last, smaller batch.
+
+    CUDA tries its algorithms, captures and compiles for each shape anew, so "auto" has one shape
+    there.
+    """
+    if config.last_batch != "auto":
+        return config.last_batch
+    return "fill" if device.type == "cuda" else "keep"
+
+
+def fill_batch(images: torch.Tensor, n_clips: int) -> torch.Tensor:
+    """Repeat the last of images (B, ...) until there are `n_clips`; as many or more stay."""
+    missing = n_clips - len(images)
+    if missing <= 0 or not len(images):
+        return images
+    return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
 
 
 def item_bytes(dataset: WaveformDataset, config: Config) -> int:

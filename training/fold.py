@@ -209,6 +209,16 @@ class Fold:
             self.group = StepGroup(first, end - 1, n_clips)
         return batch == first
 
+    def constant_valid_size(self) -> int:
+        """Return the clips that each batch of validation is filled to; 0: they stay as they are.
+
+        On CUDA another size would have its algorithms looked for again.
+        """
+        if self.device.type != "cuda":
+            return 0
+        share = -(-self.valid_sampler.batch_size // processes.world_size())
+        return self.precision.valid_micro_batch or share
+
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Go through the model; whole batches go through its compiled form, if there is one.
 

@@ -3,12 +3,30 @@
 from collections import namedtuple
 
 import pytest
+import torch
 
-from configs import UserError
+import train
+from configs import Config, UserError
 from dataset import WaveformDataset
-from tests.small_run import SPECIES
+from tests.small_run import (
+    CPU,
+    SPECIES,
+    assert_same_end,
+    build,
+    copy_of,
+    run_until,
+)
 from training import batches
-from training.batches import batches_in_turn, collate, item_bytes, workers_that_fit
+from training.batches import (
+    EpochSampler,
+    batches_in_turn,
+    collate,
+    fill_batch,
+    item_bytes,
+    pick_last_batch,
+    workers_that_fit,
+)
+from training.fold import Fold
 from training.stopwatch import WAITING, Stopwatch
 
 Usage = namedtuple("Usage", "free")
@@ -67,3 +85,77 @@ def test_other_errors_of_a_loader_stay_what_they_are():
 
     with pytest.raises(RuntimeError, match="something else"):
         next(batches_in_turn(Broken(), Stopwatch(), WAITING, what="epoch 1"))
+
+
+# Constant shapes ----------------------------------------------------------------------------------
+
+
+def batches_of(last: str, n_items: int = 10, batch_size: int = 4, **share) -> list[list[int]]:
+    sampler = EpochSampler(n_items, batch_size, seed=8, shuffle=True, last=last, **share)
+    sampler.set_position(3)
+    found = [[row for _, row in keys] for keys in sampler]
+    assert len(found) == len(sampler)
+    return found
+
+
+def test_a_last_batch_is_kept_filled_or_dropped():
+    kept = batches_of("keep")
+    assert [len(batch) for batch in kept] == [4, 4, 2]
+    assert batches_of("drop") == kept[:2]
+    assert batches_of("fill") == [*kept[:2], kept[2] + kept[0][:2]]
+    assert batches_of("fill", n_items=8) == batches_of("keep", n_items=8)
+
+
+def test_a_set_smaller_than_a_batch_is_repeated_to_fill_it():
+    (rows,) = batches_of("fill", n_items=3, batch_size=7)
+    assert rows[:3] == rows[3:6] and rows[6] == rows[0] and sorted(rows[:3]) == [0, 1, 2]
+
+
+def test_processes_have_equal_shares_of_a_filled_batch():
+    shares = [batches_of("fill", rank=rank, world_size=2) for rank in (0, 1)]
+    assert [[len(batch) for batch in share] for share in shares] == [[2, 2, 2]] * 2
+
+
+def test_cuda_fills_and_the_cpu_keeps_unless_told_otherwise():
+    cuda = torch.device("cuda")  # a name; nothing here needs the device
+    assert (pick_last_batch(Config(), cuda), pick_last_batch(Config(), CPU)) == ("fill", "keep")
+    assert pick_last_batch(Config(last_batch="drop"), cuda) == "drop"
+
+
+def test_a_set_of_which_all_would_be_dropped_is_refused(df, config):
+    with pytest.raises(UserError, match="18 clips are less than a batch of 19"):
+        build(df, copy_of(config, train_bs=19, last_batch="drop"))
+
+
+@pytest.mark.parametrize("last", ["fill", "drop"])
+def test_a_run_with_a_filled_or_dropped_last_batch_resumes_exactly(df, config, last, monkeypatch):
+    config = copy_of(config, last_batch=last, checkpoint_every_steps=1, ema_decay=0.9)
+    train.run(df, config)
+    broken = copy_of(config, models_dir=config.root / "broken")
+    run_until(df, broken, monkeypatch, step=2)
+    train.run(df, broken)
+    assert_same_end(config, broken)
+
+
+def test_the_loss_of_a_filled_batch_counts_each_clip_that_was_seen(df, config):
+    fold = build(df, copy_of(config, last_batch="fill"))
+    train.train_one_epoch(fold)
+    assert (fold.train_set.n_rows, fold.progress.train_loss.count) == (18, 21)
+
+
+def test_images_are_repeated_until_there_are_enough():
+    images = torch.arange(6.0).reshape(3, 2)
+    assert fill_batch(images, 5).tolist() == [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]]
+    assert fill_batch(images, 2) is images and fill_batch(images, 0) is images
+
+
+def test_filled_validation_has_one_shape_and_the_same_scores(df, config, monkeypatch):
+    fold = build(df, config)
+    sizes = []
+    fold.parts.model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
+    loss, meter = train.validate(fold)
+    monkeypatch.setattr(Fold, "constant_valid_size", lambda fold: 4)
+    filled_loss, filled = train.validate(fold)
+    assert sizes == [4, 2] + [4, 4]
+    assert filled_loss == pytest.approx(loss, rel=1e-6)
+    assert abs(filled.scores - meter.scores).max() < 1e-6 and filled.scores.shape == (6, 3)

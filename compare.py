@@ -18,15 +18,11 @@ from configs import UserError, run_main
 from files import csv_text, experiment_title, find_experiment, write_file
 from inference.blending import Blend, choose_blend, write_blend
 from inference.bootstrap import draw_weights, interval, macro, score_classes
+from inference.comparable import check_comparable, differing_settings, in_one_order
 from inference.evaluation import top_share
-from inference.model_files import FOLD
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 
 METRICS = ("macro_ap", "macro_roc_auc", "top_1")
-LOCAL = (
-    *("exp_id", "name", "notes", "max_hours", "root", "train_dir", "models_dir"),
-    *("device", "num_workers", "folds"),
-)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -94,35 +90,6 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     if len(flags.experiments) < 2:
         raise UserError("name two experiments or more")
     return flags
-
-
-def in_one_order(oof: OutOfFold) -> OutOfFold:
-    """Sort recordings by fold and name."""
-    return oof.take(np.lexsort((oof.filenames, oof.folds)))
-
-
-def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold) -> None:
-    """Refuse experiments whose scores are not of the same recordings, folds and classes.
-
-    Raises:
-        UserError: they are not; the message says what differs.
-    """
-    if one.class_names != other.class_names:
-        differ = sorted(set(one.class_names) ^ set(other.class_names))[:5]
-        raise UserError(f"{first} and {second} have other classes: {', '.join(differ)}")
-    if set(one.folds) != set(other.folds):
-        trained = f"{sorted(set(one.folds))} and {sorted(set(other.folds))}"
-        raise UserError(f"{first} and {second} have other folds trained: {trained}")
-    same = len(one.filenames) == len(other.filenames) and np.array_equal(
-        one.filenames, other.filenames
-    )
-    if not same or not np.array_equal(one.folds, other.folds):
-        raise UserError(
-            f"{first} and {second} held back other recordings: their tables were split apart; "
-            "train both on one train.csv"
-        )
-    if not np.array_equal(one.labels, other.labels):
-        raise UserError(f"{first} and {second} have other labels for the same recordings")
 
 
 def all_metrics(oof: OutOfFold, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,25 +171,9 @@ def print_blend(names: Sequence[str], blend: Blend, path: Path) -> None:
 
 def print_settings(experiments: Sequence[Path]) -> None:
     """Print the settings in which the experiments differ, and no others."""
-    configs = [read_config(path) for path in experiments]
-    names = sorted({name for config in configs for name in config} - set(LOCAL))
     print("\nsettings that differ")
-    for name in names:
-        values = [str(config.get(name, "-")) for config in configs]
-        if len(set(values)) > 1:
-            print(f"{name:<24} " + "  ".join(values))
-
-
-def read_config(experiment: Path) -> dict[str, Any]:
-    """Read the settings of an experiment's first fold; none where they are missing."""
-    import yaml
-
-    folders = [experiment, *sorted(experiment.iterdir())]
-    for folder in folders:
-        path = folder / "config.yaml"
-        if FOLD.fullmatch(folder.name) and path.is_file():
-            return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config", {}))
-    return {}
+    for name, values in differing_settings(experiments).items():
+        print(f"{name:<24} " + "  ".join(values))
 
 
 if __name__ == "__main__":

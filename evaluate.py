@@ -21,7 +21,7 @@ from catalog.fingerprint import find_same_sound
 from catalog.tables import SHOWN, read_table
 from configs import Config, UserError, configure_logger, run_main
 from files import csv_text, find_experiment, original_cell, write_file
-from inference.bootstrap import draw_weights
+from inference.bootstrap import ClassScores, draw_weights
 from inference.calibration import (
     METHODS,
     Verdict,
@@ -29,6 +29,7 @@ from inference.calibration import (
     reliability_table,
     write_calibration,
 )
+from inference.comparable import add_spread, read_twin
 from inference.doctor import find_suspicious, note_copies
 from inference.evaluated import CALIBRATION, EVALUATION
 from inference.evaluated_clips import FoldModels, Shown, read_settings, show_rows
@@ -53,11 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
     recordings = pd.factorize(oof.filenames)[0]
     weights = draw_weights(recordings, flags.draws, flags.seed)
 
-    tables = {
-        "overall": overall_table(oof, weights),
-        "species": species_table(oof, weights, flags.precision),
-        "doctor": find_suspicious(oof),
-    }
+    tables = score_tables(oof, weights, flags)
     config = settings_of(flags)
     if (sounds := find_sounds(flags, oof, config)) is not None:
         tables["doctor"] = note_copies(tables["doctor"], oof, sounds)
@@ -90,6 +87,25 @@ def main(args: Sequence[str] | None = None) -> int:
         print_calibration(verdict)
     print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, and pictures")
     return 0
+
+
+def score_tables(
+    oof: OutOfFold, weights: np.ndarray, flags: argparse.Namespace
+) -> dict[str, pd.DataFrame]:
+    """Score all together and species by species, and list suspicious labels.
+
+    With a twin of another seed, the spread of the two stands beside each score.
+    """
+    overall = overall_table(oof, weights)
+    species = species_table(oof, weights, flags.precision)
+    if flags.other_seed is not None:
+        if flags.labels is not None:
+            raise UserError("--other-seed needs an experiment, not a table of windows")
+        twin, ones = read_twin(flags.scores, oof, flags.other_seed), weights[:1]
+        overall = add_spread(overall, overall_table(twin, ones), ["score"])
+        scores = list(ClassScores._fields)
+        species = add_spread(species, species_table(twin, ones, flags.precision), scores)
+    return {"overall": overall, "species": species, "doctor": find_suspicious(oof)}
 
 
 def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
@@ -133,6 +149,12 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         help="table with the columns of --by, and names",
     )
     add("--by", nargs="*", default=[], metavar="COLUMN", help="also score by these columns")
+    add(
+        "--other-seed",
+        type=find_experiment,
+        metavar="EXPERIMENT",
+        help="one of the same settings and another seed: how far apart are their scores?",
+    )
     add(
         "--seen",
         nargs="*",
@@ -335,7 +357,8 @@ def print_gist(tables: dict[str, pd.DataFrame]) -> None:
     """Print the overall scores, the species that do worst and the labels to look at first."""
     for row in tables["overall"].itertuples():
         floor = f"  (floor {row.floor:.4f})" if np.isfinite(row.floor) else ""
-        print(f"{row.metric:<14} {row.score:.4f}  [{row.low:.4f}, {row.high:.4f}]{floor}")
+        seeds = f"  +- {row.score_seed_spread:.4f}" if hasattr(row, "score_seed_spread") else ""
+        print(f"{row.metric:<14} {row.score:.4f}  [{row.low:.4f}, {row.high:.4f}]{seeds}{floor}")
 
     species = tables["species"].dropna(subset=["average_precision"])
     print("\nspecies with the lowest average precision:")

@@ -7,7 +7,7 @@ import pytest
 import evaluate
 from configs import UserError
 from inference.formats import write as write_form
-from inference.out_of_fold import read_out_of_fold
+from inference.out_of_fold import OutOfFold, read_out_of_fold
 from tests.inference.written import one, selection
 from tests.made_up_scores import made_up, write
 
@@ -81,3 +81,17 @@ def test_a_table_of_windows_is_scored_against_labels(tmp_path, capsys):
     assert ".ogg at 5 s: NA, seems to be 22961" in capsys.readouterr().out
     with pytest.raises(UserError, match="give --labels FILE"):
         evaluate.main([str(tmp_path / "windows.csv")])
+
+
+def test_the_spread_of_two_seeds_stands_beside_each_score(tmp_path, rng, capsys):
+    one = made_up(rng, n=60, noise=0.9)
+    twin = OutOfFold(**vars(one) | {"scores": made_up(rng, n=60, noise=0.9).scores})
+    folders = [write(tmp_path / f"Exp_{k}", oof) for k, oof in enumerate((one, twin))]
+    flags = ["--draws", "5", "--no-page", "--calibrate", "off"]
+    assert evaluate.main([str(folders[1]), *flags]) == 0
+    assert evaluate.main([str(folders[0]), "--other-seed", str(folders[1]), *flags]) == 0
+    ours, theirs = (pd.read_csv(one / "evaluation" / "overall.csv") for one in folders)
+    spread = (ours["score"] - theirs["score"]).abs()
+    assert ours["score_seed_spread"].tolist() == pytest.approx(spread.tolist())
+    assert "roc_auc_seed_spread" in pd.read_csv(folders[0] / "evaluation" / "species.csv")
+    assert "+- 0." in capsys.readouterr().out

@@ -279,6 +279,17 @@ class Config(NetworkSettings):
         return self.n_mels if self.image_size is None else self.image_size[1]
 
     @property
+    def learns_frames(self) -> bool:
+        """Whether labels with a time can teach single frames: in a 2-way loss of single clips.
+
+        Clips that are stretched or cropped in time would no longer fit them.
+        """
+        keeps_time = not (self.p_time_stretch or self.p_speed or self.p_resized_crop)
+        is_two_way = self.loss_name.endswith("_2way") and self.loss_weights[1] > 0
+        compares_clips = self.loss_name.startswith("soft_auc")
+        return self.frame_labels != "never" and is_two_way and not compares_clips and keeps_time
+
+    @property
     def has_softmax_scores(self) -> bool:
         """Whether scores are the softmax over classes: with a cross-entropy loss, or if asked."""
         if self.score_by == "auto":

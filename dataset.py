@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 import transforms
 from audio.mel import check_bands, mel_settings
 from audio.prepared import open_recording as open_recording  # "as": callers find it here, too
+from catalog.frame_targets import FrameTargets, join, learns_steps
 from catalog.sampling import row_weights, rows_of_epoch
 from catalog.targets import HARD_TARGETS, SECONDARY, SMOOTH_TARGETS, Targets
 from catalog.train_table import check_prepared as check_prepared
@@ -85,6 +86,9 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         needs_backgrounds = mode == "train" and (config.p_background or config.negative_share)
         self._waveforms = Waveforms(df, config, with_backgrounds=bool(needs_backgrounds))
         self._targets = build_targets(df, config, mode, self.class_names)
+        self._steps = None  # targets of the moments of a clip, where labels have a time
+        if learns_steps(df, config):
+            self._steps = FrameTargets(df, config, self.class_names, self._targets)
 
         self.view = View(config)
         self.pink = PinkNoiseImages(
@@ -116,6 +120,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self._first_item = np.cumsum(n_windows) - n_windows  # (n_rows,)
         self._n_items = int(n_windows.sum())
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether targets are those of a clip and of its steps, (1 + n_steps, n_classes)."""
+        return self._steps is not None
+
     def __len__(self) -> int:
         return self._n_items
 
@@ -128,10 +137,13 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         Returns:
             `image` (in_channels, image_frames, image_bands) float32, equal channels as views of one
             plane, and `targets` (n_classes,) float32, with `no_bird_class` one more; NaN where a
-            target is masked. With `frontend="device"` a training item holds what DeviceFrontend
-            makes the image from instead: `waveforms` (n_birds, n_samples) float32 or int16,
-            `bird_draws` (n_birds, 2), `draws` (12,), and what the settings ask for of `masks`
-            (n_mels, n_frames) bool, `band_gains` (n_mels,) and `crops` (4,).
+            target is masked. If `is_timed`, those of the clip's steps come behind them:
+            (1 + n_steps, n_classes); see catalog/frame_targets.py.
+
+            With `frontend="device"` a training item holds what DeviceFrontend makes the image from
+            instead: `waveforms` (n_birds, n_samples) float32 or int16, `bird_draws` (n_birds, 2),
+            `draws` (12,), and what the settings ask for of `masks` (n_mels, n_frames) bool,
+            `band_gains` (n_mels,) and `crops` (4,).
         """
         if not 0 <= self._index(key) < len(self):
             raise IndexError(f"item {self._index(key)} of {len(self)}")
@@ -140,14 +152,17 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             row, window = self._valid_window(self._index(key))
             start = window * self.config.n_samples
             image = recipe.clip_image(self._waveforms.open(row)[start:], self.view)
-            return {"image": self._channels(image), "targets": self._tensor_of([row])}
+            timed = torch.from_numpy(self._timed_targets([row], [0]))
+            return {"image": self._channels(image), "targets": timed}
 
         rng, mixing = self._rng(key), self._draw_mixing(key)
         birds = self._draw_birds(key, rng, is_mixed=mixing is not None)
-        waveforms = [self._waveforms.training_clip(bird, rng) for bird in birds]
-        targets = self.targets_of(birds)
-        if mixing is not None:
-            waveforms, targets = self._mix(waveforms[0], birds[0], mixing, rng)
+        cut = [self._waveforms.rolled_clip(bird, rng) for bird in birds]
+        waveforms, rolls = [waveform for waveform, _ in cut], [roll for _, roll in cut]
+        if mixing is None:
+            targets = self._timed_targets(birds, rolls)
+        else:
+            waveforms, targets = self._mix(waveforms[0], birds[0], rolls[0], mixing, rng)
 
         ingredients = recipe.draw_ingredients(waveforms, self.config, self.pink.size, rng)
         if self.config.frontend == "device":
@@ -195,8 +210,10 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         """Make the targets (n_classes,) float32 of rows heard together."""
         return self._targets.of(birds)
 
-    def _tensor_of(self, birds: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(self.targets_of(birds))
+    def _timed_targets(self, birds: Sequence[int], rolls: Sequence[int]) -> np.ndarray:
+        """As `targets_of`, with the targets of the steps behind them where labels have a time."""
+        targets = self.targets_of(birds)
+        return targets if self._steps is None else join(targets, self._steps.of(birds, rolls))
 
     # Which row an item shows
 
@@ -264,19 +281,20 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         return None
 
     def _mix(
-        self, waveform: np.ndarray, bird: int, mixing: Mixing, rng: np.random.Generator
+        self, waveform: np.ndarray, bird: int, roll: int, mixing: Mixing, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Mix another clip into a waveform; return the one that comes of it, and its targets."""
-        partner = self._waveforms.training_clip(mixing.partner, rng)
+        partner, its_roll = self._waveforms.rolled_clip(mixing.partner, rng)
         own, other = (
             transforms.normalize_peak(transforms.to_float32(one)) for one in (waveform, partner)
         )
         if math.isnan(mixing.lam):
             mixed = clips.add_at_snr(own, other, mixing.snr_db)
-            targets = self.targets_of([bird, mixing.partner])
+            targets = self._timed_targets([bird, mixing.partner], [roll, its_roll])
         else:
             mixed, lam = clips.blend(own, other, mixing.lam), np.float32(mixing.lam)
-            of_own, of_other = self.targets_of([bird]), self.targets_of([mixing.partner])
+            of_own = self._timed_targets([bird], [roll])
+            of_other = self._timed_targets([mixing.partner], [its_roll])
             targets = lam * of_own + (1 - lam) * of_other
         return [transforms.normalize_peak(mixed)], targets
 

@@ -172,6 +172,52 @@ class OneOrTwoWays(nn.Module):
         return loss
 
 
+class TimedTwoWays(nn.Module):
+    """A 2-way loss whose framewise part compares each step of a clip with a target of its own.
+
+    Where a clip has no such targets, its loudest frame is compared with the clip's, as in
+    OneOrTwoWays. Both kinds of clips count alike; steps are averaged over all clips.
+
+    Args:
+        loss: of logits and targets (n, C), row by row.
+        weights: of the clipwise and the framewise part.
+    """
+
+    def __init__(self, loss: Loss, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.loss, self.weights = loss, tuple(weights)
+
+    def forward(self, output: Output, targets: Tensor) -> Tensor:
+        """Weigh both parts.
+
+        Args:
+            output: `logit` (B, C) and `framewise_logit` (B, T, C).
+            targets: (B, 1 + S, C): those of each clip, then those of its S steps; NaN in steps of
+                which nothing is known.
+
+        Returns:
+            () float32.
+        """
+        clips, steps = targets[:, 0].float(), targets[:, 1:].float()  # (B, C), (B, S, C)
+        framewise = output["framewise_logit"].float()
+        n_steps, n_frames = steps.shape[1], framewise.shape[1]
+        steps_in_order = torch.arange(n_steps, device=framewise.device)
+        middle = ((steps_in_order + 0.5) * n_frames / n_steps).long()  # (S,) frames
+
+        is_known = ~steps.isnan().any(dim=2)  # (B, S)
+        has_steps = is_known.any(dim=1)  # (B,)
+        losses, n_clips = [], len(targets)
+        if has_steps.any():
+            of_known = self.loss(framewise[:, middle][is_known], steps[is_known])
+            losses.append(of_known * has_steps.sum() / n_clips)
+        if not has_steps.all():
+            loudest = framewise[~has_steps].amax(dim=1)
+            losses.append(self.loss(loudest, clips[~has_steps]) * (~has_steps).sum() / n_clips)
+
+        clipwise = self.loss(output["logit"].float(), clips)
+        return self.weights[0] * clipwise + self.weights[1] * torch.stack(losses).sum()
+
+
 class BCEFocal2WayLoss(OneOrTwoWays):
     """Focal loss on the clip's logits plus focal loss on its highest framewise logits.
 
@@ -223,6 +269,7 @@ def get_loss(
     gamma: float = 2.0,
     weights: Sequence[float] = (1.0, 1.0),
     has_masks: bool = False,
+    is_timed: bool = False,
 ) -> Criterion:
     """Make a loss of LOSSES: a function of the model's output and targets (B, C) in [0, 1].
 
@@ -232,6 +279,7 @@ def get_loss(
         gamma: how much less easy examples count in them.
         weights: of the clipwise and the framewise part of a 2-way loss.
         has_masks: targets may be NaN, which is looked for in each batch.
+        is_timed: targets are (B, 1 + S, C), as for TimedTwoWays; for a 2-way loss alone.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
@@ -247,4 +295,6 @@ def get_loss(
     loss = LOSSES[plain_name](alpha, gamma)
     if has_masks and plain_name not in SEE_MASKS:
         loss = of_known(loss)
+    if is_timed and loss_name.endswith(TWO_WAY):
+        return TimedTwoWays(loss, weights)
     return OneOrTwoWays(loss, weights if loss_name.endswith(TWO_WAY) else (1.0, 0.0))

@@ -32,6 +32,7 @@ import checkpoint as ckpt
 from audio.mel import check_bands
 from catalog import train_table
 from catalog.annotated import expand_windows
+from catalog.frame_targets import of_clips
 from catalog.sources import check_sources
 from dataset import WaveformDataset
 from metrics import AverageMeter, MetricMeter
@@ -202,7 +203,7 @@ def build_fold(
     scheduler = get_scheduler(config, optimizer, steps_per_epoch=steps_per_epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-    criterion = build_loss(config)
+    criterion = build_loss(config, is_timed=train_set.is_timed)
 
     return Fold(
         number=number,
@@ -365,7 +366,7 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
                 batch_loss, batch_scores = score_batch(fold, batch)
             loss.update(batch_loss, len(batch_scores))
             scores.append(batch_scores.numpy())
-            labels.append((batch["targets"][:, : len(fold.class_names)] >= 0.5).numpy())
+            labels.append((of_clips(batch["targets"])[:, : len(fold.class_names)] >= 0.5).numpy())
         stop_if_asked(fold)
 
     with watch.part("metric"):

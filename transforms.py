@@ -370,7 +370,8 @@ def cutmix(
     """Paste a span of time, over all frequencies, from another clip of the batch.
 
     As `mixup`, but the span is round((1 - lam) * T) frames, and lam is returned as the share really
-    kept.
+    kept. Targets of steps, (B, 1 + S, C), are pasted with it: both lists of targets that are
+    returned have them.
     """
     n_frames = images.shape[2]
     pasted = round((1 - float(rng.beta(alpha, alpha))) * n_frames)
@@ -379,4 +380,11 @@ def cutmix(
 
     mixed = images.clone()
     mixed[:, :, start : start + pasted] = images[partners, :, start : start + pasted]
-    return mixed, targets, targets[partners], 1 - pasted / n_frames
+    others = targets[partners]
+    if targets.ndim == 3:
+        n_steps = targets.shape[1] - 1
+        first, last = (round(frame * n_steps / n_frames) for frame in (start, start + pasted))
+        targets, others = targets.clone(), others.clone()
+        targets[:, 1 + first : 1 + last] = others[:, 1 + first : 1 + last]
+        others[:, 1:] = targets[:, 1:]
+    return mixed, targets, others, 1 - pasted / n_frames

@@ -14,6 +14,7 @@ import pandas as pd
 
 from audio.recording import array_name
 from catalog.annotations import read_annotations
+from catalog.frame_targets import SPANS_COLUMN, is_grid, repeat_spans
 from catalog.labels import BAD_LABEL, NO_BIRD, join_labels
 from catalog.report import WITH_AUDIO, read_report
 from catalog.tables import read_table
@@ -151,8 +152,9 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
         config: of which period, label_overlap, unlabelled and the place of the spans are used.
 
     Returns:
-        A row a window, with start_s, its own primary_label (the one that sings longest, or NO_BIRD)
-        and labels, and the other columns of its recording.
+        A row a window, with start_s, its number in the recording, its own primary_label (the one
+        that sings longest, or NO_BIRD) and labels, spans (see catalog/frame_targets.py), and the
+        other columns of its recording.
 
     Raises:
         UserError: the times are missing, or no window has a label.
@@ -161,9 +163,10 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
         return table
 
     spans = _read_spans(config)
+    seconds = dict(zip(table["filename"], table[LENGTH_COLUMN].astype(float), strict=True))
     windows = list_windows(
         spans,
-        dict(zip(table["filename"], table[LENGTH_COLUMN].astype(float), strict=True)),
+        seconds,
         period=config.period,
         stride=config.period / OVERLAP,
         min_overlap=config.label_overlap,
@@ -178,11 +181,36 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
         primary_label=[own[0] if own else NO_BIRD for own in labels],
         labels=join_labels(labels),
         len_labels=[len(own) for own in labels],
+        **{SPANS_COLUMN: _exact_spans(windows, spans, seconds, config)},
     )
     of_recordings = table.drop(columns=["primary_label", "labels", "len_labels"], errors="ignore")
     expanded = windows.merge(of_recordings, on="filename", how="inner", validate="m:1")
-    logger.info("%d annotated recordings in %d windows", len(table), len(expanded))
+    n_exact = int(expanded[SPANS_COLUMN].notna().sum()) if config.learns_frames else 0
+    logger.info(
+        "%d annotated recordings in %d windows; in %d of them the labels' times teach frames",
+        len(table), len(expanded), n_exact,
+    )  # fmt: skip
     return expanded
+
+
+def _exact_spans(
+    windows: pd.DataFrame, spans: pd.DataFrame, seconds: dict[str, float], config: Config
+) -> list[Any]:
+    """Repeat the spans of short windows as their samples are; None where times are not exact."""
+    sung = spans[spans["label"] != ""]
+    is_exact = {
+        name: config.frame_labels != "auto"
+        or not is_grid(own["start_s"].to_numpy(float), own["end_s"].to_numpy(float))
+        for name, own in sung.groupby("filename")
+    }
+    return [
+        repeat_spans(found, min(config.period, seconds[name] - start_s), config.period)
+        if is_exact.get(name, True)
+        else None
+        for name, start_s, found in zip(
+            windows["filename"], windows["start_s"], windows["spans"], strict=True
+        )
+    ]
 
 
 def _read_spans(config: Config) -> pd.DataFrame:

@@ -72,6 +72,10 @@ class Targets:
         if self.no_bird_class and not len(birds):
             targets[-1] = self.primary_target
 
+        return self.smoothed(targets)
+
+    def smoothed(self, targets: np.ndarray) -> np.ndarray:
+        """Spread a share of each target over all columns (..., n_columns), if that is asked for."""
         if self.smoothing:
             targets = (1 - self.smoothing) * targets + self.smoothing / self.n_columns
         return targets.astype(np.float32, copy=False)

@@ -37,8 +37,9 @@ def list_windows(
         min_overlap: share from which a label counts.
 
     Returns:
-        A row a window: filename, start_s, and labels, a tuple of the labels in it, the one that
-        sings longest first; empty where nothing sings.
+        A row a window: filename, start_s, its number, labels, a tuple of the labels in it, the one
+        that sings longest first, empty where nothing sings; and spans, a list of (label, begin_s,
+        end_s) within the window, of all that reaches into it.
     """
     rows = []
     for filename, own in spans.groupby("filename", sort=True):
@@ -46,10 +47,15 @@ def list_windows(
         own = own[own["label"] != ""]
         begin, end = own["start_s"].to_numpy(float), own["end_s"].to_numpy(float)  # (n_spans,)
         names = own["label"].to_numpy()
-        for start_s in starts:
+        for number, start_s in enumerate(starts):
             counts, overlap_s = count_in_window(begin, end, start_s, period, min_overlap)
-            rows.append((filename, start_s, _longest_first(names[counts], overlap_s[counts])))
-    return pd.DataFrame(rows, columns=["filename", "start_s", "labels"])
+            labels = _longest_first(names[counts], overlap_s[counts])
+            reach = overlap_s > 0
+            first_s = np.maximum(begin[reach] - start_s, 0.0).tolist()
+            last_s = np.minimum(end[reach] - start_s, period).tolist()
+            inside = list(zip(names[reach], first_s, last_s, strict=True))
+            rows.append((filename, start_s, number, labels, inside))
+    return pd.DataFrame(rows, columns=["filename", "start_s", "number", "labels", "spans"])
 
 
 def count_in_window(

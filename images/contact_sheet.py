@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from catalog.frame_targets import of_clips
+
 SHEET_COLUMNS = 3
 NAMED_FROM = 0.1  # targets below are not written under an image
 
@@ -28,7 +30,8 @@ def draw_contact_sheet(dataset: Any, n_images: int, save_path: Path) -> Path:
     for position in range(n_images):
         item = dataset[1, position * len(dataset) // n_images]
         image = item["image"][0].numpy().T
-        title = describe_targets(item["targets"].numpy(), dataset.class_names)
+        targets = of_clips(item["targets"][None])[0]
+        title = describe_targets(targets.numpy(), dataset.class_names)
 
         axes = figure.add_subplot(rows, columns, position + 1, xlabel="seconds", ylabel="mel band")
         axes.imshow(image, origin="lower", aspect="auto", cmap="magma", extent=extent)

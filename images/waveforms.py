@@ -91,11 +91,15 @@ class Waveforms:
 
         A clip that needs no augmentation goes to the device as it is stored.
         """
+        return self.rolled_clip(number, rng)[0]
+
+    def rolled_clip(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """As `training_clip`, with the samples by which it was rolled in time."""
         config = self.config
-        clip = self._cut(number, rng)
+        clip, roll = self._cut(number, rng)
         lays_background = config.p_background > 0 and rng.random() < config.p_background
         if self._augment is None and not lays_background and config.frontend == "device":
-            return clip
+            return clip, roll
 
         waveform = transforms.normalize_peak(transforms.to_float32(clip))
         if self._augment is not None:
@@ -103,19 +107,22 @@ class Waveforms:
             waveform = transforms.normalize_peak(changed)
         if lays_background:
             waveform = self._over_background(waveform, rng)
-        return waveform
+        return waveform, roll
 
     def _path(self, number: int) -> bytes:
         if number >= self.n_rows:
             return bytes(self._backgrounds[number - self.n_rows])
         return os.path.join(self._folder, self._paths[number])
 
-    def _cut(self, number: int, rng: np.random.Generator) -> np.ndarray:
-        """Cut a clip (n_cut,) that holds a signal, if the recording does."""
+    def _cut(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Cut a clip (n_cut,) that holds a signal, if the recording does, and roll it or not.
+
+        Returns the clip, and by how many samples it is rolled.
+        """
         config, n_cut = self.config, self._n_cut
         recording = self.open(number)
         if number >= self.n_rows:
-            return clips.cut_background(recording, n_cut, rng)
+            return clips.cut_background(recording, n_cut, rng), 0
 
         start = clips.choose_start(recording, n_cut, config.clip_position, rng)
         clip = transforms.cut_clip(recording, n_cut, rng, start=start)
@@ -125,8 +132,9 @@ class Waveforms:
 
         is_whole = len(recording) <= n_cut
         if config.p_time_shift and rng.random() < config.p_time_shift and is_whole:
-            clip = np.roll(clip, int(rng.integers(len(clip))))
-        return clip
+            roll = int(rng.integers(len(clip)))
+            return np.roll(clip, roll), roll
+        return clip, 0
 
     def _over_background(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         number = self.n_rows + int(rng.integers(self.n_backgrounds))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from catalog.frame_targets import of_clips
 from configs import Config, UserError
 from dataset import WaveformDataset
 from inference.exported import Session
@@ -47,7 +48,7 @@ def read_clips(part: pd.DataFrame, n_clips: int, config: Config, class_names: li
 
     items = [rows[index] for index in range(len(rows))]
     recordings = [np.load(rows.path(index), mmap_mode="r") for index in range(len(rows))]
-    targets = np.stack([item["targets"].numpy() for item in items])
+    targets = np.stack([of_clips(item["targets"][None])[0].numpy() for item in items])
     return Clips(
         waveforms=np.stack([crop_or_pad(recording, config.n_samples) for recording in recordings]),
         images=[item["image"].numpy() for item in items],

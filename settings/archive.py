@@ -52,6 +52,10 @@ class ArchiveSettings:
         0.25, "overlap from which such a label counts in a window, of the shorter of the two",
         used_by="train",
     )  # fmt: skip
+    frame_labels: Literal["auto", "always", "never"] = RECORDINGS(
+        "auto", "teach single frames by the labels' times: auto leaves out grids of clips "
+        "(BirdNET, BirdCLEF), in which a bird sings somewhere", used_by="train",
+    )  # fmt: skip
     unlabelled: Literal["negative", "unknown"] = RECORDINGS(
         "negative", "windows without a label in annotated recordings: no bird, or left out",
         used_by="train",

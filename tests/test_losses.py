@@ -251,3 +251,59 @@ def test_weights_are_those_of_the_clip_and_of_the_loudest_frame():
     loss = get_loss("cross_entropy_2way", weights=(0.25, 2.0))
     expected = 0.25 * cross_entropy(logits, targets) + 2 * cross_entropy(logits + 1, targets)
     torch.testing.assert_close(loss(output, targets), expected)
+
+
+# Labels with a time: targets of a clip and of its steps ----------------------------------------
+
+ROWWISE = [name for name in LOSSES if not name.startswith("soft_auc")]
+
+
+def timed_batch():
+    """Three clips of 2 classes and 3 steps: known steps, one of them known, none known."""
+    generator = torch.Generator().manual_seed(3)
+    output = {
+        "logit": torch.randn(3, 2, generator=generator, requires_grad=True),
+        "framewise_logit": torch.randn(3, 9, 2, generator=generator, requires_grad=True),
+    }
+    nan = math.nan
+    steps = [
+        [[1.0, 0], [0, 0], [0, 1]],
+        [[0.0, 1], [nan, nan], [nan, nan]],
+        [[nan, nan], [nan, nan], [nan, nan]],
+    ]
+    clips = [[1.0, 1], [0, 1], [1, 0]]
+    return output, torch.tensor([[clip, *rest] for clip, rest in zip(clips, steps, strict=True)])
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_each_known_step_is_compared_with_its_own_target(name):
+    output, targets = timed_batch()
+    loss = get_loss(f"{name}_2way", weights=(0.5, 2.0), is_timed=True)
+    found = loss(output, targets)
+
+    plain = LOSSES[name](0.25, 2.0)
+    middles = output["framewise_logit"][:, [1, 4, 7]]  # of three steps of three frames
+    known = plain(
+        torch.cat([middles[0], middles[1, :1]]), torch.tensor([[1.0, 0], [0, 0], [0, 1], [0, 1]])
+    )
+    loudest = plain(output["framewise_logit"][2:].amax(dim=1), targets[2:, 0])
+    expected = 0.5 * plain(output["logit"], targets[:, 0]) + 2 * (2 * known + loudest) / 3
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_gradients_of_steps_point_their_own_way_and_unknown_ones_have_none(name):
+    output, targets = timed_batch()
+    get_loss(f"{name}_2way", is_timed=True)(output, targets).backward()
+    gradient = output["framewise_logit"].grad.numpy()
+    assert np.isfinite(gradient).all() and not gradient[1, 3:].any()
+    assert gradient[0, 1, 0] < 0 < gradient[0, 1, 1]  # class 0 sings in the first step
+    assert gradient[0, 7, 1] < 0 < gradient[0, 7, 0]  # class 1 in the last
+    assert (np.count_nonzero(gradient[2], axis=0) == 1).all()  # the loudest frame of each class
+
+
+def test_clips_without_known_steps_have_the_loss_without_times():
+    output, targets = timed_batch()
+    targets[:, 1:] = math.nan
+    found = get_loss("bce_focal_2way", weights=(0.7, 1.3), is_timed=True)(output, targets)
+    torch.testing.assert_close(found, get_loss("bce_focal_2way", weights=(0.7, 1.3))(output, targets[:, 0]))

@@ -117,6 +117,25 @@ def test_cutmix_pastes_one_span_of_time_over_all_frequencies(rng):
     assert {0, 1, 28} <= starts and len(spans) > 25  # anywhere, of nearly any length
 
 
+def test_cutmix_pastes_the_targets_of_steps_with_the_images(rng):
+    images = numbered(4, 40)
+    targets = torch.arange(4.0)[:, None, None].expand(-1, 1 + 10, 3).clone()  # a step: 4 frames
+    for _ in range(50):
+        data, ours, others, _ = cutmix(images, targets, 1.0, rng)
+        assert torch.equal(ours[:, 0], targets[:, 0])  # the loss weighs those of clips
+        assert torch.equal(ours[:, 1:], others[:, 1:])
+        middles = data[:, 0, 1::4, 0], data[:, 0, 2::4, 0]  # frames beside the middle of a step
+        agree = middles[0] == middles[1]
+        assert torch.equal(ours[:, 1:, 0][agree], middles[0][agree].to(ours.dtype))
+    assert (targets == torch.arange(4.0)[:, None, None]).all()  # the batch's own are unchanged
+
+
+def test_mixup_leaves_the_targets_of_steps_with_their_clips(rng):
+    targets = torch.arange(3.0)[:, None, None].expand(-1, 5, 2)
+    _, ours, others, _ = mixup(numbered(3, 8), targets, 1.0, rng)
+    assert torch.equal(ours, targets) and (others == others[:, :1, :1]).all()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mix", [mixup, cutmix])

@@ -4,8 +4,12 @@ from configs import Config, UserError
 from losses import Criterion, get_loss
 
 
-def build_loss(config: Config) -> Criterion:
+def build_loss(config: Config, *, is_timed: bool = False) -> Criterion:
     """Make the loss of the settings: a function of the model's output and targets (B, C).
+
+    Args:
+        config: loss_name, and the parameters of losses.
+        is_timed: targets are (B, 1 + S, C): those of each clip, then those of its S steps.
 
     Raises:
         UserError: an unknown name; the message lists the known ones.
@@ -17,6 +21,7 @@ def build_loss(config: Config) -> Criterion:
             gamma=config.focal_gamma,
             weights=config.loss_weights,
             has_masks=config.secondary_targets == "masked",
+            is_timed=is_timed,
         )
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -183,6 +183,8 @@ class Fold:
     def to_device(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Copy a batch to the device: images (B, channels, T, F) and targets (B, C).
 
+        Where labels have a time, targets are (B, 1 + S, C): a clip's, then those of its S steps.
+
         The images may be one plane seen as often as there are channels. The model's first layers
         rearrange them whatever their memory format, so they are not brought into its.
         """

@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class Mixed(NamedTuple):
-    """A batch after MixUp or CutMix: images (B, 3, T, F), and the targets (B, C) of both parts."""
+    """A batch after MixUp or CutMix: images (B, 3, T, F), and the targets of both parts.
+
+    Targets are (B, C), or (B, 1 + S, C) with those of S steps of each clip.
+    """
 
     images: torch.Tensor
     targets_a: torch.Tensor

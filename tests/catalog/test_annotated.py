@@ -68,6 +68,11 @@ def test_windows_have_the_labels_of_their_own_time(config):
     empty = windows[windows["labels"] == ""]
     assert set(empty["primary_label"]) == {"nocall"}
 
+    spans = {(row.filename, row.start_s): row.spans for row in windows.itertuples()}
+    assert spans["a/one.wav", 0.0] == [("wren", 1.0, 2.0), ("robin", 1.0, 4.0)]
+    assert spans["a/one.wav", 2.5] == [("robin", 0.0, 1.5)]
+    assert spans["b/two.wav", 7.5] is None  # one label of whole seconds: perhaps a grid
+
     unknown = expand_windows(table.assign(kfold=0), replace(config, unlabelled="unknown"))
     assert len(unknown) == 4 and (unknown["labels"] != "").all()
 
@@ -87,13 +92,16 @@ def test_without_the_times_one_line_says_what_to_run(config):
 def test_training_takes_few_empty_windows_and_validation_each_second_once():
     starts = np.arange(20) * 2.5
     labels = ["wren"] * 4 + ["nocall"] * 16
-    train = pd.DataFrame({"filename": "a", "start_s": starts, "primary_label": labels})
+    columns = {"start_s": starts, "number": np.arange(20), "primary_label": labels}
+    train = pd.DataFrame({"filename": "a", **columns})
     chosen, valid = choose_windows(train, train.assign(filename="b"), 0.5, seed=0)
     assert list(valid["start_s"]) == list(np.arange(10) * 5.0)
     assert chosen["primary_label"].value_counts().to_dict() == {"wren": 4, "nocall": 4}
     again, _ = choose_windows(train, train, 0.5, seed=0)
     assert chosen.equals(again)
     assert len(choose_windows(train, train, 0.0, seed=0)[0]) == 4
+    sparse = train[train["number"].isin([3, 4, 6, 9])]  # what unlabelled="unknown" leaves
+    assert list(choose_windows(train, sparse, 0.5, seed=0)[1]["number"]) == [4, 6]
     with pytest.raises(UserError, match="0 labelled windows"):
         choose_windows(train[train["primary_label"] == "nocall"], train, 0.5, seed=0)
 
@@ -109,3 +117,29 @@ def test_training_takes_few_empty_windows_and_validation_each_second_once():
 )
 def test_site_and_day_by_hand(name, site, day):
     assert (site_of(name), day_of(name)) == (site, day)
+
+
+def test_labels_of_a_grid_of_clips_teach_no_frames_unless_asked(config):
+    table, spans = read_annotated(config)
+    write_spans(spans, config)
+    always = expand_windows(table.assign(kfold=0), replace(config, frame_labels="always"))
+    found = {(row.filename, row.start_s): row.spans for row in always.itertuples()}
+    assert found["b/two.wav", 7.5] == [("wren", 0.5, 1.5), ("wren", 3.0, 4.0)]  # 2.5 s, repeated
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, True),
+        ({"loss_name": "cross_entropy_2way"}, True),
+        ({"loss_name": "bce"}, False),
+        ({"loss_name": "soft_auc_2way"}, False),  # compares clips with one another
+        ({"loss_weights": (1.0, 0.0)}, False),
+        ({"p_speed": 0.5}, False),
+        ({"p_time_stretch": 0.5}, False),
+        ({"p_resized_crop": 0.5}, False),
+        ({"frame_labels": "never"}, False),
+    ],
+)
+def test_when_labels_can_teach_frames(settings, expected):
+    assert Config(**settings).learns_frames is expected

@@ -187,6 +187,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         """Name all rows, in order."""
         return [self.filename(row) for row in range(self.n_rows)]
 
+    @property
+    def starts_s(self) -> np.ndarray | None:
+        """Where each row begins in its recording, (n_rows,) seconds; None: rows are recordings."""
+        return self._waveforms.starts_s
+
     def average_windows(self, values: np.ndarray) -> np.ndarray:
         """Average what was found for the items of validation, (n_items, C), over rows: (n_rows, C).
 

@@ -428,8 +428,11 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
 
     with fold.watch.part("checkpoint"):
         if is_best:
-            names = fold.valid_set.filenames()
-            folder.write_predictions(fold.dir, meter.scores, meter.labels, names, fold.class_names)
+            rows = fold.valid_set
+            folder.write_predictions(
+                fold.dir, meter.scores, meter.labels, rows.filenames(), fold.class_names,
+                rows.starts_s,
+            )  # fmt: skip
             ckpt.save_best(fold.dir, resuming.state_of(fold), keep=config.keep_checkpoints)
         resuming.save(fold)  # a kill before this repeats the epoch
         folder.write_history(fold.dir, progress.history)

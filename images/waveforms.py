@@ -32,10 +32,10 @@ class Waveforms:
         self._paths = np.array([os.fsencode(path) for path in df["filepath"]])  # (n_rows,) bytes
 
         # Windows of long recordings: where each row's window starts, in samples.
-        self._starts = None
+        self._starts = self.starts_s = None
         if "start_s" in df:
-            starts = df["start_s"].to_numpy(np.float64) * config.sample_rate
-            self._starts = np.rint(starts).astype(np.int64)
+            self.starts_s = df["start_s"].to_numpy(np.float64)
+            self._starts = np.rint(self.starts_s * config.sample_rate).astype(np.int64)
 
         backgrounds = prepare_backgrounds(config) if with_backgrounds else []
         self._backgrounds = np.array([os.fsencode(path) for path in backgrounds])

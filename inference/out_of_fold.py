@@ -10,6 +10,7 @@ from configs import UserError
 from inference.model_files import FOLD
 
 FILE = "valid_predictions.npz"
+ARRAYS = ("scores", "labels", "class_names", "filenames")
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,23 @@ def read_out_of_fold(path: Path) -> OutOfFold:
     """
     folders = _fold_folders(path)
     found = [_read(folder) for folder in folders]
-    class_names = found[0][2]
-    for folder, (_, _, names, _) in zip(folders, found, strict=True):
-        if not np.array_equal(names, class_names):
+    class_names = found[0]["class_names"]
+    for folder, content in zip(folders, found, strict=True):
+        if not np.array_equal(content["class_names"], class_names):
             raise UserError(
                 f"{folder / FILE}: other classes than {folders[0] / FILE}; "
                 "the folds are not of one experiment"
             )
 
     numbers = [int(FOLD.fullmatch(folder.name)[1]) for folder in folders]  # type: ignore[index]
-    lengths = [len(scores) for scores, _, _, _ in found]
+    are_windows = all("starts_s" in content for content in found)
     return OutOfFold(
-        scores=np.concatenate([scores for scores, _, _, _ in found]),
-        labels=np.concatenate([labels for _, labels, _, _ in found]),
-        filenames=np.concatenate([filenames for _, _, _, filenames in found]),
-        folds=np.repeat(numbers, lengths),
+        scores=np.concatenate([content["scores"] for content in found]),
+        labels=np.concatenate([content["labels"] for content in found]),
+        filenames=np.concatenate([content["filenames"] for content in found]),
+        folds=np.repeat(numbers, [len(content["scores"]) for content in found]),
         class_names=tuple(str(name) for name in class_names),
+        starts_s=np.concatenate([one["starts_s"] for one in found]) if are_windows else None,
     )
 
 
@@ -86,15 +88,18 @@ def _fold_folders(path: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: int(FOLD.fullmatch(folder.name)[1]))  # type: ignore[index]
 
 
-def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a file; starts_s is among them where rows are windows."""
     path = folder / FILE
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-            parts = [content[name] for name in ("scores", "labels", "class_names", "filenames")]
+            parts = {name: content[name] for name in ARRAYS}
+            if "starts_s" in content:
+                parts["starts_s"] = content["starts_s"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
-    scores, labels, class_names, filenames = parts
+    scores, labels, class_names, filenames = (parts[name] for name in ARRAYS)
     if scores.shape != labels.shape or scores.shape != (len(filenames), len(class_names)):
         raise UserError(f"{path}: scores {scores.shape} and labels {labels.shape} do not fit")
-    return scores, labels, class_names, filenames
+    return parts

@@ -13,6 +13,7 @@ from catalog.annotated import LENGTH_COLUMN, expand_windows, spans_path
 from configs import Config
 from dataset import WaveformDataset
 from files import csv_text, write_file
+from inference.out_of_fold import read_out_of_fold
 from tests.small_run import tiny_config
 from training.batches import build_loader
 
@@ -154,6 +155,8 @@ def test_a_fold_trains_on_steps_and_is_scored_on_clips(config, table):
     stored = np.load(fold / "valid_predictions.npz")
     assert stored["labels"].shape == stored["scores"].shape == (3, 2)
     assert json.loads((fold / "classes.json").read_text()) == CLASSES
+    assert stored["starts_s"].tolist() == [0.0, 2.0, 4.0] and set(stored["filenames"]) == {"a.wav"}
+    assert read_out_of_fold(fold).starts_s.tolist() == [0.0, 2.0, 4.0]
     assert stored["labels"].tolist() == [[0, 1], [1, 0], [0, 0]]  # a.wav from 0, 2 and 4 s
 
 

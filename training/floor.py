@@ -44,6 +44,7 @@ class Probe:
         scores: (N, C) of the recordings that are validated on, in their order.
         labels: (N, C).
         filenames: of these recordings.
+        starts_s: (N,) seconds, where these are windows of recordings; None: they are recordings.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class Probe:
     scores: np.ndarray
     labels: np.ndarray
     filenames: list[str]
+    starts_s: np.ndarray | None = None
 
     @property
     def columns(self) -> dict[str, float]:
@@ -166,7 +168,7 @@ def score(
         "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,
         **meter.compute(), "skipped_steps": 0, "probe_c": regression.c,
     }  # fmt: skip
-    return Probe(config, model.state_dict(), row, scores, labels, rows.filenames())
+    return Probe(config, model.state_dict(), row, scores, labels, rows.filenames(), rows.starts_s)
 
 
 def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
@@ -232,7 +234,7 @@ def write_probe(probe: Probe, number: int, class_names: list[str], config: Confi
     saved = replace(probe.config, train_dir=config.train_dir)
     folder.write_settings(config.train_dir, saved, class_names, done_epochs=None)
     folder.write_predictions(
-        config.train_dir, probe.scores, probe.labels, probe.filenames, class_names
+        config.train_dir, probe.scores, probe.labels, probe.filenames, class_names, probe.starts_s
     )
     ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
     folder.write_history(config.train_dir, [probe.row])

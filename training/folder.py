@@ -195,16 +195,22 @@ def write_predictions(
     labels: np.ndarray,
     filenames: list[str],
     class_names: list[str],
+    starts_s: np.ndarray | None = None,
 ) -> None:
-    """Write out-of-fold scores (N, C) float32, labels (N, C) uint8, names of rows and columns."""
+    """Write out-of-fold scores (N, C) float32, labels (N, C) uint8, names of rows and columns.
+
+    Where rows are windows of recordings, starts_s (N,) float64 says where each begins, in seconds.
+    """
     content = io.BytesIO()
-    np.savez(
-        content,
-        scores=scores.astype(np.float32),
-        labels=labels.astype(np.uint8),
-        filenames=np.array(filenames),
-        class_names=np.array(class_names),
-    )
+    arrays: dict[str, Any] = {
+        "scores": scores.astype(np.float32),
+        "labels": labels.astype(np.uint8),
+        "filenames": np.array(filenames),
+        "class_names": np.array(class_names),
+    }
+    if starts_s is not None:
+        arrays["starts_s"] = starts_s
+    np.savez(content, **arrays)
     write_file(train_dir / "valid_predictions.npz", content.getvalue())
 
 

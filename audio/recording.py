@@ -142,7 +142,8 @@ def prepare_whole(source: Path, target: Path, *, sample_rate: int, audio_dtype: 
     """Decode a recording of any length in constant memory and write all of it.
 
     Nothing is cut out of it, so that times in it stay what they are; as int16, what is louder than
-    full scale is clipped.
+    full scale is clipped. Floats on the scale of integers show by their peak, which is known at the
+    end: then they are decoded once more and divided.
 
     Returns:
         As prepare_recording.
@@ -150,8 +151,18 @@ def prepare_whole(source: Path, target: Path, *, sample_rate: int, audio_dtype: 
     Raises:
         OSError: the target cannot be written.
     """
-    decoder = Decoder(source, sample_rate)
-    written = _Written(sample_rate, np.dtype(audio_dtype))
+    dtype = np.dtype(audio_dtype)
+    row, peak = _write_whole(source, target, _Written(sample_rate, dtype))
+    factor, remark = signals.factor_to_unity(peak)
+    if remark:
+        row, _ = _write_whole(source, target, _Written(sample_rate, dtype, factor))
+        row["reason"] = "; ".join(filter(None, [row["reason"], remark]))
+    return row
+
+
+def _write_whole(source: Path, target: Path, written: "_Written") -> tuple[Row, float]:
+    """Decode a recording block by block into a file; return its row, and its peak as decoded."""
+    decoder = Decoder(source, written.sample_rate)
     row = dict(UNREADABLE)
     try:
         with files.replacing(target, durable=False) as file:
@@ -165,8 +176,8 @@ def prepare_whole(source: Path, target: Path, *, sample_rate: int, audio_dtype: 
             file.seek(0)
             file.write(written.header())
     except _NothingToKeepError:
-        return row | {"seconds": 0.0}
-    return row | {"crc32": f"{written.crc32:08x}"}
+        return row | {"seconds": 0.0}, 0.0
+    return row | {"crc32": f"{written.crc32:08x}"}, row["peak"]
 
 
 def _without_samples(decoder: Decoder) -> Row:
@@ -175,16 +186,18 @@ def _without_samples(decoder: Decoder) -> Row:
 
 
 class _Written:
-    """Counts what is written of a recording, block by block."""
+    """Counts what is written of a recording, block by block, each multiplied by a factor."""
 
-    def __init__(self, sample_rate: int, dtype: np.dtype) -> None:
-        self.sample_rate, self.dtype = sample_rate, dtype
+    def __init__(self, sample_rate: int, dtype: np.dtype, factor: float = 1.0) -> None:
+        self.sample_rate, self.dtype, self.factor = sample_rate, dtype, factor
         self.n_samples, self.crc32, self.low, self.high = 0, 0, math.inf, -math.inf
 
     def add(self, file: IO[bytes], block: np.ndarray) -> None:
         """Write a block (n,) float32."""
         if not len(block):
             return
+        if self.factor != 1:
+            block = block * np.float32(self.factor)
         self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
         if self.dtype == np.int16:
             block = np.rint(np.clip(block, -1, 1) * np.float32(32767)).astype(np.int16)

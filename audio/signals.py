@@ -103,13 +103,19 @@ def scale_to_unity(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, str]:
     Returns:
         The waveform, divided by 2**15, 2**23 or 2**31 where its peak says so, and a remark.
     """
+    factor, remark = factor_to_unity(peak)
+    return (waveform * np.float32(factor) if remark else waveform), remark
+
+
+def factor_to_unity(peak: float) -> tuple[float, str]:
+    """Find what brings floats of this peak to full scale 1; 1 for most. See `scale_to_unity`."""
     if peak <= INTEGER_PEAK:
-        return waveform, ""
+        return 1.0, ""
     bits = next((bits for bits in INTEGER_BITS if peak <= 2.0**bits), None)
     if bits is None:
-        return waveform / np.float32(peak), f"its peak of {peak:.3g} is brought to 1"
+        return 1 / peak, f"its peak of {peak:.3g} is brought to 1"
     remark = f"floats on the scale of {bits + 1}-bit integers, divided by {2**bits}"
-    return waveform * np.float32(2.0**-bits), remark
+    return 2.0**-bits, remark
 
 
 def describe_quality(waveform: np.ndarray, peak: float, subtype: str) -> str:

@@ -9,13 +9,14 @@ import csv
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from catalog.labels import is_no_bird, parse_labels, split_labels
+from catalog.recording_names import RecordingNames
 from catalog.tables import read_table
 from configs import UserError
 
@@ -66,7 +67,7 @@ def read_annotations(
 
     A table names its recordings in a column, or is itself named after one (`day_0.txt`,
     `day_0.selections.txt` and `day_0.BirdNET.results.csv` belong to `day_0.wav`). A folder may hold
-    both kinds.
+    both kinds, and may have the recordings' folders: `north/day_0.txt` is of `north/day_0.wav`.
 
     Args:
         path: a table, or a folder that is searched with its subfolders.
@@ -81,11 +82,12 @@ def read_annotations(
         UserError: no table; a row without a usable time, with a recording that is not there or that
             fits two; the message names the file and the row.
     """
-    names = RecordingNames(recordings)
-    spans = []
     tables = _find_tables(path, flag)
-    for table in tables:
-        spans += _read_spans(table, names, is_alone=len(tables) == 1)
+    folders = {table: _folder_below(path, table) for table in tables}
+    names = RecordingNames(recordings, folders.values())
+    spans = []
+    for table, folder in folders.items():
+        spans += _read_spans(table, folder, names, is_alone=len(tables) == 1)
     if not spans:
         strangers = "; ".join(f"{where}: {text!r}" for text, where in names.strangers.items())
         hint = f" ({strangers[:200]})" if strangers else ""
@@ -111,38 +113,10 @@ def _find_tables(path: Path, flag: str) -> list[Path]:
     return tables
 
 
-class RecordingNames:
-    """Finds the recording that a table means: by its path, its name, or its name without suffix."""
-
-    def __init__(self, recordings: Iterable[str]) -> None:
-        self._by_key: dict[str, set[str]] = {}
-        self.strangers: dict[str, str] = {}  # a name that fits no recording, and where it stands
-        for name in recordings:
-            path = PurePosixPath(name)
-            for key in {name, path.name, path.stem, str(path.with_suffix(""))}:
-                self._by_key.setdefault(key.casefold(), set()).add(name)
-
-    def find(self, text: str, where: str) -> str | None:
-        """Return the one recording that a table's text means; None where there is none.
-
-        Raises:
-            UserError: two recordings fit.
-        """
-        path = PurePosixPath(text.strip().replace("\\", "/"))
-        tails = [PurePosixPath(*path.parts[first:]) for first in range(len(path.parts))]
-        for tail in tails:  # the longest end of the path that fits
-            for key in (str(tail), str(tail.with_suffix("")) if tail.suffix else str(tail)):
-                fitting = self._by_key.get(key.casefold(), set())
-                if len(fitting) > 1:
-                    shown = " and ".join(sorted(fitting)[:2])
-                    raise UserError(
-                        f"{where}: {text!r} fits {shown}; write its path below the audio folder"
-                    )
-                if fitting:
-                    return next(iter(fitting))
-
-        self.strangers.setdefault(text, where)
-        return None
+def _folder_below(path: Path, table: Path) -> str:
+    """Name the folder of a table below that of all, "" for that folder itself."""
+    folder = table.parent.relative_to(path).as_posix() if path.is_dir() else "."
+    return "" if folder == "." else folder
 
 
 def _log_strangers(names: RecordingNames, source: str) -> None:
@@ -157,10 +131,10 @@ def _log_strangers(names: RecordingNames, source: str) -> None:
         )
 
 
-def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Span]:
+def _read_spans(path: Path, folder: str, names: RecordingNames, *, is_alone: bool) -> list[Span]:
     """Read one table, whatever its form; a file in a folder that is no such table gives nothing."""
     if _is_audacity(path):
-        return _read_audacity(path, names)
+        return _read_audacity(path, folder, names)
 
     try:
         table = read_table(path, may_be_empty=True)
@@ -172,7 +146,7 @@ def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Sp
 
     columns = _Columns(table, path)
     if columns.row_id:
-        return _read_row_ids(table, columns, names, path)
+        return _read_row_ids(table, columns, names, folder, path)
     if columns.start is None or columns.end is None:
         if is_alone:
             raise UserError(
@@ -181,7 +155,7 @@ def _read_spans(path: Path, names: RecordingNames, *, is_alone: bool) -> list[Sp
             )
         logger.info("%s: no columns for start and end, left out", path)
         return []
-    return _read_table_spans(table, columns, names, path)
+    return _read_table_spans(table, columns, names, folder, path)
 
 
 # Tables with a header -----------------------------------------------------------------------------
@@ -224,14 +198,16 @@ class _Columns:
 
 
 def _read_table_spans(
-    table: pd.DataFrame, columns: _Columns, names: RecordingNames, path: Path
+    table: pd.DataFrame, columns: _Columns, names: RecordingNames, folder: str, path: Path
 ) -> list[Span]:
     if columns.label is None and not columns.one_hot and len(table):
         raise UserError(
             f"{path}: no column for the label among {_list(table.columns)}; name it label"
         )
 
-    own = names.find(_recording_of(path), str(path)) if columns.file is None else None
+    own = None
+    if columns.file is None:
+        own = names.find(_recording_of(path), str(path), folder)
     if columns.file is None and own is None:
         return []
     if table.empty:  # annotated, and nothing was found
@@ -240,7 +216,7 @@ def _read_table_spans(
     spans = []
     for row, cells in _one_view(table, columns).iterrows():
         where = f"{path}: row {row}"
-        filename = own if columns.file is None else names.find(cells[columns.file], where)
+        filename = own if columns.file is None else names.find(cells[columns.file], where, folder)
         if filename is None:
             continue
 
@@ -317,7 +293,7 @@ def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
 
 
 def _read_row_ids(
-    table: pd.DataFrame, columns: _Columns, names: RecordingNames, path: Path
+    table: pd.DataFrame, columns: _Columns, names: RecordingNames, folder: str, path: Path
 ) -> list[Span]:
     """Read rows of 5 s windows, named `<recording>_<second of the window's end>` as in BirdCLEF."""
     assert columns.row_id is not None
@@ -330,7 +306,7 @@ def _read_row_ids(
         stem, _, second = cells[columns.row_id].strip().rpartition("_")
         end_s = parse_seconds(second, where)
         # 2021's ids are <recording>_<site>_<second>, and recordings are <recording>_<site>_<date>
-        filename = names.find(stem, where)
+        filename = names.find(stem, where, folder)
         if filename is not None:
             for label in _labels(cells, columns, where):
                 spans.append(Span(filename, max(0.0, end_s - 5.0), end_s, label, where))
@@ -353,8 +329,8 @@ def _is_audacity(path: Path) -> bool:
     )
 
 
-def _read_audacity(path: Path, names: RecordingNames) -> list[Span]:
-    filename = names.find(_recording_of(path), str(path))
+def _read_audacity(path: Path, folder: str, names: RecordingNames) -> list[Span]:
+    filename = names.find(_recording_of(path), str(path), folder)
     if filename is None:
         return []
 

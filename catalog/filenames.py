@@ -107,7 +107,7 @@ class _Lookup:
 
     def _key(self, name: str) -> str:
         name = name if self._with_suffix else AUDIO_SUFFIX.sub("", name)
-        return _fold(name)
+        return fold_name(name)
 
     def _get(self, paths: dict[str, list[str]], key: str) -> list[str]:
         return [path for path in paths.get(key, []) if path in self.free]
@@ -172,20 +172,20 @@ def _compare_folders(name: str, path: str) -> list[str]:
         return ["dropping folders before them"]
     if name.count("/") < path.count("/"):
         return ["adding the folder"]
-    same = _fold(name.rpartition("/")[0]) == _fold(path.rpartition("/")[0])
+    same = fold_name(name.rpartition("/")[0]) == fold_name(path.rpartition("/")[0])
     return [] if same else ["taking another folder"]
 
 
 def _compare_files(name: str, path: str) -> list[str]:
     stem, file_stem = AUDIO_SUFFIX.sub("", name), AUDIO_SUFFIX.sub("", path)
-    if _fold(stem) != _fold(file_stem):
+    if fold_name(stem) != fold_name(file_stem):
         return ["comparing the number in the name alone"]
-    if _fold(name) != _fold(path):
+    if fold_name(name) != fold_name(path):
         return ["taking another suffix"]
     return ["ignoring case or the form of accents"] if name != path else []
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """Give names that differ only in case or the form of accents the same form."""
     return unicodedata.normalize("NFC", name).casefold()
 

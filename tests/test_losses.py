@@ -306,4 +306,6 @@ def test_clips_without_known_steps_have_the_loss_without_times():
     output, targets = timed_batch()
     targets[:, 1:] = math.nan
     found = get_loss("bce_focal_2way", weights=(0.7, 1.3), is_timed=True)(output, targets)
-    torch.testing.assert_close(found, get_loss("bce_focal_2way", weights=(0.7, 1.3))(output, targets[:, 0]))
+    torch.testing.assert_close(
+        found, get_loss("bce_focal_2way", weights=(0.7, 1.3))(output, targets[:, 0])
+    )

@@ -110,3 +110,22 @@ def test_the_header_of_a_whole_recording_is_numpys(tmp_path):
     again = io.BytesIO()
     np.save(again, np.load(tmp_path / "a.npy"))
     assert content == again.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize(("peak", "said"), [(20_000.0, 32768), (5e6, 2**23), (2e9, 2**31)])
+def test_a_whole_recording_of_floats_on_the_scale_of_integers_is_brought_to_full_scale(
+    tmp_path, dtype, peak, said
+):
+    time = np.arange(64_000) / 32_000
+    quiet_at_first = np.where(time < 1, 0.01, 1.0)  # its peak is known at the end alone
+    wave = (peak * quiet_at_first * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    source = tmp_path / "matlab.wav"
+    soundfile.write(source, wave, 32_000, subtype="FLOAT")
+
+    settings = SETTINGS | {"audio_dtype": dtype}
+    row = prepare_recording(source, tmp_path / "w.npy", max_seconds=float("inf"), **settings)
+    stored = np.load(tmp_path / "w.npy") / (32767 if dtype == "int16" else 1)
+    np.testing.assert_allclose(stored, wave / said, atol=2e-5)
+    assert f"divided by {said}" in row["reason"] and row["status"] == "ok"
+    assert row["peak"] == pytest.approx(peak / said, rel=1e-3) and row["seconds"] == 2.0

@@ -29,3 +29,9 @@ def test_masked_secondary_birds_leave_the_default_loss_finite():
 def test_an_unknown_loss_lists_the_known_ones():
     with pytest.raises(UserError, match="unknown loss_name 'cros_entropy'.*cross_entropy"):
         build_loss(Config(loss_name="cros_entropy"))
+
+
+def test_targets_of_steps_are_asked_for_by_the_caller():
+    timed = torch.stack([TARGETS, torch.tensor([[1.0, 0.0]])], dim=1)  # (1, 1 + 1, 2)
+    expected = get_loss("bce_focal_2way", is_timed=True)(OUTPUT, timed)
+    assert build_loss(Config(), is_timed=True)(OUTPUT, timed) == expected

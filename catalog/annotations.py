@@ -5,7 +5,6 @@ one-hot tables of clips and BirdCLEF's labelled soundscapes all become spans: a 
 and an end in seconds, a label. Windows of a recording get the labels of their own time.
 """
 
-import csv
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ import pandas as pd
 
 from catalog.labels import is_no_bird, parse_labels, split_labels
 from catalog.recording_names import RecordingNames
-from catalog.tables import read_table
+from catalog.tables import read_table, read_text
 from configs import UserError
 
 logger = logging.getLogger("birdclef.annotations")
@@ -25,16 +24,32 @@ logger = logging.getLogger("birdclef.annotations")
 TABLE_SUFFIXES = (".txt", ".csv", ".tsv")
 
 # Columns under their usual names, in lower case without units and punctuation.
-START_COLUMNS = ("begin time", "start time", "start", "begin", "onset", "t start", "start s")
-END_COLUMNS = ("end time", "end", "offset", "t end", "stop", "stop time", "end s")
+START_COLUMNS = (
+    *("begin time", "start time", "start", "begin", "onset", "t start", "start s"),
+    *("tmin", "xmin", "from", "start ms", "begin ms", "start time ms", "offset"),
+)
+END_COLUMNS = (
+    *("end time", "end", "offset", "t end", "stop", "stop time", "end s"),
+    *("tmax", "xmax", "to", "end ms", "stop ms", "end time ms"),
+)
+DURATION_COLUMNS = ("duration", "delta time", "dur", "length", "duration s", "duration ms")
 FILE_COLUMNS = (
     *("begin path", "begin file", "filename", "file", "filepath", "file name", "path"),
     *("in file", "recording", "audio file", "audio", "sourcefile"),
 )
 LABEL_COLUMNS = (
-    *("label", "labels", "species code", "species", "primary label", "birds", "ebird code"),
+    *(
+        "label",
+        "labels",
+        "species code",
+        "species ebird code",
+        "species",
+        "primary label",
+        "birds",
+        "ebird code",
+    ),
     *("common name", "scientific name", "annotation", "annotations", "class", "tag", "manual id"),
-    *("top 1match", "bird", "id", "code"),
+    *("top 1match", "bird", "id", "code", "text"),
 )
 OFFSET_COLUMNS = ("file offset",)
 IGNORED_COLUMNS = ("selection", "view", "channel", "confidence", "score", "low freq", "high freq")
@@ -147,7 +162,7 @@ def _read_spans(path: Path, folder: str, names: RecordingNames, *, is_alone: boo
     columns = _Columns(table, path)
     if columns.row_id:
         return _read_row_ids(table, columns, names, folder, path)
-    if columns.start is None or columns.end is None:
+    if columns.start is None or (columns.end or columns.duration) is None:
         if is_alone:
             raise UserError(
                 f"{path}: no columns for start and end among {_list(table.columns)}; "
@@ -181,8 +196,11 @@ class _Columns:
             return next((plain[name] for name in names if name in plain), None)
 
         self.row_id = first(("row id",))
-        self.start, self.end = first(START_COLUMNS), first(END_COLUMNS)
+        self.start = first(START_COLUMNS)
+        self.end = first([name for name in END_COLUMNS if plain.get(name) != self.start])
+        self.duration = None if self.end else first(DURATION_COLUMNS)
         self.file, self.offset = first(FILE_COLUMNS), first(OFFSET_COLUMNS)
+        self.folder = first(("folder",))  # Kaleidoscope has it beside the file
         self.label = first([name for name in LABEL_COLUMNS if name not in ("offset",)])
         self.view = first(("view",))
         self.selection = first(("selection",))
@@ -190,7 +208,7 @@ class _Columns:
 
     def _one_hot(self, table: pd.DataFrame) -> list[str]:
         """List the columns of 0 and 1, one a species, as in OpenSoundscape's tables."""
-        known = {self.start, self.end, self.file, self.offset, self.row_id}
+        known = {self.start, self.end, self.duration, self.file, self.offset, self.row_id}
         rest = [name for name in table.columns if name not in known]
         rest = [name for name in rest if _plain(name) not in IGNORED_COLUMNS]
         marks = {"0", "1", "0.0", "1.0", "true", "false", ""}
@@ -216,14 +234,25 @@ def _read_table_spans(
     spans = []
     for row, cells in _one_view(table, columns).iterrows():
         where = f"{path}: row {row}"
-        filename = own if columns.file is None else names.find(cells[columns.file], where, folder)
+        filename = own or names.find(_name_in(cells, columns), where, folder)
         if filename is None:
+            continue
+
+        if _is_without_time(cells, columns):
+            spans.append(Span(filename, 0.0, 0.0, "", where))
             continue
 
         start_s, end_s = _times(cells, columns, where)
         for label in _labels(cells, columns, where):
             spans.append(Span(filename, start_s, end_s, label, where))
     return spans
+
+
+def _name_in(cells: pd.Series, columns: _Columns) -> str:
+    """Name the recording of a row, with its folder where the table has one beside it."""
+    name = cells[columns.file].strip()
+    folder = cells[columns.folder].strip() if columns.folder else ""
+    return f"{folder}/{name}" if folder else name
 
 
 def _one_view(table: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
@@ -240,9 +269,20 @@ def _recording_of(path: Path) -> str:
     return TABLE_ENDINGS.sub("", stem) or stem
 
 
+def _is_without_time(cells: pd.Series, columns: _Columns) -> bool:
+    """Say whether a row says no more than that nothing sings in a recording."""
+    times = [columns.start, columns.end or columns.duration]
+    label = cells[columns.label].strip() if columns.label else ""
+    has_label = bool(label) and not is_no_bird(label)
+    return not has_label and not any(cells[name].strip() for name in times)
+
+
 def _times(cells: pd.Series, columns: _Columns, where: str) -> tuple[float, float]:
-    start_s = parse_seconds(cells[columns.start], where)
-    end_s = parse_seconds(cells[columns.end], where)
+    start_s = _seconds_of(cells, columns.start, where)
+    if columns.end is not None:
+        end_s = _seconds_of(cells, columns.end, where)
+    else:
+        end_s = start_s + _seconds_of(cells, columns.duration, where)
     if columns.offset is not None and columns.file is not None and cells[columns.offset].strip():
         # A combined table of Raven counts its times over all files; the offset is within this one.
         offset_s = parse_seconds(cells[columns.offset], where)
@@ -252,13 +292,20 @@ def _times(cells: pd.Series, columns: _Columns, where: str) -> tuple[float, floa
     return start_s, end_s
 
 
+def _seconds_of(cells: pd.Series, column: str | None, where: str) -> float:
+    """Read the time in a column, in milliseconds where its name ends in ms."""
+    assert column is not None
+    seconds = parse_seconds(cells[column], where)
+    return seconds / 1000 if _plain(column).endswith(" ms") else seconds
+
+
 def parse_seconds(text: str, where: str) -> float:
-    """Read a time in seconds: `62.5`, `62,5`, `1:02.5`, `00:01:02.5`.
+    """Read a time in seconds: `62.5`, `62,5`, `62.5 s`, `1:02.5`, `00:01:02.5`.
 
     Raises:
         UserError: it is none; the message begins with `where`.
     """
-    parts = text.strip().replace(",", ".").split(":")
+    parts = re.sub(r"\s*s(ec)?$", "", text.strip()).replace(",", ".").split(":")
     try:
         numbers = [float(part) for part in parts]
         seconds = sum(number * 60**power for power, number in enumerate(reversed(numbers)))
@@ -317,15 +364,15 @@ def _read_row_ids(
 
 
 def _is_audacity(path: Path) -> bool:
-    """Say whether a file begins with a line of start, end and label, without a header."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            first = next((line for line in file if line.strip()), "")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    cells = first.rstrip("\r\n").split("\t")
-    return len(cells) in (2, 3) and all(
-        re.fullmatch(r"\s*\d+([.,]\d+)?\s*", cell) for cell in cells[:2]
+    """Say whether a file begins with a line of start, end and label, without a header.
+
+    BirdNET adds a fourth column, its confidence.
+    """
+    first = next((line for line in read_text(path).splitlines() if line.strip()), "")
+    cells = first.split("\t")
+    numbers = cells[:2] + cells[3:]
+    return len(cells) in (2, 3, 4) and all(
+        re.fullmatch(r"\s*\d+([.,]\d+)?\s*", cell) for cell in numbers
     )
 
 
@@ -335,20 +382,17 @@ def _read_audacity(path: Path, folder: str, names: RecordingNames) -> list[Span]
         return []
 
     spans = []
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        for number, cells in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if not cells or cells[0].startswith(
-                "\\"
-            ):  # the frequencies of a label, in a line below
-                continue
-            where = f"{path}: row {number}"
-            if len(cells) < 2:
-                raise UserError(f"{where}: expected start, end and label, separated by tabs")
-            start_s, end_s = parse_seconds(cells[0], where), parse_seconds(cells[1], where)
-            if not 0 <= start_s <= end_s:
-                raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
-            label = cells[2].strip() if len(cells) > 2 else ""
-            spans.append(
-                Span(filename, start_s, end_s, "" if label and is_no_bird(label) else label, where)
-            )
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        cells = line.split("\t")
+        if not line.strip() or cells[0].startswith("\\"):  # the frequencies of the label above
+            continue
+        where = f"{path}: row {number}"
+        if len(cells) < 2:
+            raise UserError(f"{where}: expected start, end and label, separated by tabs")
+        start_s, end_s = parse_seconds(cells[0], where), parse_seconds(cells[1], where)
+        if not 0 <= start_s <= end_s:
+            raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
+        label = cells[2].strip() if len(cells) > 2 else ""
+        label = "" if label and is_no_bird(label) else label
+        spans.append(Span(filename, start_s, end_s, label, where))
     return spans

@@ -61,11 +61,7 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     Raises:
         UserError: no such file, not a table, no rows, or a row with more cells than the header.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    text = _decode(raw, path)
+    text = read_text(path)
     rows, first_row = _read_rows(text, path)
     header, rows = _fit_columns(rows[0], rows[1:], path, first_row)
 
@@ -79,6 +75,19 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
 
 
 # Text ---------------------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text in any of the encodings of `read_table`.
+
+    Raises:
+        UserError: it cannot be read, or is damaged UTF-16 or UTF-32.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    return _decode(raw, path)
 
 
 def _decode(raw: bytes, path: Path) -> str:

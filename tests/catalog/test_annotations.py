@@ -62,6 +62,34 @@ def rows(table):
             "hot.csv",
             "file,start_time,end_time,robin,wren\nday_0.wav,2,3,0,1\nday_0.wav,4,5.5,1,0\n",
         ),
+        ("day_0.BirdNET.results.txt", "2.0\t3.0\twren\t0.91\n4.0\t5.5\trobin\t0.55\n"),
+        ("day_0.txt", "2,000000\t3,000000\twren\r\n\\\t1000,0\t6000,0\r\n4,0\t5,5\trobin\r\n"),
+        (
+            "day_0.txt",
+            RAVEN.replace("End Time (s)", "Delta Time (s)")
+            .replace("3.0\t1000", "1.0\t1000")
+            .replace("5.5\t", "1.5\t"),
+        ),
+        (
+            "day_0.Table.2.selections.txt",
+            RAVEN + "2\tSpectrogram 1\t2\t4.0\t5.5\t1000\t6000\trobin\n",
+        ),
+        (
+            "kaleidoscope.csv",
+            "INDIR,FOLDER,IN FILE,OFFSET,DURATION,MANUAL ID\n"
+            "x,site_a,day_0.wav,2,1,wren\nx,site_a,day_0.wav,4,1.5,robin\n",
+        ),
+        ("spans.csv", "filename,tmin,tmax,label\nday_0.wav,2,3,wren\nday_0.wav,4,5.5,robin\n"),
+        ("spans.csv", "file,from,to,tag\nday_0.wav,2 s,3s,wren\nday_0.wav,4 sec,5.5,robin\n"),
+        (
+            "spans.csv",
+            "filename,start_ms,end_ms,label\nday_0.wav,2000,3000,wren\nday_0.wav,4000,5500,robin\n",
+        ),
+        (
+            "cornell.csv",
+            "Filename,Start Time (s),End Time (s),Low Freq (Hz),High Freq (Hz),Species eBird Code\n"
+            "day_0.wav,2,3,1000,6000,wren\nday_0.wav,4,5.5,1000,6000,robin\n",
+        ),
     ],
 )
 def test_every_kind_of_table_gives_the_same_spans(tmp_path, name, text):
@@ -108,7 +136,7 @@ def test_an_annotated_recording_without_birds_is_kept_as_empty(tmp_path):
         ("filename,start,end,label\nday_0.wav,3,2,wren\n", r"row 2: starts at 3 s and ends at 2 s"),
         ("filename,start,end,label\nday_0.wav,-1,2,wren\n", r"row 2: '-1' is no time|starts at -1"),
         ("filename,start,end,label\nday_0.wav,soon,2,wren\n", r"row 2: 'soon' is no time"),
-        ("filename,from,to,label\nday_0.wav,1,2,wren\n", r"no columns for start and end"),
+        ("filename,when,what\nday_0.wav,1,wren\n", r"no columns for start and end"),
         ("filename,start,end\nday_0.wav,1,2\n", r"no column for the label"),
         ("filename,start,end,label\nelsewhere.wav,1,2,wren\n", r"no labels with times"),
     ],
@@ -136,3 +164,22 @@ def test_a_name_that_fits_two_recordings_is_refused_and_a_path_tells_them_apart(
 )
 def test_times_by_hand(text, seconds):
     assert parse_seconds(text, "here") == seconds
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_audacitys_labels_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / "day_0.txt"
+    path.write_bytes("2.0\t3.0\tpic \u00e9peiche\r\n".encode(encoding))
+    found = rows(read_annotations(path, RECORDINGS))
+    assert found == [("site_a/day_0.wav", 2.0, 3.0, "pic \u00e9peiche")]
+
+
+def test_a_row_without_times_and_label_says_that_nothing_sings(tmp_path):
+    text = "filename,start,end,label\nday_0.wav,,,nocall\nday_1.wav,,,\nnight.flac,1,2,owl\n"
+    assert rows(read(tmp_path, "spans.csv", text)) == [
+        ("site_a/day_0.wav", 0.0, 0.0, ""),
+        ("site_a/day_1.wav", 0.0, 0.0, ""),
+        ("site_b/night.flac", 1.0, 2.0, "owl"),
+    ]
+    with pytest.raises(UserError, match="row 2: '' is no time"):
+        read(tmp_path, "spans.csv", "filename,start,end,label\nday_0.wav,,,wren\n")

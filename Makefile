@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 # A minute of tests: numbers, settings, tables and the house, without training or scripts.
-QUICK := tests/test_configs.py tests/test_files.py tests/test_losses.py tests/test_metrics.py \
+QUICK := tests/test_configs.py tests/test_files.py tests/losses tests/test_metrics.py \
 	tests/test_mixing.py tests/test_scheduler.py tests/test_transforms_audio.py \
 	tests/test_transforms_image.py tests/catalog tests/settings
 quick: $(VENV)/.installed-dev

@@ -152,7 +152,7 @@ class Config(NetworkSettings):
         False, "a class of its own for clips without a bird, the last one",
         on_resume="fixed", identity="network",
     )  # fmt: skip
-    loss_name: str = TARGETS("bce_focal_2way", "loss; losses.py has the list")
+    loss_name: str = TARGETS("bce_focal_2way", "loss; losses/named.py has the list")
     focal_alpha: Probability = TARGETS(0.25, "weight of the positives in the focal loss")
     focal_gamma: NotNegativeFloat = TARGETS(
         2.0, "focusing exponent of the focal loss: the higher, the less easy examples count"

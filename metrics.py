@@ -1,7 +1,7 @@
 """Scores for reports: probabilities and hard labels, as numpy arrays, to numbers.
 
-The losses of training stand in losses.py and can be had from here, too. Nothing here knows the
-settings of a run.
+The losses of training stand in losses/named.py and can be had from here, too. Nothing here knows
+the settings of a run.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from losses import LOSSES as LOSSES
-from losses import BCEFocal2WayLoss as BCEFocal2WayLoss
-from losses import BCEFocalLoss as BCEFocalLoss
-from losses import Criterion as Criterion
-from losses import get_loss as get_loss
+from losses.named import LOSSES as LOSSES
+from losses.named import BCEFocal2WayLoss as BCEFocal2WayLoss
+from losses.named import BCEFocalLoss as BCEFocalLoss
+from losses.named import Criterion as Criterion
+from losses.named import get_loss as get_loss
 
 # Rows of ones of each padded cmAP; BirdCLEF 2023 used 5.
 PADDED_SCORES = {"cmap_pad_1": 1, "cmap_pad_3": 3, "cmap_pad_5": 5}

@@ -49,13 +49,13 @@ def patched(file: str, folder: Path) -> ModuleType:
 
 def test_there_is_a_diff_for_each_kind_of_addition():
     assert set(diffs()) == {
-        *("losses.py", "scheduler.py", "transforms.py", "settings/sound.py"),
+        *("losses/named.py", "scheduler.py", "transforms.py", "settings/sound.py"),
         *("configs.py", "inference/formats.py"),
     }
 
 
 def test_the_loss_of_the_diff_trains_in_one_and_two_ways_and_with_masks(tmp_path):
-    losses = patched("losses.py", tmp_path)
+    losses = patched("losses/named.py", tmp_path)
     output = {"logit": torch.zeros(2, 3), "framewise_logit": torch.zeros(2, 4, 3)}
     targets = torch.ones(2, 3)
     assert float(losses.get_loss("brier")(output, targets)) == 0.25  # (1 - sigmoid(0)) ** 2

@@ -27,7 +27,7 @@ LEVELS = [
     {"checkpoint"},
     {"training", "inference"},
 ]
-ROOMS = {"settings", "audio", "images", "catalog", "network", "training", "inference"}
+ROOMS = {"settings", "losses", "audio", "images", "catalog", "network", "training", "inference"}
 SCRIPTS = {
     *("prepare_audios", "split_data", "train", "plot_loss_metric", "predict", "export"),
     *("evaluate", "compare", "probe", "embed", "pseudo_label", "plan", "find_best", "average"),

@@ -1,7 +1,7 @@
 """The loss of a run, as its settings choose it."""
 
 from configs import Config, UserError
-from losses import Criterion, get_loss
+from losses.named import Criterion, get_loss
 
 
 def build_loss(config: Config, *, is_timed: bool = False) -> Criterion:

@@ -15,7 +15,7 @@ import torch
 import checkpoint as ckpt
 from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
-from losses import binary_cross_entropy, cross_entropy, of_known
+from losses.named import binary_cross_entropy, cross_entropy, of_known
 from metrics import MetricMeter
 from model import SED, build_model
 from training import folder

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from losses import get_loss
+from losses.named import get_loss
 from model import Head, TimmSED
 from network import heads
 from network.heads import BandStatistics, LinearHead, resize_by_matrix, resize_segments

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs import Config, UserError
-from losses import BCEFocal2WayLoss, get_loss
+from losses.named import BCEFocal2WayLoss, get_loss
 from training.criterion import build_loss
 
 OUTPUT = {"logit": torch.tensor([[0.5, -2.0]]), "framewise_logit": torch.tensor([[[1.0, -1.0]]])}

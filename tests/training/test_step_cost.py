@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from losses import get_loss
+from losses.named import get_loss
 from tests.small_run import build, copy_of, positioned
 
 READS = ("aten._local_scalar_dense.default", "aten.is_nonzero.default")

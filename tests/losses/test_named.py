@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losses import (
+from losses.named import (
     LOSSES,
     AsymmetricLoss,
     BCEFocal2WayLoss,

@@ -116,7 +116,7 @@ def test_what_the_fields_say_is_asked_by_the_rest_of_the_code():
     assert set(settings_where(identity="clip")) >= {"n_mels", "period", "sample_rate", "fmax"}
     assert {"base_model_name", "no_bird_class"} <= set(settings_where(identity="network"))
     assert settings_where(on_resume="counted") == (
-        "clips_per_recording", "negative_share", "train_bs", "accumulation_steps",
+        "clips_per_recording", "negative_share", "train_bs", "accumulation_steps", "last_batch",
     )  # fmt: skip
 
 

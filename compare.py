@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from catalog.tables import SHOWN
 from configs import UserError, run_main
 from files import csv_text, experiment_title, find_experiment, write_file
 from inference.blending import Blend, choose_blend, write_blend
@@ -22,6 +23,8 @@ from inference.comparable import check_comparable, differing_settings, in_one_or
 from inference.evaluation import top_share
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 
+OF_SPECIES = "average_precision of "
+NOISE = 0.05  # chance of noise below which a species is named
 METRICS = ("macro_ap", "macro_roc_auc", "top_1")
 
 
@@ -42,23 +45,30 @@ def main(args: Sequence[str] | None = None) -> int:
 
     best = int(np.argmax([score["macro_ap"][0] for score in scores]))
     print_leaderboard(names, scores, drawn)
-    differences = [
-        difference_row(
-            names[k], names[best], metric, scores[k], scores[best], drawn[k], drawn[best]
-        )
-        for k in range(len(found))
-        if k != best
-        for metric in METRICS
-    ]
+    others = [k for k in range(len(found)) if k != best]
+
+    def differences_in(metrics: Sequence[str]) -> list[dict[str, Any]]:
+        pairs = [(k, metric) for k in others for metric in metrics]
+        return [
+            difference_row(
+                names[k], names[best], one, scores[k], scores[best], drawn[k], drawn[best]
+            )
+            for k, one in pairs
+        ]
+
+    differences = differences_in(METRICS)
     print_differences(differences)
+    by_species = differences_in([f"{OF_SPECIES}{name}" for name in found[0].class_names])
+    print_species(by_species)
     print_settings(flags.experiments)
     if flags.blend:
         blend = choose_blend(found, flags.draws, flags.seed)
         write_blend(flags.blend, flags.experiments, blend)
         print_blend(names, blend, flags.blend)
     if flags.output:
-        table = pd.DataFrame(differences)
-        write_file(flags.output, csv_text([table.columns, *table.itertuples(index=False)]))
+        table = pd.DataFrame(differences + by_species)
+        rows = table.astype(object).where(table.notna(), "").itertuples(index=False)
+        write_file(flags.output, csv_text([table.columns, *rows]))
         print(f"wrote {flags.output}")
     return 0
 
@@ -93,12 +103,16 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
 
 
 def all_metrics(oof: OutOfFold, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Score all classes together in every draw: each (n_draws,)."""
+    """Score all classes together, and each by its average precision, in every draw: (n_draws,)."""
     drawn = score_classes(oof.labels, oof.scores, weights)
     return {
         "macro_ap": macro(drawn.average_precision),
         "macro_roc_auc": macro(drawn.roc_auc),
         "top_1": top_share(oof, weights, 1),
+        **{
+            f"{OF_SPECIES}{name}": drawn.average_precision[:, number]
+            for number, name in enumerate(oof.class_names)
+        },
     }
 
 
@@ -118,7 +132,10 @@ def difference_row(
     """
     draws = drawn[metric] - other_drawn[metric]
     low, high = interval(draws)
-    share = min(np.mean(draws <= 0), np.mean(draws >= 0))
+    scored = draws[~np.isnan(draws)]  # a draw may lack a species
+    p_noise = np.nan
+    if len(scored):
+        p_noise = min(1.0, 2 * min(np.mean(scored <= 0), np.mean(scored >= 0)))
     return {
         "experiment": name,
         "against": against,
@@ -126,7 +143,7 @@ def difference_row(
         "difference": float(score[metric][0] - other[metric][0]),
         "low": float(low),
         "high": float(high),
-        "p_noise": float(min(1.0, 2 * share)),
+        "p_noise": float(p_noise),
     }
 
 
@@ -167,6 +184,17 @@ def print_blend(names: Sequence[str], blend: Blend, path: Path) -> None:
     held_out = f"macro_ap {blend.score:.4f} on held-out folds"
     print(f"{held_out}, {blend.gain:+.4f} {bounds} to the best one alone")
     print(f"wrote {path}; next: python predict.py {path} RECORDINGS --output FILE")
+
+
+def print_species(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the largest differences of species that noise seldom makes, and how many it would."""
+    told = [row for row in rows if row["p_noise"] < NOISE]
+    told.sort(key=lambda row: -abs(row["difference"]))
+    by_chance = NOISE * sum(not np.isnan(row["p_noise"]) for row in rows)
+    said = f"{len(told)} differences with noise below {NOISE:g}, where chance makes {by_chance:.1f}"
+    print(f"\nspecies by species: {said}")
+    for row in told[:SHOWN]:
+        print(f"{row['experiment']} - {row['against']}  {row['metric']} {row['difference']:+.4f}")
 
 
 def print_settings(experiments: Sequence[Path]) -> None:

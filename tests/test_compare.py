@@ -23,6 +23,25 @@ def test_an_experiment_that_is_better_is_told_from_one_that_is_not(tmp_path, rng
     table = pd.read_csv(output).set_index("metric")
     assert list(table["experiment"].unique()) == ["Exp_2"]
     assert (table["high"] < 0).all() and (table["p_noise"] < 0.05).all()
+    species = [name for name in table.index if name.startswith("average_precision of ")]
+    assert species == [f"average_precision of {name}" for name in ("robin", "tit", "wren")]
+    assert table.loc[species, "difference"].mean() == pytest.approx(
+        table.loc["macro_ap", "difference"]
+    )
+    assert "3 differences with noise below 0.05, where chance makes 0.2" in capsys.readouterr().out
+
+
+def test_a_species_without_a_recording_has_no_difference(tmp_path, rng, capsys):
+    oof = made_up(rng)
+    oof.labels[:, 2] = 0
+    for name in ("Exp_1", "Exp_2"):
+        write(tmp_path / name, oof)
+    output = tmp_path / "differences.csv"
+    flags = ["--draws", "20", "--output", str(output)]
+    compare.main([str(tmp_path / "Exp_1"), str(tmp_path / "Exp_2"), *flags])
+    row = pd.read_csv(output).set_index("metric").loc["average_precision of wren"]
+    assert row[["difference", "low", "high", "p_noise"]].isna().all()
+    assert "species by species: 0 differences" in capsys.readouterr().out
 
 
 def test_without_a_difference_false_alarms_come_at_the_stated_rate(rng):

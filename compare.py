@@ -17,7 +17,8 @@ import pandas as pd
 from catalog.tables import SHOWN
 from configs import UserError, run_main
 from files import csv_text, experiment_title, find_experiment, write_file
-from inference.blending import Blend, choose_blend, write_blend
+from inference.blend_file import write_blend
+from inference.blending import Blend, choose_blend
 from inference.bootstrap import draw_weights, interval, macro, score_classes
 from inference.comparable import check_comparable, differing_settings, in_one_order
 from inference.evaluation import top_share
@@ -63,7 +64,8 @@ def main(args: Sequence[str] | None = None) -> int:
     print_settings(flags.experiments)
     if flags.blend:
         blend = choose_blend(found, flags.draws, flags.seed)
-        write_blend(flags.blend, flags.experiments, blend)
+        gain = {name: getattr(blend, name) for name in ("score", "gain", "low", "high")}
+        write_blend(flags.blend, flags.experiments, blend.weights, gain)
         print_blend(names, blend, flags.blend)
     if flags.output:
         table = pd.DataFrame(differences + by_species)

@@ -6,13 +6,10 @@ is told by folds that had no say in its weights.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from configs import UserError
-from files import write_file
 from inference.bootstrap import draw_weights, interval, macro, score_classes
 from inference.out_of_fold import OutOfFold
 
@@ -107,43 +104,3 @@ def choose_blend(experiments: Sequence[OutOfFold], n_draws: int, seed: int) -> B
     score = mean_ap(labels, blended)
     gain = score - mean_ap(labels, single)
     return Blend(pick(scores, labels), score, gain, float(low), float(high))
-
-
-# The file -----------------------------------------------------------------------------------------
-
-
-def write_blend(path: Path, experiments: Sequence[Path], blend: Blend) -> None:
-    """Write the experiments that have a weight, paths relative to the file, and the gain."""
-    import os
-
-    import yaml
-
-    models = [
-        {"model": os.path.relpath(one, path.parent), "weight": round(float(weight), 6)}
-        for one, weight in zip(experiments, blend.weights, strict=True)
-        if weight > 0
-    ]
-    gain = {name: round(getattr(blend, name), 6) for name in ("score", "gain", "low", "high")}
-    write_file(path, yaml.safe_dump({"models": models, "macro_ap": gain}, sort_keys=False))
-
-
-def read_blend(path: Path) -> list[tuple[Path, float]]:
-    """Read the models of a blend and their weights, above 0.
-
-    Raises:
-        UserError: it cannot be read, or holds no models with weights.
-    """
-    import yaml
-
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = [(path.parent / one["model"], float(one["weight"])) for one in content["models"]]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{path}: no blend; it has `models:`, a list of `model: models/Exp_1` and `weight: 0.5`"
-        ) from None
-    if not found or not all(0 < weight < np.inf for _, weight in found):
-        raise UserError(f"{path}: needs models whose weights are above 0")
-    return found

@@ -10,15 +10,17 @@ seen.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from configs import UserError
 from files import write_file
 from inference.detections import HIGHEST
 from inference.out_of_fold import OutOfFold
+
+if TYPE_CHECKING:
+    import pandas as pd  # predict.py, which applies a calibration, does without
 
 METHODS = ("platt", "temperature")
 N_PARTS = 5  # that recordings are split into; each is judged by the fit of the others
@@ -164,7 +166,7 @@ def out_of_sample(oof: OutOfFold, method: str, seed: int) -> np.ndarray:
 
     Recordings are split into N_PARTS at random (fewer where there are fewer recordings).
     """
-    recordings = pd.factorize(oof.filenames)[0]
+    recordings = np.unique(oof.filenames, return_inverse=True)[1]
     n_parts = min(N_PARTS, recordings.max() + 1)
     order = np.random.default_rng(seed).permutation(recordings.max() + 1)
     part = (order % n_parts)[recordings]
@@ -234,8 +236,10 @@ def curves(oof: OutOfFold, calibrated: np.ndarray) -> dict[tuple[str, str], Reli
     return found
 
 
-def reliability_table(found: dict[tuple[str, str], Reliability]) -> pd.DataFrame:
+def reliability_table(found: dict[tuple[str, str], Reliability]) -> "pd.DataFrame":
     """List the bins that are not empty: of, calibrated, low, high, n, mean_score, share_right."""
+    import pandas as pd
+
     rows = [
         {
             "of": which,

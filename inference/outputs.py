@@ -23,9 +23,9 @@ from inference.evaluated import (
     settle_calibration,
 )
 from inference.places import read_zone
-from inference.predicted import read_header
 from inference.results import Results
 from inference.selection import Selection
+from inference.text_files import read_header
 from inference.timeline import EventRule
 from inference.windows import Models, Plan
 

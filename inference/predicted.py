@@ -18,6 +18,7 @@ from catalog.tables import read_table
 from configs import UserError
 from files import original_cell
 from inference.formats import BIRDNET_COLUMNS, LONG_COLUMNS, RAVEN_COLUMNS
+from inference.text_files import read_header
 
 SPAN_COLUMNS = LONG_COLUMNS
 TARGET_ID = re.compile(r"(.+)_([^_]+)_([0-9.]+)")  # BirdCLEF 2022: <recording>_<species>_<second>
@@ -93,17 +94,6 @@ def read_predicted(path: Path) -> Predicted:
         f"{path}: no table of predict.py: its columns are {', '.join(header[:6])}; write one with "
         "--format long, or name a submission"
     )
-
-
-def read_header(path: Path) -> list[str]:
-    """Read the names of a table's columns (UserError: it cannot be read)."""
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            line = file.readline().rstrip("\r\n")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    delimiter = "\t" if "\t" in line else ","
-    return [original_cell(cell.strip('"')) for cell in line.split(delimiter)]
 
 
 def _listed(spans: pd.DataFrame, path: Path) -> Predicted:

@@ -12,7 +12,7 @@ import numpy as np
 
 from audio.recording import as_stored
 from configs import Config, UserError, keep_freed_memory
-from inference.blending import read_blend
+from inference.blend_file import read_blend
 from inference.exported import EXPORT_FORMAT, open_exported
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity

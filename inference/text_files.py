@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from files import FORMULA, replacing, safe_cell, shorten
+from configs import UserError
+from files import FORMULA, original_cell, replacing, safe_cell, shorten
 
 # surrogateescape lets file names pass that are not UTF-8.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -66,3 +67,14 @@ def named_after(folder: Path, name: str, suffix: str) -> Path:
     """Name a recording's own file, `<folder>/<name><suffix>`, shortened where it is too long."""
     path = folder / name
     return path.with_name(shorten(path.name) + suffix)
+
+
+def read_header(path: Path) -> list[str]:
+    """Read the names of a table's columns (UserError: it cannot be read)."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            line = file.readline().rstrip("\r\n")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    delimiter = "\t" if "\t" in line else ","
+    return [original_cell(cell.strip('"')) for cell in line.split(delimiter)]

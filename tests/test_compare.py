@@ -6,7 +6,7 @@ import pytest
 
 import compare
 from configs import UserError
-from inference.blending import read_blend
+from inference.blend_file import read_blend
 from inference.bootstrap import draw_weights
 from inference.out_of_fold import OutOfFold
 from tests.made_up_scores import made_up, write

@@ -1,13 +1,11 @@
-"""Weights of an ensemble: what is picked, what it is worth, and the file that predict.py takes."""
+"""Weights of an ensemble: what is picked, and what it is worth."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
 
-from configs import UserError
-from inference.blending import Blend, choose_blend, mean_ap, mix, pick, read_blend, write_blend
+from inference.blending import choose_blend, mean_ap, mix, pick
 from tests.made_up_scores import made_up
 
 
@@ -55,30 +53,3 @@ def test_the_first_pick_is_the_best_alone():
     right, wrong = labels * 0.9, np.roll(labels, 1, axis=1) * 0.9
     assert pick([wrong, right], labels).tolist() == [0, 1]
     assert mix([right, wrong], np.array([0.75, 0.25])).max() == pytest.approx(0.675)
-
-
-def test_the_file_names_models_relative_to_itself(tmp_path):
-    blend = Blend(np.array([0.75, 0.0, 0.25]), 0.8, 0.02, 0.01, 0.03)
-    folders = [tmp_path / "models" / name for name in ("Exp_1", "Exp_2", "Exp_3")]
-    path = tmp_path / "blend.yaml"
-    write_blend(path, folders, blend)
-    assert yaml.safe_load(path.read_text())["models"][0]["model"] == "models/Exp_1"
-    assert read_blend(path) == [(folders[0], 0.75), (folders[2], 0.25)]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("models: [{model: a}]", "no blend; it has `models:`"),
-        ("- 1", "no blend; it has `models:`"),
-        ("models: []", "weights are above 0"),
-        ("models: [{model: a, weight: -1}]", "weights are above 0"),
-        ("a: [", "cannot be read"),
-    ],
-)
-def test_a_file_that_is_no_blend_is_refused(tmp_path, text, said):
-    (tmp_path / "blend.yaml").write_text(text)
-    with pytest.raises(UserError, match=said):
-        read_blend(tmp_path / "blend.yaml")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_blend(tmp_path / "nothing.yaml")

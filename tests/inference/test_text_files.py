@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from inference.text_files import TEXT, named_after, path_cell, replacing_text, write_table
+from configs import UserError
+from inference.text_files import (
+    TEXT,
+    named_after,
+    path_cell,
+    read_header,
+    replacing_text,
+    write_table,
+)
 
 
 def test_a_table_keeps_numbers_and_makes_text_safe(tmp_path):
@@ -56,3 +64,12 @@ def test_long_names_are_shortened_and_stay_apart(tmp_path):
     assert len(set(paths)) == 3 and {path.parent for path in paths} == {tmp_path / "sub"}
     assert max(len(path.name.encode()) for path in paths) <= 255
     assert named_after(tmp_path, "a/b.ogg", ".npz") == tmp_path / "a" / "b.ogg.npz"
+
+
+def test_the_header_of_a_table_is_read_without_the_rest(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfspecies,"score",\'=x\r\n1,2,3\n')
+    assert read_header(tmp_path / "a.csv") == ["species", "score", "=x"]
+    (tmp_path / "b.txt").write_text("Selection\tView, 1\n")
+    assert read_header(tmp_path / "b.txt") == ["Selection", "View, 1"]
+    with pytest.raises(UserError, match="No such file"):
+        read_header(tmp_path / "none.csv")

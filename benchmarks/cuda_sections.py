@@ -5,6 +5,7 @@ Sizes are those of a real run on a GPU, or tiny ones that show on any device tha
 
 import contextlib
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from benchmarks.step import next_epoch
 from benchmarks.timing import describe_machine
 from configs import Config
 from inference.scorers import TorchModels
-from losses import get_loss
+from metrics import get_loss
 from model import build_model
 from training.devices import set_up_device
 from training.fold import Fold
@@ -285,7 +286,7 @@ def feed(sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
             train.train_one_epoch(fold)  # workers start, plans are made
             next_epoch(fold)
             fold.watch.restart()
-            seconds = timed(device, lambda fold=fold: train.train_one_epoch(fold))
+            seconds = timed(device, functools.partial(train.train_one_epoch, fold))
             waiting = fold.watch.seconds()[WAITING]
         found = {"clips/s": sizes.n_clips / seconds, "waiting %": 100 * waiting / seconds}
         yield {"frontend": frontend, "workers": sizes.workers, **found, "goal %": 3}
@@ -314,8 +315,14 @@ def exact(sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
     for amp_dtype in sizes.amp_dtypes:
         for frontend in ("cpu", "device"):
             with tempfile.TemporaryDirectory() as folder:
-                changes = {"deterministic": True, "amp_dtype": amp_dtype, "frontend": frontend}
-                config, df = make_run(Path(folder), device=device.type, epochs=2, **changes)
+                config, df = make_run(
+                    Path(folder),
+                    device=device.type,
+                    epochs=2,
+                    deterministic=True,
+                    amp_dtype=amp_dtype,
+                    frontend=frontend,
+                )
                 again = replace(config, models_dir=config.root / "again")
                 broken = replace(config, models_dir=config.root / "broken")
                 train.run(df, config)

@@ -81,6 +81,23 @@ def stop_if_asked(fold: Fold) -> None:
 def resume_command() -> str:
     """Return the command that goes on with this run: the same one, without --no-resume."""
     flags = [flag for flag in sys.argv[1:] if flag not in ("--no-resume", "--no_resume")]
-    n_processes = processes.world_size()
-    start = ["torchrun", f"--nproc-per-node={n_processes}"] if n_processes > 1 else ["python"]
-    return shlex.join([*start, "train.py", *flags])
+    return shlex.join([*_start(), "train.py", *flags])
+
+
+def _start() -> list[str]:
+    """Return what stands before the script: on several machines, what this one was given."""
+    if processes.world_size() == 1:
+        return ["python"]
+
+    n_here = os.environ.get("LOCAL_WORLD_SIZE", str(processes.world_size()))
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    if machines == "1":
+        return ["torchrun", f"--nproc-per-node={n_here}"]
+    given = {
+        "nnodes": machines,
+        "node-rank": os.environ["GROUP_RANK"],
+        "nproc-per-node": n_here,
+        "master-addr": os.environ["MASTER_ADDR"],
+        "master-port": os.environ["MASTER_PORT"],
+    }
+    return ["torchrun", *(f"--{name}={value}" for name, value in given.items())]

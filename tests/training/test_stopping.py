@@ -88,3 +88,19 @@ def test_a_signal_during_validation_is_resumed_with_validation(tmp_path, monkeyp
 def test_the_command_to_go_on_sets_nothing_aside(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--no-resume", "--folds", "0", "1"])
     assert stopping.resume_command() == "python train.py --folds 0 1"
+
+
+def test_the_command_to_go_on_names_the_machines(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--folds", "0"])
+    monkeypatch.setattr(stopping.processes, "world_size", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.5")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert stopping.resume_command() == (
+        "torchrun --nnodes=2 --node-rank=1 --nproc-per-node=2 --master-addr=10.0.0.5 "
+        "--master-port=29500 train.py --folds 0"
+    )
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert stopping.resume_command() == "torchrun --nproc-per-node=2 train.py --folds 0"

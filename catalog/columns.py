@@ -54,6 +54,8 @@ def name_columns(
         UserError: no such column; the message lists the columns and the setting.
     """
     source = table.attrs.get("source", "metadata")
+    if label_column is None:
+        table = _join_genus(table, source)
     chosen = {
         "primary_label": _choose(table, label_column, LABEL_NAMES, "--label-column", source),
         "filename": _choose(
@@ -78,6 +80,19 @@ def name_columns(
     said = ", ".join(f"{what[new]} from column {name!r}" for name, new in renamed.items())
     logger.info("%s: %s", source, said)
     return table.rename(columns={**taken, **renamed})
+
+
+def _join_genus(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Put genus before species where both have a column of their own: `major` is no species."""
+    by_word = {_word(name): name for name in reversed(table.columns)}
+    genus, epithet = by_word.get("genus"), by_word.get("species")
+    if genus is None or epithet is None or by_word.keys() & {"primarylabel", "label"}:
+        return table
+    if not table[epithet].str.fullmatch(r"[a-z-]*").all() or not table[genus].str.strip().all():
+        return table  # the species has its whole name, or a code
+
+    logger.info("%s: labels are columns %r and %r together", source, genus, epithet)
+    return table.assign(**{epithet: table[genus].str.strip() + " " + table[epithet].str.strip()})
 
 
 def _choose(

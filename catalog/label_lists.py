@@ -19,6 +19,7 @@ TOKEN = re.compile(
 WRAPPED = re.compile(r"(?:array|index|set|frozenset|list|tuple)\((.*)\)", re.DOTALL | re.IGNORECASE)
 DTYPE = re.compile(r",\s*dtype=[^\]]*$")
 LABEL_TEXT = re.compile(r"[^\W_][^\[\]{}<>=\"\\*?!:@#$^`~]*")
+WIDE_MARKS = str.maketrans("，、；｜", ",,;|")  # as Chinese and Japanese keyboards write them
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -109,6 +110,8 @@ def _parse_bare(text: str, known: Container[str]) -> tuple[str, ...]:
     """Read labels without quotes."""
     if not text:
         return ()
+    if text not in known:
+        text = text.translate(WIDE_MARKS)
     strong = [mark for mark in ";|\n" if mark in text]
     if len(strong) > 1:
         raise AmbiguousError("it has two kinds of separators")

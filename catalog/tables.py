@@ -153,10 +153,15 @@ def _read_rows(text: str, path: Path) -> tuple[list[list[str]], int]:
     except csv.Error as error:
         raise UserError(f"{path}: not a table of text: {error}") from None
 
-    n_blank = sum(1 for _ in itertools.takewhile(_has_no_text, rows))
+    n_blank = sum(1 for _ in itertools.takewhile(_is_above_the_header, rows))
     if n_blank == len(rows):
         raise UserError(f"{path}: not a table of text: it is empty")
     return rows[n_blank:], first_row + n_blank
+
+
+def _is_above_the_header(row: list[str]) -> bool:
+    """Say whether a first row is blank or a remark that begins with # and a space."""
+    return _has_no_text(row) or row[0].lstrip().startswith("# ")
 
 
 def _is_blank(row: list[str]) -> bool:

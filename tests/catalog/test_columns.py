@@ -97,3 +97,16 @@ def test_other_labels_are_found_too():
 def test_missing_columns_list_those_that_are_there_and_the_setting(columns, settings, said):
     with pytest.raises(UserError, match=said):
         name_columns(table(**columns), **settings)
+
+
+def test_genus_and_species_in_columns_of_their_own_are_one_label():
+    names = {"Genus": ["Parus", "Dendrocopos"], "species": ["major", "major"], "file": ["a", "b"]}
+    found = name_columns(pd.DataFrame(names))
+    assert list(found["primary_label"]) == ["Parus major", "Dendrocopos major"]
+
+    whole = pd.DataFrame(names | {"species": ["Parus major", "Dendrocopos major"]})
+    assert list(name_columns(whole)["primary_label"]) == ["Parus major", "Dendrocopos major"]
+    asked = name_columns(pd.DataFrame(names), label_column="genus")
+    assert list(asked["primary_label"]) == ["Parus", "Dendrocopos"]
+    coded = pd.DataFrame(names | {"label": ["x", "y"]})
+    assert list(name_columns(coded)["primary_label"]) == ["x", "y"]

@@ -167,3 +167,9 @@ def test_any_cell_gives_labels_or_one_of_two_errors(cell):
     except (MalformedError, AmbiguousError):
         return
     assert all(isinstance(label, str) and label for label in labels)
+
+
+@pytest.mark.parametrize("cell", ["wren，tit", "wren、tit", "wren；tit", "wren ｜ tit"])  # noqa: RUF001
+def test_wide_separators_are_separators(cell):
+    assert parse_labels(cell) == ("wren", "tit")
+    assert parse_labels(cell, {cell}) == (cell,)

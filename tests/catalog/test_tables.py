@@ -135,3 +135,13 @@ def test_a_delimiter_that_is_no_comma_is_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "birdclef"):
         read_table(write(tmp_path, b"a;b\n1;2\n"))
     assert "columns are separated by semicolons" in caplog.text
+
+
+def test_remarks_above_the_header_are_passed_over_and_rows_keep_their_numbers(tmp_path):
+    path = tmp_path / "remarks.csv"
+    path.write_text("# birds of 2023, by Ann\n\n# checked\nfilename,label\na.wav,wren\n")
+    table = read_table(path)
+    assert list(table.columns) == ["filename", "label"] and list(table.index) == [5]
+
+    path.write_text("#,filename\n1,a.wav\n")  # a numbered column is no remark
+    assert list(read_table(path).columns) == ["#", "filename"]

@@ -20,6 +20,8 @@ import transforms
 from audio.mel import check_bands, mel_settings
 from audio.prepared import open_recording as open_recording  # "as": callers find it here, too
 from catalog.frame_targets import FrameTargets, join, learns_steps
+from catalog.mixed_targets import MixedTargets
+from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
 from catalog.sampling import row_weights, rows_of_epoch
 from catalog.targets import HARD_TARGETS, SECONDARY, SMOOTH_TARGETS, Targets
 from catalog.train_table import check_prepared as check_prepared
@@ -37,13 +39,17 @@ from images.waveforms import Waveforms
 
 Mode = Literal["train", "valid"]
 Key = tuple[int, int]  # (epoch, index)
-MIXING_DRAW, EPOCH_DRAW = 2, 3  # so that what is drawn for them is independent of the rest
+MIXING_DRAW, EPOCH_DRAW, PSEUDO_DRAW = (
+    2,
+    3,
+    4,
+)  # so that what is drawn for them is independent of the rest
 
 
 class Mixing(NamedTuple):
     """Another clip that is mixed into an item's waveform."""
 
-    partner: int  # row or background
+    partner: int  # row, background or pseudo-labelled window
     lam: float  # of MixUp, share of the item's own clip; NaN: the clips are added
     snr_db: float  # of the sum, power of the item's own clip above the partner's
 
@@ -84,17 +90,37 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self.mode = mode
         self.class_names = list(class_names) if class_names is not None else load_class_names(df)
         needs_backgrounds = mode == "train" and (config.p_background or config.negative_share)
-        self._waveforms = Waveforms(df, config, with_backgrounds=bool(needs_backgrounds))
-        self._targets = build_targets(df, config, mode, self.class_names)
+        self._pseudo: PseudoLabels | None = None
+        if mode == "train" and config.pseudo_labels is not None:
+            self._pseudo = read_pseudo_labels(config.pseudo_labels, self.class_names)
+        self._waveforms = Waveforms(
+            df, config, with_backgrounds=bool(needs_backgrounds), pseudo=self._pseudo
+        )
+        targets = build_targets(df, config, mode, self.class_names)
+        self._targets = self._mixed_targets(targets)
         self._steps = None  # targets of the moments of a clip, where labels have a time
         if learns_steps(df, config):
-            self._steps = FrameTargets(df, config, self.class_names, self._targets)
+            self._steps = FrameTargets(df, config, self.class_names, targets)
 
         self.view = View(config)
         self.pink = PinkNoiseImages(
             config.seed, n_frames=config.n_frames, top_db=config.top_db, **mel_settings(config)
         )
         self._lay_out_items(df)
+
+    def _mixed_targets(self, targets: Targets) -> Targets | MixedTargets:
+        """Add pseudo-labelled windows and the limits of the settings, in training."""
+        config = self.config
+        if self.mode == "valid" or (self._pseudo is None and config.label_cap is None):
+            return targets
+        return MixedTargets(
+            targets,
+            self._pseudo,
+            first_window=self._waveforms.first_window,
+            power=config.pseudo_power,
+            label_cap=config.label_cap,
+            pseudo_cap=config.pseudo_cap,
+        )
 
     def _lay_out_items(self, df: pd.DataFrame) -> None:
         """Settle how many items there are, and in validation which rows and windows they show."""
@@ -231,7 +257,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         return row, index - int(self._first_item[row])
 
     def _shown(self, epoch: int, index: int) -> int:
-        """Return the row, or the background, that an item shows in an epoch."""
+        """Return the row, background or pseudo-labelled window that an item shows in an epoch."""
+        if self._pseudo is not None and index < self._n_clips and self.config.pseudo_share:
+            rng = self._rng((epoch, index), PSEUDO_DRAW)
+            if rng.random() < self.config.pseudo_share:
+                return self._draw_window(rng)
         if self._weights is None and index < self._n_clips:
             return index % self.n_rows
 
@@ -270,11 +300,13 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _draw_mixing(self, key: int | Key) -> Mixing | None:
         """Draw whether another clip is mixed into an item's waveform, which, and how loud."""
-        config = self.config
+        config, epoch = self.config, key[0] if isinstance(key, tuple) else 0
+        if (window := self._draw_pseudo_mixing(key, epoch)) is not None:
+            return window
         if not config.p_waveform_mixup and not config.p_or_mix:
             return None
 
-        rng, epoch = self._rng(key, MIXING_DRAW), key[0] if isinstance(key, tuple) else 0
+        rng = self._rng(key, MIXING_DRAW)
         partner = self._shown(epoch, int(rng.integers(self._n_items)))
         if rng.random() < config.p_waveform_mixup:
             alpha = config.waveform_mixup_alpha
@@ -284,6 +316,25 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         if rng.random() < config.p_or_mix and not self._targets.is_without_bird(own):
             return Mixing(partner, math.nan, rng.uniform(*config.or_mix_snr_db))
         return None
+
+    def _draw_window(self, rng: np.random.Generator) -> int:
+        """Draw a pseudo-labelled window, and return its number."""
+        assert self._pseudo is not None
+        return self._waveforms.first_window + self._pseudo.draw(rng, self.config.pseudo_empty)
+
+    def _draw_pseudo_mixing(self, key: int | Key, epoch: int) -> Mixing | None:
+        """Draw whether a labelled clip is mixed up with a pseudo-labelled window, and which."""
+        config = self.config
+        if self._pseudo is None or not config.p_pseudo_mixup:
+            return None
+        if self._shown(epoch, self._index(key)) >= self._waveforms.first_window:
+            return None
+
+        rng = self._rng(key, PSEUDO_DRAW, 1)
+        if rng.random() >= config.p_pseudo_mixup:
+            return None
+        alpha = config.waveform_mixup_alpha
+        return Mixing(self._draw_window(rng), float(rng.beta(alpha, alpha)), 0.0)
 
     def _mix(
         self, waveform: np.ndarray, bird: int, roll: int, mixing: Mixing, rng: np.random.Generator

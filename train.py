@@ -52,7 +52,13 @@ from training.rates import begin_training, build_optimizer
 from training.run_clock import OutOfTimeError, RunClock
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
-from training.verifying import check_names, check_recordings, verify_prepared, warn_of_one_species
+from training.verifying import (
+    check_names,
+    check_pseudo_labels,
+    check_recordings,
+    verify_prepared,
+    warn_of_one_species,
+)
 from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
@@ -90,6 +96,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
     check_recordings(table, config)
+    check_pseudo_labels(table, config)
     rows = expand_windows(table, config)  # as they are, unless their labels have a time
     class_names = train_table.load_class_names(rows)
     warn_of_one_species(class_names, config)
@@ -138,7 +145,7 @@ def train_fold(
             table, number, config.rare_birds, empty_windows=config.empty_windows
         )
 
-        split = resuming.split_digest(train_part, valid_part)
+        split = resuming.split_digest(train_part, valid_part, config.pseudo_labels)
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
@@ -208,7 +215,7 @@ def build_fold(
     return Fold(
         number=number,
         class_names=class_names,
-        split=resuming.split_digest(train_part, valid_part),
+        split=resuming.split_digest(train_part, valid_part, config.pseudo_labels),
         config=config,
         device=device,
         train_loader=train_loader,

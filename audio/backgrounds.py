@@ -6,6 +6,7 @@ They are prepared once, as recordings are, when a training first needs them.
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -38,27 +39,52 @@ def prepare_backgrounds(config: Config) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"background_dir: {folder}: no such folder")
 
-    index_path = config.background_np_dir / INDEX_NAME
-    index = _read_index(index_path)  # by name
-    names = {source: source.relative_to(folder).as_posix() for source in _find(folder)}
-    made_from = {source: _made_from(source, config) for source in names}
-
-    def is_done(source: Path) -> bool:
-        row = index.get(names[source], {"made_from": ""})
-        if row["made_from"] != made_from[source]:
-            return False
-        return row["status"] not in USABLE or _target(source, config).is_file()
-
-    todo = [source for source in names if not is_done(source)]
-    if todo:
-        for source, status in _prepare(todo, config).items():
-            index[names[source]] = {"made_from": made_from[source], "status": status}
-        files.write_file(index_path, json.dumps(index, indent=1))
-
-    usable = [source for source in names if index[names[source]]["status"] in USABLE]
-    if not usable:
+    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
+    prepared = prepare_folder(folder, config.background_np_dir, recipe, config.file_timeout_s)
+    if not prepared:
         raise UserError(f"background_dir: {folder} holds no recording that can be used")
-    return [_target(source, config) for source in usable]
+    return list(prepared.values())
+
+
+def prepare_folder(
+    folder: Path, target_dir: Path, recipe: dict[str, Any], timeout_s: float
+) -> dict[str, Path]:
+    """Prepare the recordings of a folder that are new or have changed.
+
+    Args:
+        folder: searched with its subfolders.
+        target_dir: takes `<name>.npy` of each, and an index of what became of them.
+        recipe: arguments of `audio.recording.prepare_recording`.
+        timeout_s: longest time for one recording.
+
+    Returns:
+        The prepared files by the recordings' names, in their order. Recordings that cannot be
+        decoded or are silent are left out, with a warning.
+    """
+    index_path = target_dir / INDEX_NAME
+    index = _read_index(index_path)  # by name
+    sources = {source.relative_to(folder).as_posix(): source for source in _find(folder)}
+    targets = {name: target_dir / f"{name}.npy" for name in sources}
+    made_from = {name: _made_from(source, recipe) for name, source in sources.items()}
+
+    def is_done(name: str) -> bool:
+        row = index.get(name, {"made_from": ""})
+        if row["made_from"] != made_from[name]:
+            return False
+        return row["status"] not in USABLE or targets[name].is_file()
+
+    jobs = {
+        name: {"source": str(source), "target": str(targets[name])} | recipe
+        for name, source in sources.items()
+        if not is_done(name)
+    }
+    if jobs:
+        for name, status in _prepare(jobs, timeout_s).items():
+            index[name] = {"made_from": made_from[name], "status": status}
+        files.write_file(index_path, json.dumps(index, indent=1))
+        logger.info("prepared %d recordings of %s in %s", len(jobs), folder, target_dir)
+
+    return {name: targets[name] for name in sources if index[name]["status"] in USABLE}
 
 
 def _find(folder: Path) -> list[Path]:
@@ -66,17 +92,11 @@ def _find(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
-def _target(source: Path, config: Config) -> Path:
-    assert config.background_dir is not None
-    name = source.relative_to(config.background_dir).as_posix()
-    return config.background_np_dir / f"{name}.npy"
-
-
-def _made_from(source: Path, config: Config) -> str:
+def _made_from(source: Path, recipe: dict[str, Any]) -> str:
     """Say what a prepared file depends on: the recording, and the settings of prepare_audios.py."""
     info = source.stat()
-    recipe = (str(getattr(config, name)) for name in settings_where(makes_arrays=True))
-    return f"{info.st_size} bytes, {info.st_mtime_ns} ns, {', '.join(recipe)}"
+    settings = ", ".join(str(value) for value in recipe.values())
+    return f"{info.st_size} bytes, {info.st_mtime_ns} ns, {settings}"
 
 
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
@@ -87,22 +107,18 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _prepare(sources: list[Path], config: Config) -> dict[Path, str]:
+def _prepare(jobs: dict[str, dict[str, Any]], timeout_s: float) -> dict[str, str]:
     """Decode recordings in a process of their own, so that a crash costs one of them.
 
     Returns:
         What came of each: its status in the words of prepare_audios.py.
     """
-    recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
     statuses = {}
     with DecoderPool() as decoders:
-        for source in tqdm(sources, "backgrounds", leave=False, disable=None, unit="file"):
-            paths = {"source": str(source), "target": str(_target(source, config))}
-            row = decoders.prepare(paths | recipe, config.file_timeout_s)
-            statuses[source] = row["status"]
+        for name, job in tqdm(jobs.items(), "preparing", leave=False, disable=None, unit="file"):
+            row = decoders.prepare(job, timeout_s)
+            statuses[name] = row["status"]
             if row["status"] not in USABLE:
-                logger.warning(
-                    "background %s is left out: %s, %s", source, row["status"], row["reason"]
-                )
-    logger.info("prepared %d backgrounds in %s", len(statuses), config.background_np_dir)
+                reason = f"{row['status']}, {row['reason']}"
+                logger.warning("background %s is left out: %s", job["source"], reason)
     return statuses

@@ -9,6 +9,7 @@ import pandas as pd
 import transforms
 from audio.backgrounds import prepare_backgrounds
 from audio.prepared import open_recording
+from catalog.pseudo_labels import PseudoLabels
 from configs import Config, UserError
 from images import clips
 
@@ -16,16 +17,24 @@ from images import clips
 class Waveforms:
     """The prepared recordings of a table and the backgrounds, by number, and clips of them.
 
-    The rows of the table come first, the backgrounds after them. It holds their paths in arrays,
-    so the loader's workers share its memory.
+    The rows of the table come first, the backgrounds after them, then pseudo-labelled windows. It
+    holds their paths in arrays, so the loader's workers share its memory.
 
     Args:
         df: rows of train.csv (filepath), or windows of recordings, with start_s; it is not changed.
         config: paths, clip and augmentation settings.
         with_backgrounds: prepare the recordings of `background_dir`, too.
+        pseudo: pseudo-labelled windows; None: there are none.
     """
 
-    def __init__(self, df: pd.DataFrame, config: Config, *, with_backgrounds: bool) -> None:
+    def __init__(
+        self,
+        df: pd.DataFrame,
+        config: Config,
+        *,
+        with_backgrounds: bool,
+        pseudo: PseudoLabels | None = None,
+    ) -> None:
         self.config = config
         self.n_rows = len(df)
         self._folder = os.fsencode(config.train_np_dir)
@@ -46,6 +55,7 @@ class Waveforms:
                 "with --background-dir"
             )
 
+        self._pseudo, self.first_window = pseudo, self.n_rows + self.n_backgrounds
         self._augment = transforms.build_waveform_augmentation(config)
         self._n_cut = transforms.samples_needed(config)
 
@@ -57,6 +67,8 @@ class Waveforms:
         """Name a row as `<label>/<file>`, a background by its file in the prepared folder."""
         if number < self.n_rows:
             name = Path(os.fsdecode(self._paths[number])).as_posix()
+        elif number >= self.first_window:
+            name = self.path(number).name
         else:
             name = self.path(number).relative_to(self.config.background_np_dir).as_posix()
         return name.removesuffix(".npy")
@@ -64,13 +76,15 @@ class Waveforms:
     def open(self, number: int) -> np.ndarray:
         """Map the recording of a row or background into memory: (n,) float32 or int16.
 
-        Of a row that is a window of a recording it is that window.
+        Of a row that is a window of a recording, or a pseudo-labelled window, it is that window.
 
         Raises:
             UserError: it is missing or damaged.
         """
         try:
             recording = open_recording(self._path(number))
+            if number >= self.first_window:
+                return recording[self._window(number)]
             if self._starts is None or number >= self.n_rows:
                 return recording
             start = int(self._starts[number])
@@ -98,6 +112,7 @@ class Waveforms:
         config = self.config
         clip, roll = self._cut(number, rng)
         lays_background = config.p_background > 0 and rng.random() < config.p_background
+        lays_background &= number < self.first_window  # a soundscape has its own
         if self._augment is None and not lays_background and config.frontend == "device":
             return clip, roll
 
@@ -109,7 +124,17 @@ class Waveforms:
             waveform = self._over_background(waveform, rng)
         return waveform, roll
 
+    def _window(self, number: int) -> slice:
+        """Return the samples of a pseudo-labelled window in its recording."""
+        assert self._pseudo is not None
+        window = number - self.first_window
+        times = (self._pseudo.starts_s[window], self._pseudo.ends_s[window])
+        return slice(*(round(time * self.config.sample_rate) for time in times))
+
     def _path(self, number: int) -> bytes:
+        if number >= self.first_window:
+            assert self._pseudo is not None
+            return bytes(self._pseudo.paths[number - self.first_window])
         if number >= self.n_rows:
             return bytes(self._backgrounds[number - self.n_rows])
         return os.path.join(self._folder, self._paths[number])
@@ -121,7 +146,7 @@ class Waveforms:
         """
         config, n_cut = self.config, self._n_cut
         recording = self.open(number)
-        if number >= self.n_rows:
+        if self.n_rows <= number < self.first_window:
             return clips.cut_background(recording, n_cut, rng), 0
 
         start = clips.choose_start(recording, n_cut, config.clip_position, rng)

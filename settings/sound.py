@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from settings.archive import ArchiveSettings
 from settings.groups import (
     CHOICE,
     CLIP,
@@ -19,10 +18,11 @@ from settings.groups import (
     Positive,
     Probability,
 )
+from settings.pseudo import PseudoSettings
 
 
 @dataclass(kw_only=True, config=STRICT)
-class SoundSettings(ArchiveSettings):
+class SoundSettings(PseudoSettings):
     """The settings of a clip; `configs.Config` adds all others."""
 
     # Clip and log-mel

@@ -100,7 +100,8 @@ def test_every_field_says_everything_about_itself():
             groups.append(setting.group)
     assert groups == [
         "run", "paths", "recordings", "tables", "folds", "clip and log-mel", "choice of clips",
-        "waveform augmentation", "image augmentation", "batch mixing", "targets and loss", "model",
+        "waveform augmentation", "image augmentation", "batch mixing", "targets and loss",
+        "self-training", "model",
         "optimisation", "probe", "checkpoints",
     ]  # fmt: skip
 

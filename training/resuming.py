@@ -24,12 +24,22 @@ PROGRESS = tuple(field.name for field in fields(Progress) if field.name != "trai
 LATER_PROGRESS: dict[str, Any] = {"micro_batch": 0, "probe": {}}
 
 
-def split_digest(train_part: pd.DataFrame, valid_part: pd.DataFrame) -> str:
-    """Identify the recordings and labels that a fold is trained and validated on."""
+def split_digest(
+    train_part: pd.DataFrame, valid_part: pd.DataFrame, pseudo_labels: Path | None = None
+) -> str:
+    """Identify the recordings and labels that a fold is trained and validated on.
+
+    Args:
+        train_part: rows of train.csv.
+        valid_part: rows of train.csv.
+        pseudo_labels: the table of pseudo-labelled windows, if there is one.
+    """
     digest = hashlib.sha256()
     for part in (train_part, valid_part):
         rows = sorted(zip(*(part[name] for name in SPLIT_COLUMNS), strict=True))
         digest.update(json.dumps(rows).encode())
+    if pseudo_labels is not None:
+        digest.update(pseudo_labels.read_bytes())
     return digest.hexdigest()
 
 
@@ -55,8 +65,9 @@ def find_checkpoint(
     changes.check_same_setup(state, path, config, class_names)
     if state.get("split", split) != split:  # older versions did not note it
         raise ckpt.CheckpointError(
-            f"{path} was trained on another split: other recordings or labels than train.csv has "
-            "in this fold today, so its weights may have seen what would be validated on; "
+            f"{path} was trained on another split: other recordings or labels than train.csv, or "
+            "pseudo_labels, has in this fold today, so its weights may have seen what would be "
+            "validated on; "
             f"{changes.REMEDY}"
         )
     return path, state

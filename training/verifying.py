@@ -1,7 +1,9 @@
 """What a run checks of its recordings before it trains on them."""
 
+import json
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from tqdm import tqdm
 
 from audio.prepared import open_recording
 from audio.recording import samples_crc32
+from catalog.pseudo_labels import read_rows, refuse_labelled
 from catalog.report import WITH_AUDIO, read_report
 from catalog.train_table import check_prepared
 from configs import Config, UserError
@@ -37,6 +40,48 @@ def check_recordings(table: pd.DataFrame, config: Config) -> None:
     check_folds(table, config)
     check_prepared(table, config.train_np_dir)
     check_report(table, read_report(config.report_path), config)
+
+
+def check_pseudo_labels(table: pd.DataFrame, config: Config) -> None:
+    """Refuse pseudo-labelled windows of recordings that are labelled, and missing arrays.
+
+    Raises:
+        UserError: see read_rows and refuse_labelled; an array is missing or damaged.
+    """
+    path = config.pseudo_labels
+    if path is None:
+        return
+
+    rate = _sample_rate_of(path, config)
+    if rate != config.sample_rate:
+        raise UserError(f"{path}: its soundscapes were prepared at {rate} Hz; label them again")
+
+    rows = read_rows(path).drop_duplicates("filepath")
+    soundscapes = {
+        name: path.parent / file
+        for name, file in zip(rows["filename"], rows["filepath"], strict=True)
+    }
+    for array in soundscapes.values():
+        try:
+            open_recording(array)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{array}: {error}; run pseudo_label.py again") from None
+
+    names = [Path(name).with_suffix("").as_posix() for name in table["filepath"]]
+    labelled = {
+        name: config.train_np_dir / file
+        for name, file in zip(names, table["filepath"], strict=True)
+    }
+    refuse_labelled(soundscapes, labelled, where=str(config.train_dataframe_path))
+
+
+def _sample_rate_of(path: Path, config: Config) -> int:
+    """Return the rate that a table's soundscapes were prepared at; what is not said fits."""
+    try:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a table of one's own
+        return config.sample_rate
+    return int(about.get("sample_rate", config.sample_rate))
 
 
 def check_folds(table: pd.DataFrame, config: Config) -> None:

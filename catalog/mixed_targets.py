@@ -1,0 +1,91 @@
+"""Targets where labelled clips and windows that models have labelled are mixed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from catalog.pseudo_labels import PseudoLabels
+from catalog.targets import Targets
+
+
+class MixedTargets:
+    """The targets of rows, of backgrounds and of pseudo-labelled windows, by number.
+
+    The rows of the table come first, then the backgrounds, then the windows.
+
+    Args:
+        labelled: targets of the rows and backgrounds.
+        pseudo: the windows; None: there are none.
+        first_window: number of the first window.
+        power: exponent of the models' scores.
+        label_cap: largest sum of the targets of labelled rows heard together; None: no limit.
+        pseudo_cap: the same of a window.
+    """
+
+    def __init__(
+        self,
+        labelled: Targets,
+        pseudo: PseudoLabels | None = None,
+        *,
+        first_window: int = 0,
+        power: float = 1.0,
+        label_cap: float | None = None,
+        pseudo_cap: float | None = None,
+    ) -> None:
+        self._labelled, self._pseudo, self._first_window = labelled, pseudo, first_window
+        self._power, self._label_cap, self._pseudo_cap = power, label_cap, pseudo_cap
+        self.primary = labelled.primary
+
+    def of(self, rows: Sequence[int]) -> np.ndarray:
+        """Make the targets (n_columns,) float32 of what is heard together.
+
+        Each class takes its highest target. The class for no bird takes what the scores of the
+        windows leave of 1, where nothing else has a bird.
+        """
+        windows = [row - self._first_window for row in rows if self._is_window(row)]
+        labelled = [row for row in rows if not self._is_window(row)]
+        targets = capped(self._labelled.of(labelled), self._label_cap)
+        if not windows:
+            return targets
+
+        soft = [self._soft(window) for window in windows]
+        if self._labelled.no_bird_class:
+            has_bird = not all(map(self._labelled.is_without_bird, labelled))
+            left = 0.0 if has_bird else min(1 - min(1.0, float(one.sum())) for one in soft)
+            absent = self._labelled.absent_target
+            targets[-1] = absent + left * (self._labelled.primary_target - absent)
+            soft = [np.append(one, np.float32(0)) for one in soft]
+
+        for one in soft:
+            targets = np.fmax(targets, self._smoothed(capped(one, self._pseudo_cap)))
+        return targets
+
+    def is_without_bird(self, row: int) -> bool:
+        """Say whether a row, a background or a window has no bird."""
+        if not self._is_window(row):
+            return self._labelled.is_without_bird(row)
+        assert self._pseudo is not None
+        return bool(self._pseudo.is_empty[row - self._first_window])
+
+    def _is_window(self, row: int) -> bool:
+        return self._pseudo is not None and row >= self._first_window
+
+    def _soft(self, window: int) -> np.ndarray:
+        """Return the scores (C,) of a window, raised to the power."""
+        assert self._pseudo is not None
+        n_classes = self._labelled.n_columns - self._labelled.no_bird_class
+        return self._pseudo.scores_of(window, n_classes) ** np.float32(self._power)
+
+    def _smoothed(self, targets: np.ndarray) -> np.ndarray:
+        """Spread a share over all classes, as is done to the targets of rows."""
+        share, n_columns = self._labelled.smoothing, self._labelled.n_columns
+        smoothed = (1 - share) * targets + share / n_columns if share else targets
+        return smoothed.astype(np.float32, copy=False)
+
+
+def capped(targets: np.ndarray, cap: float | None) -> np.ndarray:
+    """Scale targets (C,) down to a sum of at most `cap`; masked ones (NaN) do not count."""
+    total = float(np.nansum(targets))
+    if cap is None or total <= cap:
+        return targets
+    return (targets * (cap / total)).astype(np.float32)

@@ -1,0 +1,120 @@
+"""Recordings to windows to scores, each recording kept on disk as soon as it is done.
+
+Decoders, threads that make clips ready and threads that score them work side by side; what an
+interrupted run has scored is not scored again.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+from audio.decoder_pool import DecoderPool
+from inference.partial import PartialResults, identity
+from inference.pipeline import apply_in_order, in_order
+from inference.progress import Progress
+from inference.tally import Tally
+from inference.windows import Item, Models, Plan, Scored, batches, clips_of, score_batch
+
+logger = logging.getLogger("birdclef.predict")
+
+
+def score_recordings(
+    models: Models,
+    recordings: dict[str, Path],
+    plan: Plan,
+    partial: PartialResults,
+    decoders: DecoderPool | None = None,
+) -> float:
+    """Score the recordings that are not in the partial results yet, and add each when it is done.
+
+    Args:
+        models: what scores clips.
+        recordings: paths by name.
+        plan: how windows are cut and scored.
+        partial: takes a recording as soon as all its windows are scored.
+        decoders: processes that decode, ended when this is done; None starts them.
+
+    Returns:
+        Seconds of audio scored.
+    """
+    identities = {name: identity(path) for name, path in recordings.items()}
+    identities = {name: one for name, one in identities.items() if not partial.holds(name, one)}
+    if n_done := len(recordings) - len(identities):
+        logger.info("%d of %d recordings were done before", n_done, len(recordings))
+
+    to_do = {name: recordings[name] for name in identities}
+    n_windows = {name: partial.n_windows(name, one) for name, one in identities.items()}
+    decoders = decoders or DecoderPool()
+    items = read_clips(models, to_do, plan, decoders, n_windows)
+    scored = score_clips(models, items, plan)
+    with contextlib.closing(items), decoders, contextlib.closing(scored):
+        return put_together(models, scored, plan, partial, identities)
+
+
+def read_clips(
+    models: Models,
+    recordings: dict[str, Path],
+    plan: Plan,
+    decoders: DecoderPool,
+    n_windows: dict[str, int],
+) -> Generator[Item, None, None]:
+    """Decode recordings, cut them into clips and make these ready for the network, in threads.
+
+    Args:
+        models: what will score the clips.
+        recordings: paths by name.
+        plan: how windows are cut.
+        decoders: processes that decode.
+        n_windows: by recording, windows that are scored already.
+    """
+    decode = functools.partial(decoders.decode, timeout_s=models.config.file_timeout_s)
+    clips = functools.partial(clips_of, models=models, plan=plan, decode=decode)
+    sources = (
+        functools.partial(clips, name, path, n_done=n_windows[name])
+        for name, path in recordings.items()
+    )
+
+    on_cpu = models.n_threads > 1  # whose cores are for the network
+    n_decoding = models.config.num_workers // 2 if on_cpu else models.config.num_workers
+    n_decoding = max(1, min(n_decoding, len(recordings)))
+    depth = 2 * models.batch_size * models.n_threads
+    return in_order(sources, n_decoding, depth, models.enter_thread)
+
+
+def score_clips(models: Models, items: Iterable[Item], plan: Plan) -> Generator[Scored, None, None]:
+    """Score clips in batches, in threads: each item with scores (models, C) and perhaps frames."""
+    score = functools.partial(score_batch, models, plan)
+    in_batches = batches(items, models.batch_size)
+    scored = apply_in_order(score, in_batches, models.n_threads, models.enter_thread)
+    with contextlib.closing(scored):
+        for batch in scored:
+            yield from batch
+
+
+def put_together(
+    models: Models,
+    scored: Iterable[Scored],
+    plan: Plan,
+    partial: PartialResults,
+    identities: dict[str, list[int]],
+) -> float:
+    """Collect the windows of each recording and add it to the partial results; return seconds."""
+    seconds, tally = 0.0, None
+    with Progress({name: n_bytes for name, (n_bytes, _) in identities.items()}) as progress:
+        try:
+            for item, scores, frames in scored:
+                tally = tally or Tally(item.name, models, plan, partial, identities[item.name])
+                if not item.is_end:
+                    tally.add(item, scores, frames)
+                    progress.show(item.name, *tally.reached(item))
+                    continue
+
+                recording_s, tally = tally.finish(item.source), None
+                seconds += recording_s
+                progress.finish(item.name, recording_s)
+        finally:
+            if tally is not None:
+                tally.discard()
+    return seconds

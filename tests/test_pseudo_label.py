@@ -1,0 +1,145 @@
+"""pseudo_label.py from soundscapes to the table that train.py takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pseudo_label
+from catalog.pseudo_labels import read_rows
+from configs import UserError
+from inference.scorers import TorchModels
+from inference.windows import Plan
+from tests.predicting import RATE, Breaking, save_model, score, song, tiny, write_wav
+
+RULES = "--keep-above 0.6 --zero-below 0.2 --most-of-recording 1"
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """A folder with two models and three soundscapes."""
+    for seed in (0, 1):
+        save_model(tmp_path / f"m{seed}.pth", tiny(), seed=seed)
+    for number in range(3):
+        name = f"field/site_{number % 2}/dawn_{number}.wav"
+        write_wav(tmp_path / name, song(4.0 + number, seed=number))
+    return tmp_path
+
+
+def run(place: Path, output: str, models: str = "m0.pth m1.pth", flags: str = RULES) -> Path:
+    words = [str(place / "field"), "--models", *(str(place / name) for name in models.split())]
+    rest = f"--output {place / output} {flags} --sample-rate {RATE} --fmax 4000 --root {place}"
+    assert pseudo_label.main([*words, *rest.split(), "--num-workers", "2", "--device", "cpu"]) == 0
+    return place / output
+
+
+def test_windows_have_the_mean_of_both_models_and_say_which_was_surest(place, capsys):
+    table = read_rows(run(place, "pseudo/one.csv"))
+    recordings = {f"{name}": place / "field" / name for name in set(table["filename"])}
+    alone = [
+        score(TorchModels([place / f"m{k}.pth"], tiny()), recordings, Plan(), place / f"alone{k}")
+        for k in (0, 1)
+    ]
+    names, n_windows = ["NA", "bird1", "bird2"], 0
+    for name in recordings:
+        each = np.stack([one[name].scores for one in alone])  # (2, n, 3)
+        mean = each.mean(axis=0)
+        for window in np.flatnonzero(mean.max(axis=1) >= 0.6):
+            (row,) = table[(table["filename"] == name) & (table["start_s"] == window)].itertuples()
+            expected = {
+                names[k]: (mean[window, k], int(each[:, window, k].argmax()))
+                for k in range(3)
+                if mean[window, k] >= 0.2
+            }
+            assert set(row.labels) == set(expected)
+            for label, found, made_by in zip(row.labels, row.scores, row.made_by, strict=True):
+                assert (found, made_by) == (pytest.approx(expected[label][0], abs=1e-4),
+                                            expected[label][1])  # fmt: skip
+            assert row.weight == pytest.approx(sum(row.scores), abs=1e-3)
+            n_windows += 1
+    assert 3 < n_windows == len(table) < 15
+
+    about = json.loads((place / "pseudo/one.json").read_text())
+    assert [Path(path).name for path in about["models"]] == ["m0.pth", "m1.pth"]
+    assert f"{n_windows} windows kept" in capsys.readouterr().out
+
+
+def test_the_soundscapes_are_prepared_whole_beside_the_table(place):
+    table = read_rows(run(place, "pseudo/one.csv"))
+    for row in table.itertuples():
+        prepared = np.load(place / "pseudo" / row.filepath)
+        assert len(prepared) == RATE * (4 + int(Path(row.filename).stem[-1]))
+
+
+@pytest.mark.parametrize(("broken_model", "batches_left"), [(0, 3), (1, 2)])
+def test_a_run_that_was_stopped_ends_with_the_same_table(
+    place, monkeypatch, broken_model, batches_left
+):
+    unbroken = run(place, "unbroken/one.csv").read_bytes()
+
+    opened = []
+
+    def open_breaking(path, config):
+        opened.append(Breaking([path], config))
+        if len(opened) == broken_model + 1:
+            opened[-1].batches_left = batches_left
+        return opened[-1]
+
+    monkeypatch.setattr(pseudo_label, "open_models", open_breaking)
+    with pytest.raises(KeyboardInterrupt):
+        run(place, "broken/one.csv")
+    assert not (place / "broken/one.csv").exists()
+    n_before = sum(models.n_images for models in opened)
+
+    assert run(place, "broken/one.csv").read_bytes() == unbroken
+    assert not list((place / "broken").glob("*.partial*"))
+    n_images = sum(models.n_images for models in opened)
+    assert n_before < n_images < n_before + 2 * 15  # what was scored is not scored again
+
+
+def test_a_table_made_from_the_same_is_left_as_it_is(place, monkeypatch):
+    path = run(place, "pseudo/one.csv")
+    before = path.stat().st_mtime_ns
+    monkeypatch.setattr(pseudo_label, "open_models", None)
+    assert run(place, "pseudo/one.csv").stat().st_mtime_ns == before
+
+
+def test_a_labelled_recording_among_the_soundscapes_is_refused(place):
+    run(place, "pseudo/one.csv")
+    prepared = np.load(place / "pseudo/soundscapes_np/site_0/dawn_0.wav.npy")
+    (place / "train_np/wren").mkdir(parents=True)
+    np.save(place / "train_np/wren/XC1.ogg.npy", prepared)
+    row = {"primary_label": "wren", "labels": "wren", "filepath": "wren/XC1.ogg.npy", "kfold": 0}
+    pd.DataFrame([row]).to_csv(place / "train.csv", index=False)
+    with pytest.raises(UserError, match="site_0/dawn_0.wav is wren/XC1.ogg of .*train.csv"):
+        run(place, "pseudo/two.csv")
+
+
+def test_models_that_do_not_go_together_are_refused(place):
+    save_model(place / "other.pth", tiny(), class_names=["NA", "bird1", "bird3"])
+    with pytest.raises(UserError, match="other classes"):
+        run(place, "pseudo/one.csv", models="m0.pth other.pth")
+    save_model(place / "long.pth", tiny(period=2.0))
+    with pytest.raises(UserError, match="other lengths"):
+        run(place, "pseudo/one.csv", models="m0.pth long.pth")
+
+
+def test_classes_in_another_order_are_matched_by_name(place):
+    turned = ["bird2", "NA", "bird1"]
+    save_model(place / "turned.pth", tiny(), seed=1, class_names=turned)
+    flags = "--keep-above 0 --zero-below 0 --most-of-recording 1"
+    both = read_rows(run(place, "p/both.csv", models="m0.pth turned.pth", flags=flags))
+    first = read_rows(run(place, "p/m0.csv", models="m0.pth", flags=flags))
+    second = read_rows(run(place, "p/turned.csv", models="turned.pth", flags=flags))
+    for rows in zip(*(one.itertuples() for one in (both, first, second)), strict=True):
+        by_label = [dict(zip(row.labels, row.scores, strict=True)) for row in rows]
+        for label, mean in by_label[0].items():
+            expected = (by_label[1][label] + by_label[2][label]) / 2
+            assert mean == pytest.approx(expected, abs=2e-4)
+
+
+def test_nothing_sure_is_an_error(place):
+    with pytest.raises(UserError, match="no window of .* scores 1 or more"):
+        run(place, "pseudo/one.csv", flags="--keep-above 1")

@@ -244,7 +244,12 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
     def _timed_targets(self, birds: Sequence[int], rolls: Sequence[int]) -> np.ndarray:
         """As `targets_of`, with the targets of the steps behind them where labels have a time."""
         targets = self.targets_of(birds)
-        return targets if self._steps is None else join(targets, self._steps.of(birds, rolls))
+        if self._steps is None:
+            return targets
+        steps = self._steps.of(birds, rolls)
+        if max(birds) >= self._waveforms.first_window:  # its labels are of the whole window
+            steps = np.full_like(steps, np.nan)
+        return join(targets, steps)
 
     # Which row an item shows
 

@@ -26,7 +26,7 @@ from metrics import describe_scores  # noqa: E402
 from model import find_backbone, pick_device  # noqa: E402
 from training import folder  # noqa: E402
 from training.floor import fit_probe, write_probe  # noqa: E402
-from training.verifying import check_folds  # noqa: E402
+from training.verifying import check_folds, check_pseudo_labels  # noqa: E402
 
 logger = logging.getLogger("birdclef.train")
 
@@ -71,6 +71,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
     check_folds(table, config)
     train_table.check_prepared(table, config.train_np_dir)
+    check_pseudo_labels(table, config)
     rows = expand_windows(table, config)
     class_names = train_table.load_class_names(rows)
 

@@ -33,14 +33,14 @@ from inference.detections import AVERAGES, Recording, average_models
 from inference.flags import FlagParser, number
 from inference.partial import PartialResults, identity
 from inference.pseudo import Rules, label_windows
-from inference.scorers import open_models
+from inference.scorers import find_weighted, open_models
 from inference.scoring import score_recordings
 from inference.stream import find_recordings
 from inference.windows import Models, Plan
 
 logger = logging.getLogger("birdclef.pseudo")
 
-ARRAYS = "soundscapes_np"  # folder of the prepared soundscapes, beside the table
+SOUNDSCAPES_NP = "soundscapes_np"  # folder of the prepared soundscapes, beside the table
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -65,6 +65,10 @@ def label(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
             labelled recording.
     """
     recordings, _ = find_recordings(flags.soundscapes)
+    if flags.apart is not None:
+        held_back, _ = find_recordings(flags.apart)
+        refuse_labelled(recordings, held_back, where=str(flags.apart))
+
     made_from = settle(flags, config, recordings)
     about_path = flags.output.with_suffix(".json")
     if (done := read_about(about_path, flags.output)) and done["made_from"] == made_from:
@@ -120,6 +124,8 @@ def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         help="keep windows in which all score less, without a bird (default: none)")  # fmt: skip
     add("--most-of-recording", metavar="SHARE", type=share, default=0.25,
         help="largest share of a species' windows from one recording (default: 0.25)")  # fmt: skip
+    add("--apart", metavar="FOLDER", type=Path,
+        help="recordings to score on later: they are refused among the soundscapes")  # fmt: skip
     add("--average", choices=AVERAGES[:2], default=AVERAGES[0], help="how to average models")
     add("--smooth", nargs="+", default=[], metavar="WEIGHT",
         help="average neighbouring windows first, as predict.py does")  # fmt: skip
@@ -143,15 +149,14 @@ def settle(
     flags: argparse.Namespace, config: Config, recordings: dict[str, Path]
 ) -> dict[str, Any]:
     """Say all that the labels depend on, in plain types: models, soundscapes and flags."""
-    from inference.model_files import find_checkpoints
-
-    paths = [
-        path
-        for model in flags.models
-        for path in ([model] if model.suffix in (".onnx", ".xml") else find_checkpoints(model))
+    is_export = [model.suffix in (".onnx", ".xml") for model in flags.models]
+    found = [
+        ([model], None) if exported else find_weighted(model)
+        for model, exported in zip(flags.models, is_export, strict=True)
     ]
     return {
-        "models": [[str(path), *identity(path)] for path in paths],
+        "models": [[str(path), *identity(path)] for paths, _ in found for path in paths],
+        "weights": [list(weights) if weights else None for _, weights in found],
         "soundscapes": [[name, *identity(path)] for name, path in recordings.items()],
         **vars(rules_of(flags)),
         **{name: getattr(config, name) for name in ("sample_rate", "audio_dtype")},
@@ -175,7 +180,7 @@ def prepare(flags: argparse.Namespace, config: Config) -> dict[str, Path]:
     """Prepare the soundscapes whole, as annotated recordings are; return the arrays by name."""
     recipe = {name: getattr(config, name) for name in settings_where(makes_arrays=True)}
     recipe |= {"max_seconds": math.inf, "trim_db": None, "cut_still": False}
-    folder = flags.output.parent / ARRAYS
+    folder = flags.output.parent / SOUNDSCAPES_NP
     prepared = prepare_folder(flags.soundscapes, folder, recipe, config.file_timeout_s)
     if not prepared:
         raise UserError(f"{flags.soundscapes} holds no recording that can be used")
@@ -249,6 +254,7 @@ def read_scores(
     """Give each recording with the scores of all models (models, n, C) and what comes of them."""
     class_names = list(scored[0][0].class_names)
     columns = [[models.class_names.index(name) for name in class_names] for models, _ in scored]
+    weights = weights_of([models for models, _ in scored])
     adjustment = Adjustment(None, read_neighbours(flags.smooth), flags.lean)
     for name in recordings:
         parts = [partial[name] for _, partial in scored]
@@ -256,7 +262,15 @@ def read_scores(
             [part.scores[:, :, own] for part, own in zip(parts, columns, strict=True)]
         )
         whole = Recording(**{**vars(parts[0]), "scores": scores})
-        yield whole, adjustment.apply(average_models(scores, flags.average))
+        yield whole, adjustment.apply(average_models(scores, flags.average, weights), name)
+
+
+def weights_of(models: Sequence[Models]) -> list[float] | None:
+    """Weigh all checkpoints: those of a blend by its weights; None where none is a blend."""
+    if all(one.weights is None for one in models):
+        return None
+    shares = [one.weights or (1 / len(one.models),) * len(one.models) for one in models]
+    return [share / len(models) for of_model in shares for share in of_model]
 
 
 # What came of it ----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class MixedTargets:
             soft = [np.append(one, np.float32(0)) for one in soft]
 
         for one in soft:
-            targets = np.fmax(targets, self._smoothed(capped(one, self._pseudo_cap)))
+            targets = np.fmax(targets, self._labelled.smoothed(capped(one, self._pseudo_cap)))
         return targets
 
     def is_without_bird(self, row: int) -> bool:
@@ -75,12 +75,6 @@ class MixedTargets:
         assert self._pseudo is not None
         n_classes = self._labelled.n_columns - self._labelled.no_bird_class
         return self._pseudo.scores_of(window, n_classes) ** np.float32(self._power)
-
-    def _smoothed(self, targets: np.ndarray) -> np.ndarray:
-        """Spread a share over all classes, as is done to the targets of rows."""
-        share, n_columns = self._labelled.smoothing, self._labelled.n_columns
-        smoothed = (1 - share) * targets + share / n_columns if share else targets
-        return smoothed.astype(np.float32, copy=False)
 
 
 def capped(targets: np.ndarray, cap: float | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catalog.identity import content_ids, recording_names
+from catalog.identity import BY_NUMBER, BY_TIME, content_ids, recording_names
 from catalog.labels import join_labels, split_labels
 from catalog.tables import read_table
 from configs import UserError
@@ -65,16 +65,24 @@ class PseudoLabels:
         scores[self.classes[of_window]] = self.scores[of_window]
         return scores
 
-    def draw(self, rng: np.random.Generator, share_empty: float) -> int:
-        """Draw a window: one with labels by its weight, or by chance one without, all alike."""
-        empty = np.flatnonzero(self.is_empty)
-        is_empty = rng.random() < share_empty
-        if len(empty) and (is_empty or not self.weights.any()):
-            return int(empty[rng.integers(len(empty))])
+    def chances(self, share_empty: float) -> np.ndarray:
+        """Say how likely each window is drawn: (n,) float64, a sum of 1.
 
-        ends = np.cumsum(self.weights)
+        Args:
+            share_empty: chance of one without labels, all alike; those with labels come by weight.
+        """
+        is_empty, total = self.is_empty, self.weights.sum()
+        share_empty = share_empty if total else 1.0
+        share_empty = share_empty if is_empty.any() else 0.0
+        of_labels = self.weights / (total or 1.0)
+        return (1 - share_empty) * of_labels + share_empty * is_empty / max(1, is_empty.sum())
+
+    def draw(self, rng: np.random.Generator, share_empty: float) -> int:
+        """Draw a window by its chance."""
+        chances = self.chances(share_empty)
+        ends = np.cumsum(chances)
         window = np.searchsorted(ends, rng.random() * ends[-1], side="right")
-        return int(min(window, np.flatnonzero(self.weights)[-1]))
+        return int(min(window, np.flatnonzero(chances)[-1]))
 
 
 # The table ----------------------------------------------------------------------------------------
@@ -156,6 +164,10 @@ def read_pseudo_labels(path: Path, class_names: Sequence[str]) -> PseudoLabels:
     if table.empty:
         raise UserError(f"{path}: no windows; lower --keep-above of pseudo_label.py")
 
+    is_empty = table["labels"].map(len).to_numpy() == 0
+    if not (is_empty | (table["weight"] > 0)).any():
+        raise UserError(f"{path}: the weight of every window is 0")
+
     labels = [label for row in table["labels"] for label in row]
     number = {name: position for position, name in enumerate(class_names)}
     if strangers := sorted(set(labels) - number.keys()):
@@ -165,7 +177,6 @@ def read_pseudo_labels(path: Path, class_names: Sequence[str]) -> PseudoLabels:
         )
 
     folder = path.parent
-    is_empty = table["labels"].map(len).to_numpy() == 0
     return PseudoLabels(
         paths=np.array([str(folder / name).encode() for name in table["filepath"]]),
         starts_s=table["start_s"].to_numpy(np.float64),
@@ -202,7 +213,10 @@ def refuse_labelled(
         UserError: there is one; the message names it and the recording that it is.
     """
     names, paths = [*soundscapes, *labelled], [*soundscapes.values(), *labelled.values()]
-    keys = [pd.factorize(recording_names(pd.Series(names))["key"])[0], content_ids(paths)]
+    told = recording_names(pd.Series(names))
+    by_place = ~told["rule"].isin([BY_NUMBER, BY_TIME])  # a path says nothing in another folder
+    told.loc[by_place, "key"] = [f"/{row}" for row in range(int(by_place.sum()))]
+    keys = [pd.factorize(told["key"])[0], content_ids(paths)]
     if callable(same_sound):
         keys.append(np.asarray(same_sound(paths)))
 

@@ -72,6 +72,25 @@ def score_windows(
     return pd.DataFrame(rows)
 
 
+def score_any(
+    windows: pd.DataFrame, labels: pd.DataFrame, least_s: float = 1.0
+) -> dict[str, float]:
+    """Tell windows with a bird from those without one: ROC-AUC by the highest score of a window.
+
+    Where the table has the column any_bird (predict.py --columns any), by that one, too.
+    """
+    heard = windows.assign(has_bird=~np.isnan(loudest_level(windows, labels, least_s)))
+    by_window = heard.groupby(["file", "start_s"], sort=False)
+    truth = by_window["has_bird"].max().to_numpy()[:, None].astype(int)
+    found = {"maximum": by_window["score"].max()}
+    if "any_bird" in windows:
+        found["any_bird"] = by_window["any_bird"].max()
+    return {
+        name: macro_roc_auc(truth, scores.to_numpy(float)[:, None])
+        for name, scores in found.items()
+    }
+
+
 def score_events(
     events: pd.DataFrame, labels: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -105,6 +124,16 @@ def read_levels(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_any(path: Path, windows: pd.DataFrame) -> pd.DataFrame:
+    """Add the column any_bird of a long table, if it has one."""
+    if path.suffix != ".csv" or "any_bird" not in pd.read_csv(path, nrows=0):
+        return windows
+    key = ["file", "start_s"]
+    table = pd.read_csv(path, usecols=[*key, "any_bird"], dtype={"file": str})
+    table["file"] = table["file"].map(original_cell)
+    return windows.merge(table.drop_duplicates(key), on=key, how="left", validate="m:1")
+
+
 def main(args: list[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -121,6 +150,8 @@ def main(args: list[str] | None = None) -> None:
             index=False, float_format="%.3f"
         )
     )
+    in_words = score_any(read_any(flags.windows, windows), labels, flags.least_seconds).items()
+    print("bird or none, ROC-AUC: " + "  ".join(f"{name} {auc:.3f}" for name, auc in in_words))
     if flags.events:
         events = read_predicted(flags.events).spans
         by_level, total = score_events(events, labels)

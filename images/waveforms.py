@@ -1,6 +1,7 @@
 """The waveform of a training clip: cut from a recording or a background, and augmented."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from audio.prepared import open_recording
 from catalog.pseudo_labels import PseudoLabels
 from configs import Config, UserError
 from images import clips
+
+N_DRAWS = 8  # of a second background, until it is another one
 
 
 class Waveforms:
@@ -49,13 +52,16 @@ class Waveforms:
         backgrounds = prepare_backgrounds(config) if with_backgrounds else []
         self._backgrounds = np.array([os.fsencode(path) for path in backgrounds])
         self.n_backgrounds = len(backgrounds)
-        if with_backgrounds and not backgrounds:
+        from_windows = pseudo is not None and bool(config.pseudo_background)
+        if with_backgrounds and not backgrounds and not from_windows:
             raise UserError(
                 "p_background and negative_share need recordings without birds: name their folder "
                 "with --background-dir"
             )
 
         self._pseudo, self.first_window = pseudo, self.n_rows + self.n_backgrounds
+        self._empty = np.flatnonzero(pseudo.is_empty) if pseudo is not None else np.empty(0, int)
+        self._folders = folders_of(backgrounds) if config.background_by_folder else []
         self._augment = transforms.build_waveform_augmentation(config)
         self._n_cut = transforms.samples_needed(config)
 
@@ -121,7 +127,9 @@ class Waveforms:
             changed = transforms.crop_or_pad(self._augment(waveform, rng), config.n_samples)
             waveform = transforms.normalize_peak(changed)
         if lays_background:
-            waveform = self._over_background(waveform, rng)
+            waveform, first = self._over_background(waveform, rng)
+            if config.p_second_background and rng.random() < config.p_second_background:
+                waveform, _ = self._over_background(waveform, rng, but=first)
         return waveform, roll
 
     def _window(self, number: int) -> slice:
@@ -161,9 +169,32 @@ class Waveforms:
             return np.roll(clip, roll), roll
         return clip, 0
 
-    def _over_background(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        number = self.n_rows + int(rng.integers(self.n_backgrounds))
+    def _over_background(
+        self, waveform: np.ndarray, rng: np.random.Generator, *, but: int | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Lay a waveform over a background, which is returned, too: not that one, if it can be."""
+        number = self._draw_background(rng)
+        for _ in range(N_DRAWS):
+            if number != but:
+                break
+            number = self._draw_background(rng)
         background = clips.cut_background(self.open(number), self.config.n_samples, rng)
         snr_db = rng.uniform(*self.config.background_snr_db)
         noisy = clips.add_at_snr(waveform, transforms.to_float32(background), snr_db)
-        return transforms.normalize_peak(noisy)
+        return transforms.normalize_peak(noisy), number
+
+    def _draw_background(self, rng: np.random.Generator) -> int:
+        """Draw the number of a background, or of a pseudo-labelled window without a bird."""
+        share = self.config.pseudo_background if len(self._empty) else 0.0
+        if share and (not self.n_backgrounds or rng.random() < share):
+            return self.first_window + int(self._empty[rng.integers(len(self._empty))])
+        if not self._folders:
+            return self.n_rows + int(rng.integers(self.n_backgrounds))
+        folder = self._folders[rng.integers(len(self._folders))]
+        return self.n_rows + int(folder[rng.integers(len(folder))])
+
+
+def folders_of(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Return the numbers of the files of each folder, each (n,) int, by the folders' names."""
+    parents = np.array([str(path.parent) for path in paths])
+    return [np.flatnonzero(parents == name) for name in np.unique(parents)]

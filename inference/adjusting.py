@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from configs import UserError
 from files import original_cell
 from inference.calibration import Calibration
 from inference.detections import HIGHEST
+from inference.places import when_and_where
 
 GAUSSIAN_SIGMA = 1.0  # windows, if none is given
 LEAST_WEIGHT = 0.01  # of a neighbour in a Gaussian; those further away are left out
@@ -26,18 +27,28 @@ class Adjustment:
         neighbours: weights of the windows 1, 2, ... places away in a mean with the window itself,
             whose weight is 1; empty leaves scores as they are.
         lean: how far each window moves to the recording's maximum of its class, from 0 to 1.
-        calibration: a line through the logits, applied before all of these; None leaves them.
+        calibration: a line through the logits, applied before all else; None leaves them.
+        site_shifts: (C,) by site, added to the logits of its recordings next.
     """
 
     powers: np.ndarray | None = None
     neighbours: tuple[float, ...] = ()
     lean: float = 0.0
     calibration: Calibration | None = None
+    site_shifts: Mapping[str, np.ndarray] | None = None
 
-    def apply(self, scores: np.ndarray) -> np.ndarray:
-        """Adjust the scores (n, C) of a recording's windows in order: (n, C) float32 below 1."""
+    def apply(self, scores: np.ndarray, name: str = "") -> np.ndarray:
+        """Adjust the scores (n, C) of a recording's windows in order: (n, C) float32 below 1.
+
+        Args:
+            scores: of the windows.
+            name: of the recording, from which its site is known.
+        """
         if self.calibration is not None:
             scores = self.calibration.apply(scores)
+        if self.site_shifts is not None:
+            shift = self.site_shifts.get(when_and_where(name, None, None).site)
+            scores = scores if shift is None else shift_logits(scores, shift)
         if self.powers is not None:
             scores = scores ** self.powers.astype(np.float32)
         if any(self.neighbours):
@@ -45,6 +56,13 @@ class Adjustment:
         if self.lean and len(scores):
             scores = scores + np.float32(self.lean) * (scores.max(axis=0) - scores)
         return np.minimum(scores, HIGHEST)
+
+
+def shift_logits(scores: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Add to the logits of scores (n, C) a shift (C,): (n, C) float32; 0 stays 0."""
+    odds = scores.astype(np.float64) / np.maximum(1 - scores.astype(np.float64), 1e-12)
+    odds *= np.exp(shift)
+    return np.minimum((odds / (1 + odds)).astype(np.float32), HIGHEST)
 
 
 def smooth(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:

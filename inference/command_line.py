@@ -34,6 +34,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         _add_species,
         _add_windows,
         _add_evaluation,
+        _add_adjustments,
         _add_detections,
         _add_events,
         _add_run,
@@ -150,6 +151,16 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
         "0.25 framewise_max",
     )
     add(
+        "--average",
+        choices=AVERAGES,
+        default=AVERAGES[0],
+        help="how to average folds (default: probability)",
+    )
+
+
+def _add_adjustments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is done to scores").add_argument
+    add(
         "--power",
         metavar="POWER",
         help="raise scores to this power, or to those of a CSV with the columns species and power",
@@ -170,10 +181,18 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
         help="move each score this far to the recording's highest score of its species",
     )
     add(
-        "--average",
-        choices=AVERAGES,
-        default=AVERAGES[0],
-        help="how to average folds (default: probability)",
+        "--site-prior",
+        type=Path,
+        metavar="FILE",
+        help="CSV with the columns site, species and prior: how likely a species is at a site; "
+        "scores move as far as that is from its mean over sites",
+    )
+    add(
+        "--site-weight",
+        type=number(0),
+        default=0.5,
+        metavar="WEIGHT",
+        help="how far --site-prior moves the logits (default: 0.5)",
     )
 
 
@@ -216,7 +235,8 @@ def _add_detections(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COLUMNS",
         help="more columns of long and parquet: names (scientific and common, from --taxonomy), "
-        "when (site, date and time of the detection, from the file's name and header)",
+        "when (site, date and time of the detection, from the file's name and header), any (the "
+        "chance that any bird sings in the window)",
     )
     add(
         "--time-zone",

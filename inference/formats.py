@@ -90,11 +90,15 @@ def _with_columns(
     if "when" in selection.columns:
         path = selection.folder / recording.name
         made = when_and_where(recording.name, path, selection.zone)
+    any_bird = selection.any_bird(recording.scores) if "any" in selection.columns else None
     for one in selection.found(recording, threshold):
         cells: list[str] = []
         for kind in selection.columns:
             if kind == "names":
                 cells += selection.name(one.species)
+            elif any_bird is not None and kind == "any":
+                window = np.searchsorted(recording.starts_s, one.start_s, side="right") - 1
+                cells.append(str(any_bird[max(0, int(window))]))
             elif made is not None:
                 cells += [made.site, *made.at(one.start_s)]
         yield one, cells

@@ -25,6 +25,7 @@ from inference.evaluated import (
 from inference.places import read_zone
 from inference.results import Results
 from inference.selection import Selection
+from inference.site_prior import read_site_shifts
 from inference.text_files import read_header
 from inference.timeline import EventRule
 from inference.windows import Models, Plan
@@ -98,7 +99,10 @@ def read_adjustment(flags: argparse.Namespace, class_names: Sequence[str]) -> Ad
         powers = read_by_species(flags.power, ["power"], class_names, 1.0)
         if not (powers > 0).all():
             raise UserError(f"--power {flags.power}: powers must be above 0")
-    return Adjustment(powers, read_neighbours(flags.smooth), flags.lean)
+    shifts = None
+    if flags.site_prior is not None:
+        shifts = read_site_shifts(flags.site_prior, class_names, flags.site_weight)
+    return Adjustment(powers, read_neighbours(flags.smooth), flags.lean, site_shifts=shifts)
 
 
 def read_threshold(
@@ -168,6 +172,7 @@ def read_selection(
         events=flags.events,
         columns=tuple(flags.columns),
         zone=read_zone(flags.time_zone),
+        leaves_no_bird=models.config.no_bird_class and models.config.has_softmax_scores,
     )
 
 
@@ -318,10 +323,10 @@ def write_page(
         model += f", {weighted}mean of {n_models} by {plan.average}"
     if calibration is not None:
         score += ", calibrated"
-    for name in ("power", "smooth", "lean"):
+    for name in ("power", "smooth", "lean", "site_prior"):
         if value := getattr(flags, name):
             words = value if isinstance(value, list) else [str(value)]
-            score += f", --{name} {' '.join(words)}"
+            score += f", --{name.replace('_', '-')} {' '.join(words)}"
     facts = {
         "Model": model,
         "Recordings": str(flags.recordings.resolve()),

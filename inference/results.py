@@ -53,7 +53,7 @@ class Results:
                 scores = self._ranks[n_done : n_done + n_windows]
             n_done += n_windows
 
-            scores = self.adjustment.apply(scores)
+            scores = self.adjustment.apply(scores, name)
             if recording.n_silent:
                 scores = np.where(recording.silent[:, None], np.float32(0), scores)
             yield replace(recording, scores=scores)

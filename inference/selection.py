@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from configs import UserError
-from inference.detections import Event, Recording
+from inference.detections import HIGHEST, Event, Recording
 
 logger = logging.getLogger("birdclef.selection")
 
-MORE_COLUMNS = {"names": ("scientific_name", "common_name"), "when": ("site", "date", "time")}
+MORE_COLUMNS = {
+    "names": ("scientific_name", "common_name"),
+    "when": ("site", "date", "time"),
+    "any": ("any_bird",),
+}
 
 Names = dict[str, tuple[str, str]]  # label to (scientific, common) name
 
@@ -55,6 +59,7 @@ class Selection:
         events: write events rather than windows, in the formats that list detections.
         columns: of MORE_COLUMNS, which more the long table has.
         zone: of the recorders' clocks, where files do not say another; None is not known.
+        leaves_no_bird: the scores of the classes leave the chance that there is no bird.
     """
 
     class_names: list[str]
@@ -72,6 +77,21 @@ class Selection:
     events: bool = False
     columns: tuple[str, ...] = ()
     zone: tzinfo | None = None
+    leaves_no_bird: bool = False
+
+    def any_bird(self, scores: np.ndarray) -> np.ndarray:
+        """Say how likely any bird sings in each window.
+
+        Args:
+            scores: (n, C).
+
+        Returns:
+            (n,) float32: what a class for no bird leaves, where the scores of all classes and of
+            that one sum to 1; else the highest score.
+        """
+        if self.leaves_no_bird:
+            return np.minimum(scores.sum(axis=1, dtype=np.float64), HIGHEST).astype(np.float32)
+        return scores.max(axis=1, initial=0).astype(np.float32)
 
     def name(self, species: int) -> tuple[str, str]:
         """Return the scientific and the common name of a class; its label where there is none."""

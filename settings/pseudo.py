@@ -25,6 +25,9 @@ class PseudoSettings(ArchiveSettings):
     pseudo_empty: Probability = SELF_TRAINING(
         0.0, "fraction of the windows drawn that are ones in which the models found nothing"
     )
+    pseudo_background: Probability = SELF_TRAINING(
+        0.0, "fraction of backgrounds that are windows in which the models found nothing"
+    )
     pseudo_power: Positive = SELF_TRAINING(
         1.0, "exponent of the models' scores: above 1 doubtful labels count less"
     )

@@ -105,6 +105,12 @@ class SoundSettings(PseudoSettings):
     background_snr_db: tuple[float, float] = WAVEFORM(
         (0.0, 15.0), "range of the clip's power above the background's", unit="dB"
     )
+    background_by_folder: bool = WAVEFORM(
+        False, "draw one of background_dir's folders first, so that small ones are heard as often"
+    )
+    p_second_background: Probability = WAVEFORM(
+        0.0, "chance that a clip over a background lies over another one, too"
+    )
     p_waveform_mixup: Probability = WAVEFORM(
         0.0, "chance of MixUp with another clip, of waveforms and targets"
     )

@@ -112,7 +112,7 @@ def test_what_the_fields_say_is_asked_by_the_rest_of_the_code():
     )  # fmt: skip
     assert settings_where(under_root=True) == (
         "train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path",
-        "background_dir", "models_dir", "annotations",
+        "background_dir", "models_dir", "annotations", "pseudo_labels",
     )  # fmt: skip
     assert set(settings_where(identity="clip")) >= {"n_mels", "period", "sample_rate", "fmax"}
     assert {"base_model_name", "no_bird_class"} <= set(settings_where(identity="network"))

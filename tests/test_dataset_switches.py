@@ -36,6 +36,7 @@ PLAIN = {
 SWITCHES = [
     {"p_time_shift": 1.0},
     {"p_background": 0.7},
+    {"p_background": 1.0, "p_second_background": 0.7},
     {"p_waveform_mixup": 0.7},
     {"p_or_mix": 0.7},
     {"p_speed": 0.7},

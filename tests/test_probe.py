@@ -8,6 +8,7 @@ import pytest
 
 import dataset as data
 import probe
+from catalog.pseudo_labels import PSEUDO_COLUMNS, write_pseudo_labels
 from configs import UserError
 from inference.scorers import open_models
 from tests.small_run import SPECIES
@@ -75,3 +76,42 @@ def test_debug_takes_a_few_recordings(df, config):
 def test_a_fold_that_is_not_there_is_refused(df, config):
     with pytest.raises(UserError, match="fold"):
         probe.run(df, replace(config, folds=[9]))
+
+
+# Pseudo-labelled windows --------------------------------------------------------------------------
+
+
+def write_windows(config, labels: list[tuple[str, ...]], hertz: float) -> None:
+    """Two recordings of one tone, a window a second, with these labels."""
+    rng, rows = np.random.default_rng(9), []
+    time = np.arange(len(labels) * 32_000) / 32_000
+    for name in ("dawn_0.wav", "dawn_1.wav"):
+        waveform = np.sin(2 * np.pi * hertz * time) * (np.sin(7 * time) > 0)
+        path = config.root / f"pseudo/np/{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, (waveform + 0.05 * rng.standard_normal(len(time))).astype("f4") / 2)
+        rows += [
+            (name, f"np/{name}.npy", second, second + 1, own, (0.9,) * len(own), (0,) * len(own), 1)
+            for second, own in enumerate(labels)
+        ]
+    write_pseudo_labels(config.pseudo_labels, pd.DataFrame(rows, columns=PSEUDO_COLUMNS))
+
+
+def score_of_tone(config, hertz: float) -> np.ndarray:
+    models = open_models(config.models_dir / "Exp_47_probe/fold_0", config)
+    time = np.arange(32_000) / 32_000
+    tone = (np.sin(2 * np.pi * hertz * time) * (np.sin(7 * time) > 0) / 2).astype("f4")
+    return models.score([models.prepare(tone)], frames=False)[0][0, 0]
+
+
+@pytest.mark.parametrize("loss_name", ["cross_entropy", "bce"])
+def test_a_species_is_learnt_from_windows_that_another_model_labelled(df, config, loss_name):
+    config = replace(config, head="linear", loss_name=loss_name, head_input="rows")
+    config.pseudo_labels = config.root / "pseudo/one.csv"
+    write_windows(config, [("bird0",)] * 4, hertz=9000)
+    probe.run(df, replace(config, pseudo_share=0.0))
+    before = score_of_tone(config, 9000)
+
+    probe.run(df, replace(config, models_dir=config.root / "after"))
+    after = score_of_tone(replace(config, models_dir=config.root / "after"), 9000)
+    assert after[0] > before[0] + 0.3

@@ -1,6 +1,7 @@
 """pseudo_label.py from soundscapes to the table that train.py takes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,18 @@ def test_classes_in_another_order_are_matched_by_name(place):
 def test_nothing_sure_is_an_error(place):
     with pytest.raises(UserError, match="no window of .* scores 1 or more"):
         run(place, "pseudo/one.csv", flags="--keep-above 1")
+
+
+def test_recordings_that_are_scored_later_are_kept_apart(place):
+    write_wav(place / "later/dawn_0.wav", song(2.0, seed=7))  # another one of that name
+    run(place, "pseudo/one.csv", flags=f"{RULES} --apart {place / 'later'}")
+    shutil.copy(place / "field/site_0/dawn_0.wav", place / "later/b.wav")
+    with pytest.raises(UserError, match="dawn_0.wav is b.wav of .*later, byte by byte"):
+        run(place, "pseudo/two.csv", flags=f"{RULES} --apart {place / 'later'}")
+
+
+def test_models_of_a_blend_have_its_weights(place):
+    models = [TorchModels([place / "m0.pth"], tiny()) for _ in range(2)]
+    assert pseudo_label.weights_of(models) is None
+    blend = TorchModels([place / "m0.pth", place / "m1.pth"], tiny(), (0.75, 0.25))
+    assert pseudo_label.weights_of([models[0], blend]) == [0.5, 0.375, 0.125]

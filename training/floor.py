@@ -13,6 +13,9 @@ import pandas as pd
 import torch
 
 import checkpoint as ckpt
+from catalog.mixed_targets import MixedTargets
+from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
+from catalog.targets import NONE, Targets
 from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
 from losses.named import binary_cross_entropy, cross_entropy, of_known
@@ -20,7 +23,7 @@ from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
 from training.fold import Progress
-from training.frozen import CLEAN, EMPTY, FrozenClips, measure
+from training.frozen import CLEAN, EMPTY, FrozenClips, measure, measure_windows
 from training.regression import Regression, fit, log_softmax
 
 logger = logging.getLogger("birdclef.train")
@@ -92,7 +95,8 @@ def fit_probe(
     clips = measure(table, config, model, device)
 
     is_fitted = table.index.isin(train_part.index)
-    regression = fit_to(clips, table, is_fitted, class_names, config)
+    soft = soft_rows(class_names, config, model, device)
+    regression = fit_to(clips, table, is_fitted, class_names, config, soft)
     tensors = map(
         torch.from_numpy, (regression.mean, regression.std, regression.weight, regression.bias)
     )
@@ -101,14 +105,34 @@ def fit_probe(
     return score(clips, table, ~is_fitted, regression, class_names, config, model)
 
 
+@dataclass(frozen=True)
+class SoftRows:
+    """Pseudo-labelled windows for the regression: a window has a row for each of its labels.
+
+    Attributes:
+        features: (n_windows, n) float32.
+        rows: (N,) the window of each row.
+        targets: (N,) its class.
+        weights: (N,) its share of the weight of all windows.
+    """
+
+    features: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
 def fit_to(
     clips: FrozenClips,
     table: pd.DataFrame,
     is_fitted: np.ndarray,
     class_names: list[str],
     config: Config,
+    soft: SoftRows | None = None,
 ) -> Regression:
     """Fit a regression to the clips of some rows, and to those of backgrounds alone.
+
+    Pseudo-labelled windows have `pseudo_share` of all weight, as they have of an epoch's clips.
 
     Raises:
         UserError: there is no clip to fit to.
@@ -125,14 +149,59 @@ def fit_to(
     if not is_used.any():
         raise UserError("the probe has no clip to fit to")
 
+    how: dict[str, Any] = {
+        "n_outputs": no_bird + config.no_bird_class,
+        "strengths": config.probe_c,
+        "softmax": config.has_softmax_scores,
+    }
+    features, targets, folds = clips.features[is_used], targets[is_used], folds[is_used]
+    if soft is None:
+        return fit(features, targets, folds, **how)
+
+    n_clips, share = len(features), config.pseudo_share
     return fit(
-        clips.features[is_used],
-        targets[is_used],
-        folds[is_used],
-        n_outputs=no_bird + config.no_bird_class,
-        strengths=config.probe_c,
-        softmax=config.has_softmax_scores,
+        np.concatenate([features, soft.features]),
+        np.concatenate([targets, soft.targets]),
+        np.concatenate([folds, np.full(len(soft.targets), NONE)]),
+        rows=np.concatenate([np.arange(n_clips), n_clips + soft.rows]),
+        weights=np.concatenate([np.full(n_clips, 1 - share), share * n_clips * soft.weights]),
+        **how,
     )
+
+
+def soft_rows(
+    class_names: list[str], config: Config, model: SED, device: torch.device
+) -> SoftRows | None:
+    """Measure the pseudo-labelled windows of the settings and write out their labels."""
+    if config.pseudo_labels is None or not config.pseudo_share:
+        return None
+
+    pseudo = read_pseudo_labels(config.pseudo_labels, class_names)
+    features = measure_windows(pseudo, config, model, device)
+    rows, targets, weights = spell_out(pseudo, class_names, config)
+    return SoftRows(features, rows, targets, weights)
+
+
+def spell_out(
+    pseudo: PseudoLabels, class_names: list[str], config: Config
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Write a row for each label of each window: window, class and weight, each (N,).
+
+    A window counts as often as training would draw it, and each label by its target; what the
+    targets leave of 1 counts as no class where each class is told by itself.
+    """
+    n_columns = len(class_names) + config.no_bird_class
+    nothing = pd.DataFrame({"primary_label": [], "labels": []}, dtype=str)
+    labelled = Targets(nothing, class_names, no_bird_class=config.no_bird_class)
+    mixed = MixedTargets(labelled, pseudo, power=config.pseudo_power, pseudo_cap=config.pseudo_cap)
+    targets = np.stack([mixed.of([window]) for window in range(len(pseudo))]).astype(np.float64)
+    targets /= np.maximum(1, targets.sum(axis=1, keepdims=True))  # (n_windows, n_columns)
+    if not config.has_softmax_scores:
+        targets = np.column_stack([targets, 1 - targets.sum(axis=1)])
+
+    weights = pseudo.chances(config.pseudo_empty)[:, None] * targets
+    rows, classes = np.nonzero(weights > 0)
+    return rows, np.where(classes < n_columns, classes, NONE), weights[rows, classes]
 
 
 def score(

@@ -6,10 +6,13 @@ there are backgrounds, some times over one of them. Backgrounds give clips, too.
 
 import hashlib
 import io
+import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ import torch
 from tqdm import tqdm
 
 import transforms
+from audio.prepared import open_recording
+from catalog.pseudo_labels import PseudoLabels
 from configs import Config, settings_where
 from dataset import windows_of
 from files import write_file
@@ -68,23 +73,64 @@ def measure(table: pd.DataFrame, config: Config, model: SED, device: torch.devic
         with np.load(path) as stored:
             return FrozenClips(**{name: stored[name] for name in FrozenClips.__annotations__})
 
-    model = model.to(device).eval()
     plan = list(_plan(recordings, config))
-    features = []
-    waveforms = _waveforms(plan, recordings, config)
-    for start in tqdm(
-        range(0, len(plan), CLIPS_AT_ONCE), "frozen features", leave=False, disable=None
-    ):
-        batch = [next(waveforms) for _ in plan[start : start + CLIPS_AT_ONCE]]
-        features.append(encode(batch, config, model, device))
-
+    features = _encode_all(_waveforms(plan, recordings, config), len(plan), config, model, device)
     row, window, kind, _ = np.array(plan).T
-    measured = FrozenClips(np.concatenate(features), row, window, kind)
-    content = io.BytesIO()
-    np.savez(content, **vars(measured))
-    write_file(path, content.getvalue())
-    logger.info("frozen features of %d clips: kept in %s", len(plan), path)
+    measured = FrozenClips(features, row, window, kind)
+    _keep(path, **vars(measured))
     return measured
+
+
+def measure_windows(
+    pseudo: PseudoLabels, config: Config, model: SED, device: torch.device
+) -> np.ndarray:
+    """Measure the features (n, n_features) float32 of pseudo-labelled windows, or read them.
+
+    Args:
+        pseudo: the windows, each measured by its first `period` seconds.
+        config: settings, whose head is the model's.
+        model: its backbone and head say what is measured.
+        device: where it runs.
+    """
+    rate = config.sample_rate
+    places = [
+        (os.fsdecode(path), round(start_s * rate), round(end_s * rate))
+        for path, start_s, end_s in zip(pseudo.paths, pseudo.starts_s, pseudo.ends_s, strict=True)
+    ]
+    files = {name: os.stat(name) for name, _, _ in places}
+    stamps = [[name, info.st_size, info.st_mtime_ns] for name, info in files.items()]
+    path = config.models_dir / FOLDER / f"{_digest(config, model, stamps, places)}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return stored["features"]
+
+    waveforms = (
+        transforms.to_float32(open_recording(Path(name))[start:end][: config.n_samples])
+        for name, start, end in places
+    )
+    features = _encode_all(waveforms, len(places), config, model, device)
+    _keep(path, features=features)
+    return features
+
+
+def _keep(path: Path, **arrays: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_file(path, content.getvalue())
+    logger.info("frozen features of %d clips: kept in %s", len(arrays["features"]), path)
+
+
+def _encode_all(
+    waveforms: Iterator[np.ndarray], n_clips: int, config: Config, model: SED, device: torch.device
+) -> np.ndarray:
+    """Make features (n_clips, n) float32 in batches."""
+    model = model.to(device).eval()
+    starts = range(0, n_clips, CLIPS_AT_ONCE)
+    features = [
+        encode(list(itertools.islice(waveforms, CLIPS_AT_ONCE)), config, model, device)
+        for _ in tqdm(starts, "frozen features", leave=False, disable=None)
+    ]
+    return np.concatenate(features)
 
 
 @torch.inference_mode()
@@ -144,17 +190,21 @@ def _waveforms(
 
 def _key(table: pd.DataFrame, recordings: Waveforms, config: Config, model: SED) -> str:
     """Identify the features by all that they depend on: settings, weights and recordings."""
-    names = (*settings_where(identity="clip"), *PROBE_SETTINGS, *NOISE_SETTINGS)
     settings = config.to_dict()
-    about: dict[str, Any] = {name: settings[name] for name in names}
-    about["head"] = vars(model.head) | {"softmax": None, "no_bird": None}
-
     n_files = recordings.n_rows + recordings.n_backgrounds
     paths = [recordings.path(number) for number in range(n_files)]
-    about["files"] = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    about["starts"] = table["start_s"].to_list() if "start_s" in table else []
+    files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    starts = table["start_s"].to_list() if "start_s" in table else []
+    of_probe = {name: settings[name] for name in (*PROBE_SETTINGS, *NOISE_SETTINGS)}
+    return _digest(config, model, files, starts, of_probe)
 
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+
+def _digest(config: Config, model: SED, *about: Any) -> str:
+    """Identify features by the clip's settings, the weights and what else they depend on."""
+    settings = config.to_dict()
+    of_clip = {name: settings[name] for name in settings_where(identity="clip")}
+    head = vars(model.head) | {"softmax": None, "no_bird": None}
+    digest = hashlib.sha256(json.dumps([of_clip, head, *about], sort_keys=True).encode())
     weights = {**model.encoder.state_dict(), "mean": model.mean, "std": model.std}
     for name, value in weights.items():
         digest.update(name.encode())

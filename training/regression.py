@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from catalog.targets import NONE
+
 logger = logging.getLogger("birdclef.train")
 
 NEVER_HEARD = -20.0  # logit of a class without a clip to fit to
@@ -46,18 +48,25 @@ def fit(
     n_outputs: int,
     strengths: Sequence[float],
     softmax: bool = True,
+    rows: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> Regression:
     """Standardise features and fit a logistic regression to them.
 
     Args:
-        features: (N, n) float32.
-        targets: (N,) class numbers below n_outputs.
+        features: (M, n) float32.
+        targets: (N,) class numbers below n_outputs; NONE counts against every class.
         groups: (N,) fold of each clip; all clips of a recording have one. The strength is the one
-            that predicts each of these folds best from the others.
+            that predicts each of these folds best from the others. Clips of a group below 0 do not
+            count in that choice.
         n_outputs: C.
         strengths: to choose from, inverse: small is strong.
         softmax: classes exclude each other; else each is told from all others by itself.
+        rows: (N,) which features each target is of: a clip of doubtful label has a target for each
+            of its classes. None: N is M, and each has one.
+        weights: (N,) how much each counts; None: all alike.
     """
+    rows = np.arange(len(features)) if rows is None else rows
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = features.std(axis=0, dtype=np.float64).astype(np.float32) + np.float32(LEAST_DEVIATION)
     standardised = (features - mean) / std
@@ -65,9 +74,10 @@ def fit(
 
     c = strengths[0]
     if len(strengths) > 1:
-        c = choose_strength(turned, targets, groups, strengths)
+        counts = groups >= 0
+        c = choose_strength(turned[rows[counts]], targets[counts], groups[counts], strengths)
     fit_weights = fit_softmax if softmax else fit_each
-    weight, bias = fit_weights(turned, targets, n_outputs, c)
+    weight, bias = fit_weights(turned[rows], targets, n_outputs, c, weights=weights)
     return Regression(mean, std, (weight @ back).astype(np.float32), bias, c)
 
 
@@ -124,9 +134,18 @@ def choose_strength(
 
 
 def fit_softmax(
-    features: np.ndarray, targets: np.ndarray, n_outputs: int, c: float, *, rough: bool = False
+    features: np.ndarray,
+    targets: np.ndarray,
+    n_outputs: int,
+    c: float,
+    *,
+    rough: bool = False,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a softmax regression: weight (C, n), bias (C,) float32."""
+    """Fit a softmax regression: weight (C, n), bias (C,) float32; NONE is left out."""
+    is_known = targets != NONE
+    features, targets = features[is_known], targets[is_known]
+    weights = None if weights is None else weights[is_known]
     heard = np.unique(targets)
     weight = np.zeros((n_outputs, features.shape[1]), np.float32)
     bias = np.full(n_outputs, NEVER_HEARD, np.float32)
@@ -134,7 +153,7 @@ def fit_softmax(
         bias[heard] = 0.0
         return weight, bias
 
-    coefficients, intercepts = _fit(features, targets, c, ROUGH if rough else FINE)
+    coefficients, intercepts = _fit(features, targets, c, ROUGH if rough else FINE, weights)
     if len(heard) == 2:  # one row for the second class against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
@@ -144,23 +163,32 @@ def fit_softmax(
 
 
 def fit_each(
-    features: np.ndarray, targets: np.ndarray, n_outputs: int, c: float
+    features: np.ndarray,
+    targets: np.ndarray,
+    n_outputs: int,
+    c: float,
+    *,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a regression of each class against all others: weight (C, n), bias (C,) float32."""
     weight = np.zeros((n_outputs, features.shape[1]), np.float32)
     bias = np.full(n_outputs, NEVER_HEARD, np.float32)
-    for number in np.unique(targets):
+    for number in np.unique(targets[targets != NONE]):
         is_class = targets == number
         if is_class.all():
             bias[number] = 0.0
             continue
-        coefficients, intercepts = _fit(features, is_class, c, FINE)
+        coefficients, intercepts = _fit(features, is_class, c, FINE, weights)
         weight[number], bias[number] = coefficients[0], intercepts[0]
     return weight, bias
 
 
 def _fit(
-    features: np.ndarray, targets: np.ndarray, c: float, tolerance: float
+    features: np.ndarray,
+    targets: np.ndarray,
+    c: float,
+    tolerance: float,
+    weights: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -168,7 +196,7 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=tolerance)
-        fitted.fit(features, targets)
+        fitted.fit(features, targets, weights)
     return fitted.coef_, fitted.intercept_
 
 

@@ -8,6 +8,8 @@ from examples.score_soundscapes import (
     loudest_level,
     main,
     overlap_s,
+    read_any,
+    score_any,
     score_events,
     score_windows,
 )
@@ -77,3 +79,14 @@ def test_the_script_keeps_labels_text(tmp_path, capsys):
     main([str(tmp_path / "labels.csv"), str(tmp_path / "windows.csv")])
     said = capsys.readouterr().out
     assert "0.500" in said and "roc_auc" in said
+
+
+def test_bird_or_none_by_the_maximum_and_by_the_column(tmp_path):
+    labels = LABELS[LABELS["start_s"] < 5]  # a bird in the first window alone
+    table = windows(NA=[0.4, 0.9, 0.2], b=[0.5, 0.1, 0.3])
+    assert score_any(table, labels) == {"maximum": 0.5}
+
+    path = tmp_path / "windows.csv"
+    table.assign(any_bird=[0.8, 0.7, 0.1] * 2).sort_values("start_s").to_csv(path, index=False)
+    found = score_any(read_any(path, table), labels)
+    assert found == {"maximum": 0.5, "any_bird": 1.0}

@@ -1,5 +1,7 @@
 """Waveforms of training clips: signal, roll, background and what is left to the device."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import soundfile as sf
 
 from configs import Config, UserError
 from images.clips import has_signal
-from images.waveforms import Waveforms
+from images.waveforms import Waveforms, folders_of
 
 N = 32_000  # samples in a clip
 
@@ -128,3 +130,39 @@ def test_a_clip_that_needs_nothing_goes_to_the_device_as_it_is_stored(config, rn
     config.p_background = 1.0
     noisy = made_of(config, stored, with_backgrounds=True).training_clip(0, rng)
     assert noisy.dtype == np.float32 and np.abs(noisy).max() == 1
+
+
+# Backgrounds from many places ---------------------------------------------------------------------
+
+
+def test_files_are_numbered_folder_by_folder():
+    paths = [Path(name) for name in ("rain/a.npy", "wind/b.npy", "rain/c.npy", "d.npy")]
+    assert [numbers.tolist() for numbers in folders_of(paths)] == [[3], [0, 2], [1]]
+
+
+def test_a_small_folder_is_drawn_as_often_as_a_large_one(config):
+    time = np.arange(N) / N
+    for number in range(7):
+        path = config.background_dir / f"wind/{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        sf.write(path, 0.3 * np.sin(2 * np.pi * 3000 * time), N)
+    config.background_by_folder, rng = True, np.random.default_rng(1)
+    waveforms = made_of(config, np.ones(N, np.float32), with_backgrounds=True)
+    drawn = [waveforms.filename(waveforms._draw_background(rng)) for _ in range(400)]
+    share = np.mean([name.startswith("wind/") for name in drawn])
+    assert share == pytest.approx(0.5, abs=0.1)  # 7 of 9 recordings are in it
+
+
+def test_a_second_background_lies_under_a_clip(config):
+    config.p_background, config.p_second_background = 1.0, 1.0
+    config.background_snr_db = (0.0, 0.0)
+    song = np.sin(2 * np.pi * 4000 * np.arange(N) / N).astype(np.float32)
+    waveforms = made_of(config, song, with_backgrounds=True)
+    found = set()
+    for seed in range(12):
+        clip = waveforms.training_clip(0, np.random.default_rng(seed))
+        levels = [power_at(clip, hertz) / power_at(clip, 4000) for hertz in (100, 9000)]
+        found.add(tuple(round(level, 1) for level in levels))
+        # at 0 dB the first has the song's power, the second that of both together
+        assert sum(levels) > 2.9
+    assert {(1.0, 2.0), (2.0, 1.0)} <= found

@@ -214,3 +214,14 @@ def test_a_name_of_255_bytes_has_label_files_of_its_own(tmp_path):
     names = ["a" * 250 + f"{number}.wav" for number in range(2)]
     write(tmp_path / "labels", "audacity", [one(name) for name in names], selection())
     assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("leaves_no_bird", "expected"), [(True, [1.3, 1.5, 0.6]), (False, None)])
+def test_the_chance_that_any_bird_sings_stands_in_a_column(tmp_path, leaves_no_bird, expected):
+    path = tmp_path / "x.csv"
+    chosen = selection(columns=("any",), leaves_no_bird=leaves_no_bird)
+    formats.write(path, "long", [one()], chosen)
+    table = pd.read_csv(path, dtype={"species": str}, keep_default_na=False)
+    expected = SCORES.max(axis=1) if expected is None else np.minimum(expected, 1 - 2**-24)
+    found = table["any_bird"].to_numpy(float)
+    np.testing.assert_allclose(found, np.repeat(expected, 3), rtol=1e-6)

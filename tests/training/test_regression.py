@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from training.regression import NEVER_HEARD, choose_strength, fit, fit_each, turn
+from catalog.targets import NONE
+from training.regression import (
+    NEVER_HEARD,
+    choose_strength,
+    fit,
+    fit_each,
+    fit_softmax,
+    log_softmax,
+    turn,
+)
 
 
 def clips(rng, n=60, n_features=100, n_classes=3, signal=1.0):
@@ -55,3 +64,46 @@ def test_noise_wants_a_strong_regularisation_and_a_signal_a_weak_one(rng):
     assert choose_strength((noise - 5) / 3, targets, groups, strengths) == 1e-4
     clear, targets, groups = clips(rng, n_features=10, signal=4.0)
     assert choose_strength((clear - 5) / 3, targets, groups, strengths) == 1.0
+
+
+def test_a_clip_of_two_labels_is_fitted_to_both_by_their_weights(rng):
+    """The gradient of the weighted cross-entropy, with its regularisation, is zero at the fit."""
+    features = rng.standard_normal((30, 4)).astype(np.float32)
+    rows = np.repeat(np.arange(30), 2)
+    targets = np.tile([0, 1], 30)
+    shares = rng.random(30)
+    weights = np.column_stack([shares, 1 - shares]).ravel()
+    weight, bias = fit_softmax(features[rows], targets, 2, 0.7, weights=weights)
+
+    logits = features @ weight.T + bias
+    p = np.exp(log_softmax(logits))[:, 1]
+    of_data = 0.7 * ((p - (1 - shares)) @ features)
+    difference = weight[1] - weight[0]  # what is regularised: scikit-learn has one row for two
+    np.testing.assert_allclose(of_data + difference, 0, atol=5e-3)
+    assert abs((p - (1 - shares)).sum()) < 5e-3
+
+
+def test_no_class_counts_against_each_and_is_never_a_class(rng):
+    features = rng.standard_normal((40, 3)).astype(np.float32)
+    targets = np.where(features[:, 0] > 0, 0, NONE)
+    weight, bias = fit_each(features, targets, 2, 1.0)
+    logits = features @ weight.T + bias
+    assert ((logits[:, 0] > 0) == (targets == 0)).mean() > 0.9
+    assert bias[1] == NEVER_HEARD
+
+
+def test_rows_choose_features_and_groups_below_zero_choose_no_strength(rng):
+    features = rng.standard_normal((20, 5)).astype(np.float32)
+    targets, groups = np.arange(20) % 3, np.arange(20) % 2
+    once = fit(features, targets, groups, n_outputs=3, strengths=[0.01, 1.0])
+    twice = fit(
+        features,
+        np.concatenate([targets, targets]),
+        np.concatenate([groups, np.full(20, NONE)]),
+        n_outputs=3,
+        strengths=[0.01, 1.0],
+        rows=np.tile(np.arange(20), 2),
+        weights=np.full(40, 0.5),
+    )
+    assert once.c == twice.c
+    np.testing.assert_allclose(twice.weight, once.weight, atol=1e-3)

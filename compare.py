@@ -19,14 +19,12 @@ from configs import UserError, run_main
 from files import csv_text, experiment_title, find_experiment, write_file
 from inference.blend_file import write_blend
 from inference.blending import Blend, choose_blend
-from inference.bootstrap import draw_weights, interval, macro, score_classes
+from inference.bootstrap import draw_weights, interval
 from inference.comparable import check_comparable, differing_settings, in_one_order
-from inference.evaluation import top_share
-from inference.out_of_fold import OutOfFold, read_out_of_fold
+from inference.out_of_fold import read_out_of_fold
+from inference.paired import METRICS, OF_SPECIES, all_metrics, difference_row
 
-OF_SPECIES = "average_precision of "
 NOISE = 0.05  # chance of noise below which a species is named
-METRICS = ("macro_ap", "macro_roc_auc", "top_1")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -102,51 +100,6 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
     if len(flags.experiments) < 2:
         raise UserError("name two experiments or more")
     return flags
-
-
-def all_metrics(oof: OutOfFold, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Score all classes together, and each by its average precision, in every draw: (n_draws,)."""
-    drawn = score_classes(oof.labels, oof.scores, weights)
-    return {
-        "macro_ap": macro(drawn.average_precision),
-        "macro_roc_auc": macro(drawn.roc_auc),
-        "top_1": top_share(oof, weights, 1),
-        **{
-            f"{OF_SPECIES}{name}": drawn.average_precision[:, number]
-            for number, name in enumerate(oof.class_names)
-        },
-    }
-
-
-def difference_row(
-    name: str,
-    against: str,
-    metric: str,
-    score: dict[str, np.ndarray],
-    other: dict[str, np.ndarray],
-    drawn: dict[str, np.ndarray],
-    other_drawn: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """Describe a paired difference: its interval, and the chance that it is noise.
-
-    That chance is two-sided: twice the share of draws in which the difference has the other sign
-    (Efron and Tibshirani 1993, chapter 13).
-    """
-    draws = drawn[metric] - other_drawn[metric]
-    low, high = interval(draws)
-    scored = draws[~np.isnan(draws)]  # a draw may lack a species
-    p_noise = np.nan
-    if len(scored):
-        p_noise = min(1.0, 2 * min(np.mean(scored <= 0), np.mean(scored >= 0)))
-    return {
-        "experiment": name,
-        "against": against,
-        "metric": metric,
-        "difference": float(score[metric][0] - other[metric][0]),
-        "low": float(low),
-        "high": float(high),
-        "p_noise": float(p_noise),
-    }
 
 
 def print_leaderboard(

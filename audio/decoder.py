@@ -242,13 +242,31 @@ def decode(path: Path, sample_rate: int) -> Iterator[Block]:
     yield Block(NOTHING, decoder.expected, (status, reason or "; ".join(decoder.remarks)))
 
 
-def look(path: Path) -> float:
-    """Return the seconds that a recording's header promises; 0 where it promises none."""
+class Header(NamedTuple):
+    """What the header of a recording promises; zeros and "" where it cannot be read.
+
+    Attributes:
+        seconds: length; 0 where the header does not say.
+        rate: Hz.
+        channels: their number.
+        container: libsndfile's name of the file's format.
+    """
+
+    seconds: float
+    rate: int
+    channels: int
+    container: str
+
+
+def look(path: Path) -> Header:
+    """Read the header of a recording; preparing it will say what ails one that has none."""
     try:
         with open(path, "rb") as file, OnePass(file.fileno(), closefd=False) as sound:
-            return 0.0 if sound.frames == UNKNOWN_FRAMES else sound.frames / sound.samplerate
-    except Exception:  # preparing the recording will say what ails it
-        return 0.0
+            is_known = sound.frames != UNKNOWN_FRAMES
+            seconds = sound.frames / sound.samplerate if is_known else 0.0
+            return Header(seconds, sound.samplerate, sound.channels, sound.format)
+    except Exception:
+        return Header(0.0, 0, 0, "")
 
 
 # What a decoder says on stderr --------------------------------------------------------------------

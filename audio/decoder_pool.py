@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 import files
-from audio.decoder import BLOCK_VALUES, NOTHING, Block, decode, listen_to_stderr, look
+from audio.decoder import BLOCK_VALUES, NOTHING, Block, Header, decode, listen_to_stderr, look
 from audio.recording import UNREADABLE, Row, prepare_recording
 
 SERVE = (
@@ -338,15 +338,15 @@ class DecoderPool:
                 files.part_path(Path(job["target"]), process.popen.pid).unlink()
         return row
 
-    def look(self, path: Path, timeout_s: float) -> float:
-        """Return what `decoder.look` says of a recording; 0 where its decoder dies."""
+    def look(self, path: Path, timeout_s: float) -> Header:
+        """Return what `decoder.look` says of a recording; no header where its decoder dies."""
         process = self._ask({"look": str(path)}, timeout_s)
-        seconds = process.answer()
-        if seconds is None:
+        answer = process.answer()
+        if answer is None:
             self._end(process)
-            return 0.0
+            return Header(0.0, 0, 0, "")
         self._give_back(process)
-        return float(seconds)
+        return Header(*answer)
 
     def _ask(self, job: dict[str, Any], timeout_s: float) -> _Process:
         """Give a job to a process that waits for one, or to a new one."""

@@ -56,12 +56,12 @@ def check_bands(config: Config) -> None:
         UserError: there is one; the message says which setting to change.
     """
     settings = bank_settings(config)
-    n_empty = _count_empty_bands(**settings)
+    n_empty = count_empty_bands(**settings)
     if not n_empty:
         return
 
     n_fft = 2 * config.n_fft
-    while _count_empty_bands(**settings | {"n_fft": n_fft}):
+    while count_empty_bands(**settings | {"n_fft": n_fft}):
         n_fft *= 2
     raise UserError(
         f"n_mels: {n_empty} of {config.n_mels} mel bands are empty: no frequency of an STFT with "
@@ -69,7 +69,8 @@ def check_bands(config: Config) -> None:
     )
 
 
-def _count_empty_bands(**settings: Any) -> int:
+def count_empty_bands(**settings: Any) -> int:
+    """Count the bands of `mel_bank(**settings)` that hold no frequency of the STFT."""
     n_frequencies = np.diff(mel_bank(**settings).indptr)  # (n_mels,)
     return int((n_frequencies == 0).sum())
 

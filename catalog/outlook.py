@@ -39,7 +39,7 @@ def describe_outlook(
         names[int(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))
     ]
     paths = [config.train_audio_dir / name for name in some]
-    lengths = np.array([decoders.look(path, LOOK_TIMEOUT_S) for path in paths])  # (n,) seconds
+    lengths = np.array([decoders.look(path, LOOK_TIMEOUT_S).seconds for path in paths])  # (n,)
     scale = len(names) / len(some)
     most_s = config.max_seconds if config.annotations is None else math.inf
     kept_s = float(np.minimum(lengths, most_s).sum()) * scale
@@ -49,7 +49,7 @@ def describe_outlook(
 
 def _describe_work(n_jobs: int, total_s: float, kept_s: float, config: Config) -> list[str]:
     n_bytes = kept_s * config.sample_rate * np.dtype(config.audio_dtype).itemsize
-    free = shutil.disk_usage(_existing(config.train_np_dir)).free
+    free = shutil.disk_usage(existing_folder(config.train_np_dir)).free
     minutes = kept_s / (SPEED * max(1, min(config.num_workers, available_cpus()))) / 60
     lines = [
         f"to prepare: {n_jobs} recordings, about {_hours(kept_s)} of sound; {n_bytes / 1e9:.1f} GB "
@@ -65,7 +65,8 @@ def _describe_work(n_jobs: int, total_s: float, kept_s: float, config: Config) -
     return lines
 
 
-def _existing(folder: Path) -> Path:
+def existing_folder(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 

@@ -43,7 +43,7 @@ class FlagParser(argparse.ArgumentParser):
         flags, rest = self.parse_known_args(args)
         own = [name for action in self._actions for name in action.option_strings]
         settings = ["--" + field.name.replace("_", "-") for field in fields(Config)]
-        settings += ["--no-" + name.removeprefix("--") for name in settings]
+        settings += ["--no-" + name.removeprefix("--") for name in settings] + ["--config"]
         for word in rest:
             name = word.partition("=")[0].replace("_", "-")
             if not name.startswith("--") or name in settings or name.startswith("--scheduler-pa"):

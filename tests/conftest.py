@@ -41,6 +41,16 @@ def sounds(tmp_path) -> Path:
     return tmp_path / "sounds"
 
 
+@pytest.fixture(scope="session")
+def planned_archive(tmp_path_factory) -> Path:
+    """Twelve recordings with a table, for plan.py."""
+    from tests.planned import make_planned
+
+    root = tmp_path_factory.mktemp("planned")
+    make_planned(root)
+    return root
+
+
 @pytest.fixture
 def config(tmp_path) -> Config:
     """Settings of a training run that takes seconds."""

@@ -26,8 +26,12 @@ LEVELS = [
     {"dataset", "model", "scheduler"},
     {"checkpoint"},
     {"training", "inference"},
+    {"planning"},
 ]
-ROOMS = {"settings", "losses", "audio", "images", "catalog", "network", "training", "inference"}
+ROOMS = {
+    *("settings", "losses", "audio", "images", "catalog", "network", "training", "inference"),
+    "planning",
+}
 SCRIPTS = {
     *("prepare_audios", "split_data", "train", "plot_loss_metric", "predict", "export"),
     *("evaluate", "compare", "probe", "embed", "pseudo_label", "plan", "find_best", "average"),

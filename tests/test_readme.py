@@ -29,6 +29,7 @@ SMALL = {
     "--no-pretrained --folds 0 --device cpu --num-workers 0 --lr 1e-4",
     "dataset.py": "--n-mels 32 --period 1",
     "prepare_audios.py": "--max-bad-fraction 0.2",
+    "plan.py": "--no-trial --listen 4",
     "examples/make_soundscapes.py": "--count 2 --seconds 30",
 }
 

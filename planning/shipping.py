@@ -1,0 +1,124 @@
+"""What the winner leaves: its thresholds, one folder to predict with, and how_to_predict.md."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from configs import Config, UserError
+from files import csv_text, write_file
+from inference.evaluation import find_thresholds
+from inference.model_files import fold_folders, newest_best
+from inference.out_of_fold import OutOfFold
+from planning.contest import Entry
+
+PRECISION = 0.9  # find_thresholds wants one; the threshold of the best F1 is taken
+
+
+def write_thresholds(path: Path, oof: OutOfFold) -> int:
+    """Write each species' threshold of the best F1; return how many have one."""
+    rows = []
+    for number, species in enumerate(oof.class_names):
+        best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], PRECISION)
+        if best.score == best.score:  # not NaN
+            rows.append((species, f"{best.score:.6g}"))
+    write_file(path, csv_text([("species", "threshold"), *rows]))
+    return len(rows)
+
+
+def gather_models(target: Path, folders: Sequence[Path]) -> Path:
+    """Put the best checkpoints of several experiments into one, whose folds predict.py averages.
+
+    Args:
+        target: folder to make anew; of one experiment nothing is made.
+        folders: of experiments.
+
+    Returns:
+        The folder to predict with.
+
+    Raises:
+        UserError: a fold without a checkpoint.
+    """
+    if len(folders) == 1:
+        return folders[0]
+    if target.exists():
+        shutil.rmtree(target)
+    folds = [fold for folder in folders for fold in fold_folders(folder)]
+    for number, fold in enumerate(folds):
+        best = newest_best(fold)
+        if best is None:
+            raise UserError(f"{fold}: no checkpoint of a best epoch")
+        place = target / f"fold_{number}" / best.name
+        place.parent.mkdir(parents=True)
+        try:
+            os.link(best, place)
+        except OSError:  # another disk, or one without links
+            shutil.copy2(best, place)
+    return target
+
+
+def predict_command(model: Path, thresholds: Path) -> str:
+    """The command that predicts with a model and its thresholds."""
+    words = ["python", "predict.py", str(model), "my/recordings", "--output", "found.csv"]
+    words += ["--format", "long", "raven", "--threshold", str(thresholds)]
+    return shlex.join(words)
+
+
+def how_to_predict(
+    entries: Sequence[Entry],
+    winner: Entry,
+    folders: Mapping[str, Path],
+    command: str,
+    config: Config,
+) -> str:
+    """Write the page: the command, and why this one won.
+
+    Args:
+        entries: all that were compared, the best first.
+        winner: one of them.
+        folders: of the candidates, by name.
+        command: that predicts with the winner.
+        config: of the planned candidate.
+    """
+    n_recordings, n_classes = winner.oof.scores.shape
+    places = ", ".join(str(folders[name]) for name in winner.members)
+    lines = [
+        "# How to predict", "",
+        "```bash", command, "```", "",
+        f"The winner is **{winner.name}**: {places}.",
+        f"Compared on {n_recordings} held-back recordings of {n_classes} species, folds "
+        f"{', '.join(map(str, config.folds))}, by macro average precision. Intervals hold 95 % of "
+        "the draws of a bootstrap of recordings; differences are paired, to the best single one.",
+        "", "| candidate | macro AP | interval | difference | interval | chance that it is noise |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    lines += [_row(one) for one in entries]
+    lines += ["", *_remarks(entries, winner)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Entry) -> str:
+    score, low, high = one.score
+    gap = one.difference
+    if gap["experiment"] == gap["against"]:
+        cells = ["", "", ""]
+    else:
+        bounds = f"{gap['low']:+.4f} to {gap['high']:+.4f}"
+        cells = [f"{gap['difference']:+.4f}", bounds, f"{gap['p_noise']:.2f}"]
+    return f"| {one.name} | {score:.4f} | {low:.4f} to {high:.4f} | {' | '.join(cells)} |"
+
+
+def _remarks(entries: Sequence[Entry], winner: Entry) -> list[str]:
+    """Say what the numbers do not show."""
+    singles = [one for one in entries if len(one.members) == 1 and one is not winner]
+    even = [one.name for one in singles if one.difference["high"] >= 0]
+    lines = []
+    if even:
+        lines.append(f"Not told apart from the best single one: {', '.join(even)}.")
+    lines.append(
+        "A pair wins only where it is better in the whole interval, for it takes twice as long. "
+        "The thresholds are those of the best F1 on the same recordings, so they are a little too "
+        "good for these; new places need a look at `--threshold`."
+    )
+    return lines

@@ -21,6 +21,7 @@ from inference.flags import FlagParser, number
 
 PRECISIONS = ("float32", "float16", "int8")
 BACKENDS = {"onnx": ".onnx", "openvino": ".xml"}
+HUB = "hub"  # a folder to share: weights, settings and a card
 
 WHAT_IT_DOES = "Write a trained fold, or all folds as one, as a file that needs no PyTorch."
 MORE = """The file is compared on validation clips before it is kept. Settings of
@@ -30,6 +31,7 @@ where the recordings are (default: where they were in training).
 examples:
   python export.py models/Exp_47/fold_0 --to onnx --output birds.onnx
   python export.py models/Exp_47 --ensemble --precision int8
+  python export.py models/Exp_47 --ensemble --to hub --output shared/birds
 """
 
 
@@ -54,7 +56,12 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     )
 
     add = parser.add_argument_group("the file").add_argument
-    add("--to", choices=list(BACKENDS), default="onnx", help="its format (default: onnx)")
+    add(
+        "--to",
+        choices=[*BACKENDS, HUB],
+        default="onnx",
+        help="its format (default: onnx); hub: a folder of weights, settings and a card",
+    )
     add(
         "--output",
         type=Path,
@@ -87,12 +94,15 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     if flags.to == "openvino" and flags.precision == "int8":
         # OpenVINO's reading of such a file moved scores by up to 0.98.
         raise UserError("--precision int8 works with --to onnx only")
+    if flags.to == HUB and flags.precision != PRECISIONS[0]:
+        raise UserError("--to hub writes float32 weights; leave out --precision")
     return flags, load_config(rest)
 
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     run_main(lambda: read_command_line() and None)  # help need not wait for torch
 
+import numpy as np
 import pandas as pd
 
 import checkpoint as ckpt
@@ -101,6 +111,8 @@ from files import find_experiment, write_file
 from inference.comparison import Comparison, compare, judge, read_clips
 from inference.exported import open_exported
 from inference.graph_file import check_packages, convert_to_openvino, draft
+from inference.hub import HUB_WEIGHTS
+from inference.hub_card import write_hub
 from inference.model_card import describe, model_card
 from inference.model_files import find_checkpoints, fold_folders
 from inference.scorers import TorchModels
@@ -115,6 +127,12 @@ def main() -> int:
     """Export what the command line names and say how well the file agrees."""
     flags, config = read_command_line()
     configure_logger(config)
+    if flags.to == HUB:
+        output = export_hub(flags, config)
+        print(f"wrote {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+        print(f"next: python predict.py {output} data/test_soundscapes --output submission.csv")
+        return 0
+
     output, result = export(flags, config)
 
     size_mb = output.stat().st_size / 1e6
@@ -122,6 +140,38 @@ def main() -> int:
     print(f"wrote {output} ({size_mb:.1f} MB) and its model card {output.name}.md")
     print(f"next: python predict.py {output} data/test_soundscapes --output submission.csv")
     return 0
+
+
+def export_hub(flags: argparse.Namespace, given: Config) -> Path:
+    """Write a folder to share, and read it again: its scores are those of the checkpoints.
+
+    Raises:
+        UserError: no checkpoint, folds that do not go together, missing recordings, or a folder
+            whose scores are others.
+    """
+    paths = choose_checkpoints(flags.model, ensemble=flags.ensemble)
+    given = replace(given, device="cpu", amp=False)
+    models, states = open_states(paths, given)
+    parts = [read_parts(models, state["fold"], given) for state in states]
+    table = pd.concat([parts[0][0], parts[0][1]])
+
+    home = flags.model if flags.model.is_dir() else flags.model.parent
+    output: Path = flags.output or home / HUB
+    write_hub(output, states, models, table, flags.licence)
+    shared = TorchModels([output / HUB_WEIGHTS], given)
+    noise = np.random.default_rng(0).standard_normal(models.config.n_samples).astype(np.float32)
+    own, again = (one.score([one.prepare(noise)], frames=False)[0] for one in (models, shared))
+    if not np.array_equal(own, again):
+        raise UserError(f"{output}: its scores differ from those of {paths[0]}")
+    return output
+
+
+def open_states(paths: Sequence[Path], given: Config) -> tuple[TorchModels, list[dict[str, Any]]]:
+    """Open checkpoints as models and as states (UserError: one without a complete epoch)."""
+    states = [ckpt.read_checkpoint(path) for path in paths]
+    if not all(state["history"] for state in states):
+        raise UserError(f"{paths[0]}: holds no complete epoch")
+    return TorchModels(paths, given), states
 
 
 def export(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
@@ -133,10 +183,7 @@ def export(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
     """
     check_packages(flags.to)
     paths = choose_checkpoints(flags.model, ensemble=flags.ensemble)
-    models = TorchModels(paths, replace(given, device="cpu", amp=False))
-    states = [ckpt.read_checkpoint(path) for path in paths]
-    if not all(state["history"] for state in states):
-        raise UserError(f"{paths[0]}: holds no complete epoch")
+    models, states = open_states(paths, replace(given, device="cpu", amp=False))
     output = place_output(flags, paths[0], states[0])
 
     parts = [read_parts(models, state["fold"], given) for state in states]

@@ -4,7 +4,7 @@ Torch is imported only where it is needed, so that an exported file runs without
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from audio.recording import as_stored
 from configs import Config, UserError, keep_freed_memory
 from inference.blend_file import read_blend
 from inference.exported import EXPORT_FORMAT, open_exported
+from inference.hub import ADDRESS, HUB_WEIGHTS, fetch, read_hub
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity
 from transforms import crop_or_pad
@@ -58,8 +59,7 @@ class TorchModels:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.models: list[torch.nn.Module] = []
-        for path in paths:
-            state = ckpt.read_checkpoint(path)
+        for path, state in _read_states(paths):
             config, names = merge_settings(state["config"], given, path), state["class_names"]
             if not self.models:
                 self.config, self.class_names = config, list(names)
@@ -138,6 +138,17 @@ class TorchModels:
             return model(batch)
 
 
+def _read_states(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Read checkpoints, or the models of a shared folder's weights, one by one."""
+    import checkpoint as ckpt
+
+    for path in paths:
+        if path.suffix == ".safetensors":
+            yield from ((path, state) for state in read_hub(path))
+        else:
+            yield path, ckpt.read_checkpoint(path)
+
+
 class ExportedModel:
     """A file of export.py, run by onnxruntime or OpenVINO; torch is not imported.
 
@@ -202,12 +213,16 @@ def share_out(config: Config, *, on_cpu: bool) -> tuple[int, int]:
 
 
 def open_models(path: Path, given: Config) -> TorchModels | ExportedModel:
-    """Open what to predict with: an exported file, a blend, or checkpoints (see find_checkpoints).
+    """Open what to predict with: an exported file, a shared folder, a blend, or checkpoints.
 
     A run that is still training may delete a checkpoint before it is read; then look again.
     """
     if path.suffix in (".onnx", ".xml") and path.is_file():
         return ExportedModel(path, given)
+    if path.parts and path.parts[0].startswith(ADDRESS):
+        path = fetch("/".join(path.parts))
+    if (path / HUB_WEIGHTS).is_file():
+        return TorchModels([path / HUB_WEIGHTS], given)
 
     for _ in range(N_LOOKS - 1):
         paths, weights = find_weighted(path)

@@ -13,14 +13,14 @@ from inference.model_files import fold_folders, newest_best
 from inference.out_of_fold import OutOfFold
 from planning.contest import Entry
 
-PRECISION = 0.9  # find_thresholds wants one; the threshold of the best F1 is taken
+ANY_PRECISION = 0.9  # find_thresholds wants one; the threshold of the best F1 is taken
 
 
 def write_thresholds(path: Path, oof: OutOfFold) -> int:
     """Write each species' threshold of the best F1; return how many have one."""
     rows = []
     for number, species in enumerate(oof.class_names):
-        best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], PRECISION)
+        best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], ANY_PRECISION)
         if best.score == best.score:  # not NaN
             rows.append((species, f"{best.score:.6g}"))
     write_file(path, csv_text([("species", "threshold"), *rows]))

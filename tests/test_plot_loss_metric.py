@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import plot_loss_metric as plot
@@ -246,6 +246,43 @@ def test_losses_that_span_decades_get_a_logarithmic_axis(tmp_path):
         assert figure.axes[0].get_yscale() == scale
 
 
+def write_probed(folder: Path) -> Path:
+    """A fold whose history has the probe's scores as well, the same in each row."""
+    lines = (write_fold(folder) / "history.csv").read_text().splitlines()
+    head, *rows = lines
+    text = [head + ",probe_macro_ap,probe_cmap_pad_5", *(row + ",0.6,0.7" for row in rows)]
+    (folder / "history.csv").write_text("\n".join(text) + "\n")
+    return folder
+
+
+def test_the_probe_is_a_dotted_line_of_a_fold_and_of_the_mean(tmp_path):
+    one, other = (
+        read_history(write_probed(tmp_path / name) / "history.csv") for name in ("fold_0", "fold_1")
+    )
+    for histories, heights in (
+        ({"fold_0": one}, [0.7, 0.6]),
+        ({"fold_0": one, "fold_1": other}, [0.7]),
+    ):
+        axes = draw_figure(histories, "x").axes[1]
+        dotted = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+        flat = [height for height in dotted if height in (0.6, 0.7)]
+        assert flat == heights
+        assert any("probe" in text.get_text() for text in axes.texts)
+
+
+def test_an_experiment_is_found_and_titled_by_its_name(tmp_path, monkeypatch):
+    write_fold(tmp_path / "Exp_3" / "fold_0")
+    (tmp_path / "Exp_3" / "experiment.json").write_text('{"name": "baseline"}')
+    titles = []
+    original = plot.draw_figure
+    monkeypatch.setattr(
+        plot, "draw_figure", lambda found, title: titles.append(title) or original(found, title)
+    )
+    saved = plot.plot_loss_metric(tmp_path / "baseline" / "fold_0")
+    assert saved == tmp_path / "Exp_3" / "fold_0" / "loss_metric.png" and saved.exists()
+    assert titles == ["Exp_3 (baseline), fold_0"]
+
+
 def test_labels_spread_by_hand():
     assert spread([0.1, 0.5], 0.06) == [0.1, 0.5]
     assert spread([0.5, 0.5], 0.06) == pytest.approx([0.47, 0.53])
@@ -253,6 +290,7 @@ def test_labels_spread_by_hand():
     assert spread([], 0.06) == []
 
 
+@settings(deadline=None)  # a busy machine is not slow code
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
 def test_labels_are_a_gap_apart_and_inside(heights):
     placed = spread(sorted(heights), 0.06)

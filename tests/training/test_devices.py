@@ -60,7 +60,7 @@ def test_deterministic_runs_take_neither(df, config, torch_settings, monkeypatch
     monkeypatch.setattr(devices, "make_deterministic", lambda: asked.append("deterministic"))
     monkeypatch.setattr(devices, "make_fast", lambda device, n_steps: asked.append(device.type))
     monkeypatch.setattr(train, "train_fold", lambda *args: None)
-    monkeypatch.setattr(train.folder, "write_summary", lambda config: {})
+    monkeypatch.setattr(train.folder, "write_summary", lambda *args, **kwargs: {})
     train.run(df, config)
     config.deterministic = True
     train.run(df, config)

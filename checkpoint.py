@@ -26,8 +26,8 @@ logger = logging.getLogger("birdclef.checkpoint")
 FORMAT_VERSION = 1
 LAST_NAME = "last.pth"
 NAME = re.compile(
-    r"Exp_(?P<exp>\d+)_fold_(?P<fold>\d+)_epoch_(?P<epoch>\d+)"
-    r"_loss_(?P<loss>[\d.]+)_cmap_(?P<cmap>[\d.]+)\.pth"
+    r"Exp_(?P<exp>\d+)_(?:refit|fold_(?P<fold>\d+))_epoch_(?P<epoch>\d+)"
+    r"(?:_loss_(?P<loss>[\d.]+)_cmap_(?P<cmap>[\d.]+))?\.pth"
 )
 DIGEST_MARK = b"sha256:"
 DIGEST_LENGTH = len(DIGEST_MARK) + 64
@@ -261,7 +261,7 @@ OPTIONAL_PARTS: dict[str, Callable[[Any], bool]] = {
     "best_loss": _is_number,
     "train_loss": _is_meter,
     "probe": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    "ema": lambda value: value is None or _is_weights(value),
+    **dict.fromkeys(("ema", "average"), lambda value: value is None or _is_weights(value)),
 }
 
 

@@ -105,6 +105,13 @@ class Config(NetworkSettings):
         used_by="prepare_audios train", on_resume="free", for_prediction="given", is_local=True,
     )  # fmt: skip
 
+    refit: bool = RUN(
+        False, "train on all rows, as long as the folds of the experiment found best",
+        on_resume="fixed",
+    )  # fmt: skip
+    find_lr: bool = RUN(
+        False, "try rising learning rates on the first fold and draw the losses", on_resume="free"
+    )
     max_hours: Positive | None = RUN(
         None, "stop after the last epoch that ends within this time; the same command goes on",
         unit="hours", on_resume="free",

@@ -246,7 +246,7 @@ def place_output(flags: argparse.Namespace, first: Path, state: Mapping[str, Any
     suffix = BACKENDS[flags.to]
     name = f"Exp_{state['config']['exp_id']}"
     if not flags.ensemble:
-        name += f"_fold_{state['fold']}"
+        name += "_refit" if state["config"].get("refit") else f"_fold_{state['fold']}"
     if flags.precision != "float32":
         name += f"_{flags.precision}"
 

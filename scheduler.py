@@ -152,6 +152,15 @@ def stepped_on(scheduler_name: str) -> SteppedOn:
     return find_schedule(scheduler_name).stepped_on
 
 
+def step_after_epoch(name: str, scheduler: Any, loss: float) -> None:
+    """Step a schedule that goes by epochs, or by the loss; one that goes by steps stays."""
+    when = stepped_on(name)
+    if when == "valid_loss":
+        scheduler.step(loss)
+    elif when == "epoch":
+        scheduler.step()
+
+
 def all_params(scheduler_name: str, given: SchedulerParams) -> SchedulerParams:
     """Return all parameters of a schedule: the given ones, and defaults for the rest.
 

@@ -37,8 +37,9 @@ from catalog.sources import check_sources
 from dataset import WaveformDataset
 from metrics import AverageMeter, MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
-from scheduler import get_scheduler, stepped_on
+from scheduler import get_scheduler, step_after_epoch, stepped_on
 from training import bad_steps, folder, forecast, memory, processes, resuming
+from training.averaging import average_weights, collect_weights
 from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
@@ -48,7 +49,9 @@ from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
 from training.memory import Mixed
 from training.naming import settle_number
+from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
+from training.refit import refit_plan, save_refit, split_rows
 from training.run_clock import OutOfTimeError, RunClock
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
@@ -89,10 +92,9 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     Raises:
         UserError: a table, fold, file, weights or checkpoint that training cannot work with.
     """
-    config = config or Config()
+    config = search_settings(config or Config())
     device = pick_device(processes.local_device(config.device))
     check_names(config)
-
     check_sources(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
     check_recordings(table, config)
@@ -109,7 +111,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
             processes.from_first(lambda: verify_prepared(table, config))
 
         clock, unfinished = RunClock(config.max_hours), {}
-        for number in config.folds:
+        for number in config.folds[: 1 if config.refit else None]:
             try:
                 forecast.check_room(clock)
                 train_fold(rows, number, class_names, config, device, clock)
@@ -138,38 +140,40 @@ def train_fold(
     """
     frontend = pick_frontend(config, device)
     config = replace(config, train_dir=config.fold_dir(number), frontend=frontend)
+    config, n_epochs = refit_plan(config)  # as it is, unless all rows are to be trained on
     with folder.opened(config):
         if config.debug:
             table, config = train_table.shrink(table, number, config)
-        train_part, valid_part = train_table.split_fold(
-            table, number, config.rare_birds, empty_windows=config.empty_windows
-        )
-
-        split = resuming.split_digest(train_part, valid_part, config.pseudo_labels)
+        parts = split_rows(table, number, config)
+        split = resuming.split_digest(*parts, config.pseudo_labels)
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
-        is_new, probe, parts = found is None, None, (train_part, valid_part)
+        is_new, probe = found is None, None
         if is_new:
             check_bands(config)
             probe = processes.from_first(lambda: find_floor(*parts, class_names, config, device))
         fold = build_fold(
             *parts, number, class_names, config, device, load_weights=is_new, probe=probe
         )
-        fold.clock = clock
+        fold.clock, fold.stop_after = clock, n_epochs
+        if config.find_lr:
+            return search_rates(fold, train_step)
         resuming.begin(fold, found)
 
         progress = fold.progress
-        while progress.epoch < config.epochs and not progress.has_stalled(config.early_stopping):
+        while not progress.is_complete(fold.n_epochs, config.early_stopping):
             forecast.check_room(clock)
             times = EpochClock(fold)
             train_one_epoch(fold)
             times.end_training(fold)
-
-            valid_loss, meter = validate(fold)
-            finish_epoch(fold, valid_loss, meter)
+            finish_epoch(fold, *validate(fold))
             times.report(fold)
 
+        if average_weights(fold):
+            finish_epoch(fold, *validate(fold))
+        if config.refit:
+            return save_refit(fold)
         log_best(fold)
         compare_with_floor(number, progress)
 
@@ -191,7 +195,8 @@ def build_fold(
     # Data
     share = {"rank": processes.rank(), "world_size": processes.world_size()}
     train_set = WaveformDataset(train_part, config, "train", class_names)
-    valid_set = WaveformDataset(valid_part, config, "valid", class_names)
+    scored_part = train_part if config.refit else valid_part  # a refit never looks at it
+    valid_set = WaveformDataset(scored_part, config, "valid", class_names)
     train_loader, train_sampler = build_loader(train_set, config, device, **share)
     valid_loader, valid_sampler = build_loader(valid_set, config, device, **share)
 
@@ -299,9 +304,7 @@ def forward_backward(fold: Fold, mixed: Mixed) -> torch.Tensor:
         The loss averaged over its clips, ().
     """
     with fold.watch.part("forward"):
-        amp_dtype = fold.precision.amp_dtype
-        with torch.autocast(fold.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            output = fold.forward(mixed.images)
+        output = fold.call(fold.forward, mixed.images)
         loss = mixed_loss(fold.criterion, output, mixed)  # in float32
 
     with fold.watch.part("backward"):
@@ -357,16 +360,17 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
 
     Returns:
         Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels
-        (N, C).
+        (N, C). A refit has neither: NaN and an empty meter.
 
     Raises:
         UserError: a score is not finite.
     """
+    if fold.config.refit:
+        return math.nan, MetricMeter()
     loader, sampler, watch = fold.valid_loader, fold.valid_sampler, fold.watch
     fold.parts.scored_model.eval()
     loss, scores, labels = AverageMeter(), [], []
     sampler.set_position(0)
-
     for batch in batches_in_turn(loader, watch, VALID_WAITING, what="validation"):
         if batch:  # a process may have no share in the last one
             with watch.part("validation: model"):
@@ -389,12 +393,10 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
 def score_batch(fold: Fold, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
     """Score a batch: its loss averaged over clips, and the clipwise scores (B, C) on the CPU."""
     images, targets = fold.to_device(batch)
-    amp_dtype = fold.precision.amp_dtype
 
     def score(clips: slice) -> tuple[float, torch.Tensor]:
         part = images[clips]
-        with torch.autocast(fold.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            filled = fold.parts.scored_model(fill_batch(part, fold.constant_valid_size()))
+        filled = fold.call(fold.parts.scored_model, fill_batch(part, fold.constant_valid_size()))
         output = {name: value[: len(part)] for name, value in filled.items()}
         loss = float(fold.criterion(output, targets[clips]))
         return loss * len(part) / len(images), output["clipwise_output"].cpu()
@@ -411,30 +413,29 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
     """Step the schedule, add the history row, and write the epoch's files."""
     config, parts, progress = fold.config, fold.parts, fold.progress
     with fold.watch.part("metric"):
-        scores = meter.compute()
-
+        scores = {} if config.refit else meter.compute()
     row = {
         "epoch": progress.epoch + 1,
         "step": progress.step,
         "lr": float(parts.optimizer.param_groups[0]["lr"]),
-        "train_loss": progress.train_loss.avg,
+        **({"train_loss": progress.train_loss.avg} if parts.average is None else {}),
         "valid_loss": valid_loss,
         **scores,
         "skipped_steps": progress.skipped_steps,
         **progress.probe,
     }
-    when = stepped_on(config.scheduler_name)
-    if when == "valid_loss":
-        parts.scheduler.step(valid_loss)
-    elif when == "epoch":
-        parts.scheduler.step()
+    progress.is_averaged = parts.average is not None
+    if not progress.is_averaged:
+        collect_weights(fold)
+        loss = progress.train_loss.avg if config.refit else valid_loss
+        step_after_epoch(config.scheduler_name, parts.scheduler, loss)
 
     is_best = progress.end_epoch(row, config.monitor)
     if not processes.is_first():
         return
 
     with fold.watch.part("checkpoint"):
-        if is_best:
+        if is_best and not config.refit:
             rows = fold.valid_set
             folder.write_predictions(
                 fold.dir, meter.scores, meter.labels, rows.filenames(), fold.class_names,

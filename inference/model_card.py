@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def describe(
     parts: dict[str, Any] = {
         "class_names": models.class_names,
         "settings": {name: value for name, value in everything.items() if name not in local},
-        "folds": [{"fold": state["fold"], **state["history"][-1]} for state in states],
+        "folds": [_last_row(state) for state in states],
         "trained_with": states[0]["versions"],
         "exported_with": versions() | {"onnx": importlib.metadata.version("onnx")},
     }
@@ -91,10 +92,22 @@ def _scores(folds: Sequence[Mapping[str, Any]], result: Comparison) -> list[str]
         "Each fold on its own validation part. A random scorer reaches the floor: padding "
         "flatters.",
         "",
-        *(f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}" for row in folds),
+        *(_scores_of(row) for row in folds),
         "",
         told,
     ]
+
+
+def _scores_of(row: Mapping[str, Any]) -> str:
+    if "cmap_pad_5" not in row:
+        return f"- trained on all folds for {row['epoch']:g} epochs: nothing is left to score on"
+    return f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}"
+
+
+def _last_row(state: Mapping[str, Any]) -> dict[str, float]:
+    """Take a fold's last epoch without what was not measured: JSON has no NaN."""
+    row = {"fold": state["fold"], **state["history"][-1]}
+    return {name: value for name, value in row.items() if not math.isnan(value)}
 
 
 def _data(table: pd.DataFrame, n_folds: int) -> list[str]:

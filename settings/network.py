@@ -75,6 +75,11 @@ class NetworkSettings(SoundSettings):
         )  # fmt: skip
     )
 
+    average_epochs: NotNegative = OPTIMISATION(
+        0, "last epochs whose weights are averaged at the end of a fold; 0: none",
+        on_resume="fixed",
+    )  # fmt: skip
+
     # Probe
     probe_below: NotNegative = PROBE(
         0, "train.py fits the probe first where a fold trains on fewer recordings; 0: never",

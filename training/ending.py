@@ -9,6 +9,7 @@ from typing import Any
 from configs import Config
 from metrics import describe_scores
 from training.forecast import done_epochs, later_folds
+from training.refit import REFIT_FOLDER
 from training.stopping import resume_command
 
 
@@ -19,13 +20,20 @@ def tell_ending(summary: Mapping[str, Any], config: Config) -> None:
         summary: as `folder.write_summary` returns it.
         config: settings of the run.
     """
+    if config.find_lr:  # the search has told what it found
+        return
+    exp_dir = replace(config, exp_id=summary["exp_id"]).exp_dir
+    if config.refit:
+        following = shlex.join(["python", "export.py", str(exp_dir / REFIT_FOLDER)])
+        print(f"wrote {exp_dir / REFIT_FOLDER}\nnext: {following}")
+        return
+
     folds = summary["folds"]
     for number, best in folds.items():
         print(f"fold {number}: best epoch {best['epoch']:.0f}  {describe_scores(best)}")
     if folds:
         print(f"mean of {len(folds)}: {describe_scores(summary['mean'])}")
 
-    exp_dir = replace(config, exp_id=summary["exp_id"]).exp_dir
     following = shlex.join(["python", "plot_loss_metric.py", str(exp_dir)])
     if unfinished := summary.get("unfinished"):
         print(describe_unfinished(unfinished, exp_dir, config))

@@ -11,7 +11,9 @@ logger = logging.getLogger("birdclef.train")
 
 
 def log_best(fold: Fold) -> None:
-    """Log the epoch that a fold is judged by."""
+    """Log the epoch that a fold is judged by; a refit has none."""
+    if fold.config.refit:
+        return
     progress = fold.progress
     logger.info(
         "fold %d: best epoch %d, validation loss %.5f",
@@ -72,6 +74,11 @@ class EpochClock:
 
 def _log_epoch(fold: Fold, timing: dict[str, float]) -> None:
     row, progress, left = fold.progress.history[-1], fold.progress, forecast.time_left(fold)
+    if fold.config.refit:
+        told = "refit epoch %3d of %d  train %.5f  lr %.2e  %.0f s, left: %s"
+        epoch, loss, lr, seconds = row["epoch"], row["train_loss"], row["lr"], timing["train_s"]
+        logger.info(told, epoch, fold.n_epochs, loss, lr, seconds, forecast.clock(left.fold))
+        return
     is_best = progress.best_epoch == progress.epoch
     logger.info(
         "fold %d epoch %3d  train %.5f  valid %.5f  cmap_pad_5 %.4f (floor %.4f)  macro AP %.4f  "

@@ -61,7 +61,7 @@ class Probe:
     @property
     def columns(self) -> dict[str, float]:
         """What a training's history holds of it."""
-        return {f"probe_{name}": self.row[name] for name in REPORTED}
+        return {f"probe_{name}": self.row[name] for name in REPORTED if name in self.row}
 
 
 def probe_settings(config: Config) -> Config:
@@ -80,7 +80,7 @@ def fit_probe(
 
     Args:
         train_part: rows of train.csv to fit to.
-        valid_part: rows to score.
+        valid_part: rows to score; without any, the probe has no scores.
         class_names: in the order of the columns.
         config: settings; without a linear head in them, the probe's own head is fitted.
         device: where the backbone runs.
@@ -102,6 +102,8 @@ def fit_probe(
     )
     model.cpu().start_from(*tensors)
 
+    if valid_part.empty:
+        return Probe(config, model.state_dict(), {}, np.empty(0), np.empty(0), [])
     return score(clips, table, ~is_fitted, regression, class_names, config, model)
 
 
@@ -263,10 +265,13 @@ def find_floor(
     """
     if config.probe_start and config.head != "linear":
         raise UserError("probe_start: the probe fits a linear head; give head: linear, too")
-    if not config.probe_start and len(train_part) >= config.probe_below:
+    is_small = len(train_part) < config.probe_below and not valid_part.empty
+    if not config.probe_start and not is_small:
         return None
 
     probe = fit_probe(train_part, valid_part, class_names, config, device)
+    if valid_part.empty:  # a refit
+        return probe
     logger.info(
         "frozen features + linear head: macro AP %.4f, ROC-AUC %.4f, validation loss %.5f",
         probe.row["macro_ap"],

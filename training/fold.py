@@ -33,11 +33,17 @@ class Parts:
     scheduler: Any
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None = None  # averaged weights, scored in place of the model's own
+    average: torch.nn.Module | None = None  # of the last epochs, made at the fold's end
+
+    @property
+    def averaged(self) -> torch.nn.Module | None:
+        """The averaged weights where there are any."""
+        return self.average or (self.ema.module if self.ema else None)
 
     @property
     def scored_model(self) -> torch.nn.Module:
-        """The averaged weights where there are any."""
-        return self.ema.module if self.ema else self.model
+        """The averaged weights where there are any, else the model's own."""
+        return self.averaged or self.model
 
 
 def rank(row: Mapping[str, float], monitor: str) -> float:
@@ -62,6 +68,9 @@ class Progress:
     train_loss: AverageMeter = field(default_factory=AverageMeter)  # of this epoch
     history: list[dict[str, float]] = field(default_factory=list)  # a row per complete epoch
     probe: dict[str, float] = field(default_factory=dict)  # what floor.py found, if it was asked
+    average: dict[str, torch.Tensor] = field(default_factory=dict)  # mean weights of late epochs
+    n_averaged: int = 0  # epochs in it
+    is_averaged: bool = False  # it was validated and saved: the fold is complete
 
     def end_epoch(self, row: dict[str, float], monitor: str = "valid_loss") -> bool:
         """Add a complete epoch's row and go to the next; say whether it is the best so far."""
@@ -74,6 +83,10 @@ class Progress:
         if is_best:
             self.best_loss, self.best_epoch = row["valid_loss"], self.epoch
         return is_best
+
+    def is_complete(self, n_epochs: int, patience: int | None) -> bool:
+        """Say whether all epochs are done, or as many as early stopping allows."""
+        return self.is_averaged or self.epoch >= n_epochs or self.has_stalled(patience)
 
     def has_stalled(self, patience: int | None) -> bool:
         """Say whether the validation loss has not improved for `patience` epochs."""
@@ -147,6 +160,7 @@ class Fold:
     progress: Progress = field(default_factory=Progress)
     group: StepGroup = field(default_factory=lambda: StepGroup(0, 0, 0))
     clock: RunClock = field(default_factory=RunClock)  # of the run, over all its folds
+    stop_after: int | None = None  # epochs of a refit; None: those of the settings
 
     def __post_init__(self) -> None:
         config, device = self.config, self.device
@@ -155,6 +169,12 @@ class Fold:
         self.frontend: DeviceFrontend | None = None  # makes images, if the loader does not
         if config.frontend == "device":
             self.frontend = DeviceFrontend(config, self.train_set.pink, device)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs to train; a schedule is planned for those of the settings."""
+        epochs = self.config.epochs
+        return epochs if self.stop_after is None else min(self.stop_after, epochs)
 
     @property
     def dir(self) -> Path:
@@ -220,6 +240,12 @@ class Fold:
             return 0
         share = -(-self.valid_sampler.batch_size // processes.world_size())
         return self.precision.valid_micro_batch or share
+
+    def call(self, model: Forward, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Go through a model in the number format of the settings."""
+        amp_dtype = self.precision.amp_dtype
+        with torch.autocast(self.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            return model(images)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Go through the model; whole batches go through its compiled form, if there is one.

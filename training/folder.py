@@ -230,10 +230,7 @@ def write_summary(
     """
     exp_dir = exp_dir or config.exp_dir
     best_rows = {}
-    for number, path in sorted(_histories(exp_dir)):
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        history = [{name: float(value) for name, value in row.items() if value} for row in rows]
+    for number, history in read_histories(exp_dir).items():
         best_rows[str(number)] = min(history, key=lambda row: rank(row, config.monitor))
 
     best_of_folds = list(best_rows.values())
@@ -248,6 +245,18 @@ def write_summary(
         summary["unfinished"] = {str(number): done for number, done in unfinished.items()}
     write_file(exp_dir / "summary.json", json.dumps(summary, indent=2))
     return summary
+
+
+def read_histories(exp_dir: Path) -> dict[int, list[dict[str, float]]]:
+    """Read the history.csv of each fold that has one, by the fold's number; none without rows."""
+    histories = {}
+    for number, path in sorted(_histories(exp_dir)):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        history = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        if history:
+            histories[number] = history
+    return histories
 
 
 def _histories(exp_dir: Path) -> list[tuple[int, Path]]:

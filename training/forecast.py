@@ -67,7 +67,7 @@ def time_left(fold: Fold) -> Left:
     of_epoch = _left_of_epoch(fold) if is_inside else 0.0
 
     whole_s = _whole_epoch_s(fold)
-    of_fold = of_epoch + whole_s * max(0, config.epochs - progress.epoch - is_inside)
+    of_fold = of_epoch + whole_s * max(0, fold.n_epochs - progress.epoch - is_inside)
 
     later = later_folds(config, fold.number).values()
     in_later = sum(max(0, config.epochs - done) for done in later)

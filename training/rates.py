@@ -61,6 +61,14 @@ def is_of_head(name: str) -> bool:
     return name.startswith(HEAD_PREFIXES)
 
 
+def keeps_statistics(config: Config, epoch: int) -> bool:
+    """Say whether batch statistics stay as they are in an epoch, numbered from 0."""
+    is_frozen = epoch < config.frozen_epochs
+    return config.frozen_statistics == "always" or (
+        config.frozen_statistics == "first" and is_frozen
+    )
+
+
 def begin_training(model: nn.Module, config: Config, epoch: int) -> None:
     """Put a model in training mode, with what an epoch keeps frozen.
 
@@ -75,7 +83,7 @@ def begin_training(model: nn.Module, config: Config, epoch: int) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(is_of_head(name) or not is_frozen)
 
-    if config.frozen_statistics == "always" or (config.frozen_statistics == "first" and is_frozen):
+    if keeps_statistics(config, epoch):
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()

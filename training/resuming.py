@@ -21,7 +21,9 @@ SPLIT_COLUMNS = ("filepath", "primary_label", "labels")  # what identifies a row
 SAVED_PARTS = ("model", "optimizer", "scheduler", "scaler")
 PROGRESS = tuple(field.name for field in fields(Progress) if field.name != "train_loss")
 # Added in a later version; older checkpoints lack them and take these defaults
-LATER_PROGRESS: dict[str, Any] = {"micro_batch": 0, "probe": {}}
+LATER_PROGRESS: dict[str, Any] = {
+    "micro_batch": 0, "probe": {}, "average": {}, "n_averaged": 0, "is_averaged": False,
+}  # fmt: skip
 
 
 def split_digest(
@@ -84,7 +86,7 @@ def begin(fold: Fold, found: tuple[Path, dict[str, Any]] | None) -> None:
         "fold %d: %d recordings to train, %d to validate, %d species, on %s, %s",
         fold.number,
         fold.train_set.n_rows,
-        fold.valid_set.n_rows,
+        0 if fold.config.refit else fold.valid_set.n_rows,
         len(fold.class_names),
         fold.device,
         "1 process" if n_processes == 1 else f"{n_processes} processes",
@@ -107,7 +109,7 @@ def state_of(fold: Fold) -> dict[str, Any]:
     return {
         **{name: getattr(parts, name).state_dict() for name in SAVED_PARTS},
         **{name: getattr(progress, name) for name in PROGRESS},
-        "ema": parts.ema.module.state_dict() if parts.ema else None,
+        "ema": parts.averaged.state_dict() if parts.averaged else None,
         "train_loss": progress.train_loss.state_dict(),
         "rng": capture_rng(),
         "fold": fold.number,

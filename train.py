@@ -47,7 +47,7 @@ from training.ending import tell_ending, unfinished_folds
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
-from training.memory import Mixed
+from training.mixed import Mixed, mixed_loss
 from training.naming import settle_number
 from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
@@ -311,17 +311,6 @@ def forward_backward(fold: Fold, mixed: Mixed) -> torch.Tensor:
         share = len(mixed.images) / fold.group.n_clips
         fold.parts.scaler.scale(loss * share).backward()
     return loss.detach()
-
-
-def mixed_loss(criterion: Any, output: dict[str, torch.Tensor], mixed: Mixed) -> torch.Tensor:
-    """Weigh the loss of both targets of mixed clips by lam."""
-    if not len(mixed.images):  # the other processes wait for this one's backward pass
-        return torch.stack([value.sum() for value in output.values()]).sum()
-
-    loss = criterion(output, mixed.targets_a)
-    if mixed.lam == 1.0:
-        return loss
-    return mixed.lam * loss + (1.0 - mixed.lam) * criterion(output, mixed.targets_b)
 
 
 def optimizer_step(fold: Fold) -> None:

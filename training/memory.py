@@ -2,32 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
 from configs import UserError
 from training import processes
 from training.fold import Fold, RunningStatistics
+from training.mixed import Mixed
 
 logger = logging.getLogger("birdclef.train")
 T = TypeVar("T")
-
-
-class Mixed(NamedTuple):
-    """A batch after MixUp or CutMix: images (B, 3, T, F), and the targets of both parts.
-
-    Targets are (B, C), or (B, 1 + S, C) with those of S steps of each clip.
-    """
-
-    images: torch.Tensor
-    targets_a: torch.Tensor
-    targets_b: torch.Tensor
-    lam: float
-
-    def part(self, clips: slice) -> "Mixed":
-        """Take some of the clips."""
-        return Mixed(self.images[clips], self.targets_a[clips], self.targets_b[clips], self.lam)
 
 
 def train_in_parts_that_fit(

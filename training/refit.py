@@ -30,8 +30,7 @@ def refit_plan(config: Config) -> tuple[Config, int | None]:
 
     Returns:
         Settings of its own folder, without early stopping and choice of a best epoch, and the
-        number of epochs. For
-        the training of a fold the settings as they are, and None.
+        number of epochs. For the training of a fold the settings as they are, and None.
 
     Raises:
         UserError: no fold has a history, or --max-hours is given.
@@ -88,7 +87,7 @@ def split_rows(
 def save_refit(fold: Fold) -> None:
     """Write the finished model, which predict.py and export.py take."""
     if processes.is_first():
-        name = f"Exp_{fold.config.exp_id}_refit_epoch_{fold.progress.epoch}.pth"
+        name = f"Exp_{fold.config.exp_id}_refit_epoch_{fold.n_epochs}.pth"
         ckpt.save_checkpoint(fold.dir / name, resuming.state_of(fold))
         ckpt.prune_checkpoints(fold.dir, keep=1)
         logger.info("refit: wrote %s", fold.dir / name)

@@ -16,8 +16,9 @@ QUICK := tests/test_configs.py tests/test_files.py tests/losses tests/test_metri
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(QUICK)
 
+# A process a core, each with files of its own: fixtures that train are made once a file.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,10 @@ clips, once as they are and `probe_noisy` times over a background of `background
 is not trained: what its last block makes of a clip, row by row of frequency, and the mean,
 deviation and maximum of each mel band go into a logistic regression. It leaves in
 `models/Exp_47_probe` what train.py leaves in `models/Exp_47`: predict.py and export.py take it.
+
+With --teacher-embeddings FILE it is fitted to vectors of embed.py, too, or with
+`--teacher-features alone` to them alone. Scores are left as ever, but no model: predict.py has no
+vectors of new recordings.
 """
 
 import logging
@@ -22,6 +26,7 @@ import pandas as pd  # noqa: E402
 from catalog import train_table  # noqa: E402
 from catalog.annotated import expand_windows  # noqa: E402
 from catalog.sources import check_sources  # noqa: E402
+from catalog.vectors import Vectors, read_vectors  # noqa: E402
 from metrics import describe_scores  # noqa: E402
 from model import find_backbone, pick_device  # noqa: E402
 from training import folder  # noqa: E402
@@ -41,7 +46,10 @@ def main() -> int:
     for number, row in summary["folds"].items():
         print(f"fold {number}: C {row['probe_c']:g}  {describe_scores(row)}")
     print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-    print(f"wrote {folder_of(config)}\nnext: python predict.py {folder_of(config)} RECORDINGS")
+    following = f"python predict.py {folder_of(config)} RECORDINGS"
+    if config.teacher_embeddings:
+        following = f"python evaluate.py {folder_of(config)}"
+    print(f"wrote {folder_of(config)}\nnext: {following}")
     return 0
 
 
@@ -75,13 +83,23 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     rows = expand_windows(table, config)
     class_names = train_table.load_class_names(rows)
 
+    vectors = None
+    if config.teacher_embeddings:
+        vectors = read_vectors(config.teacher_embeddings)
+        config = replace(config, teacher_source=vectors.source)
+        logger.info("teacher: %s", vectors.source)
     for number in config.folds:
-        probe_fold(rows, number, class_names, config, device)
+        probe_fold(rows, number, class_names, config, device, vectors)
     return folder.write_summary(config, folder_of(config))
 
 
 def probe_fold(
-    table: pd.DataFrame, number: int, class_names: list[str], config: Config, device: Any
+    table: pd.DataFrame,
+    number: int,
+    class_names: list[str],
+    config: Config,
+    device: Any,
+    vectors: Vectors | None = None,
 ) -> None:
     """Fit and score one fold and leave its files."""
     config = replace(config, train_dir=folder_of(config) / f"fold_{number}")
@@ -92,7 +110,7 @@ def probe_fold(
             table, number, config.rare_birds, empty_windows=config.empty_windows
         )
 
-        probe = fit_probe(train_part, valid_part, class_names, config, device)
+        probe = fit_probe(train_part, valid_part, class_names, config, device, vectors)
         logger.info("fold %d: %s", number, describe_scores(probe.row))
         write_probe(probe, number, class_names, config)
 

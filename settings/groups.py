@@ -31,6 +31,7 @@ SELF_TRAINING = Group("self-training", "train")
 MODEL = Group("model", "train")
 OPTIMISATION = Group("optimisation", "train")
 PROBE = Group("probe", "train")
+TEACHER = Group("teacher", "train")
 CHECKPOINTS = Group("checkpoints", "train", on_resume="free")
 
 EVERY_STAGE = "prepare_audios split_data train"

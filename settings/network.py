@@ -1,5 +1,6 @@
 """The settings of the head, of how fast which part learns, and of the probe."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from settings.groups import (
     OPTIMISATION,
     PROBE,
     STRICT,
+    TEACHER,
     Count,
     NotNegative,
     Positive,
@@ -100,3 +102,16 @@ class NetworkSettings(SoundSettings):
         lambda: [0.003, 0.01, 0.03],
         "inverse strengths of its regularisation; the best on the training folds is taken",
     )
+
+    # Teacher
+    teacher_embeddings: Path | None = TEACHER(
+        None, "file of vectors that embed.py wrote; probe.py fits to them",
+        under_root=True, on_resume="free", is_local=True,
+    )  # fmt: skip
+    teacher_features: Literal["joined", "alone"] = TEACHER(
+        "joined", "probe.py fits to the vectors beside the network's features, or to them alone"
+    )
+    teacher_source: str = TEACHER(
+        "", "the teacher, its licence and its file; the scripts set it",
+        used_by="none", on_resume="fixed",
+    )  # fmt: skip

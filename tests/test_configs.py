@@ -102,7 +102,7 @@ def test_every_field_says_everything_about_itself():
         "run", "paths", "recordings", "tables", "folds", "clip and log-mel", "choice of clips",
         "waveform augmentation", "image augmentation", "batch mixing", "targets and loss",
         "self-training", "model",
-        "optimisation", "probe", "checkpoints",
+        "optimisation", "probe", "teacher", "checkpoints",
     ]  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def test_what_the_fields_say_is_asked_by_the_rest_of_the_code():
     assert settings_where(under_root=True) == (
         "train_audio_dir", "metadata_path", "train_np_dir", "train_dataframe_path",
         "background_dir", "models_dir", "annotations", "pseudo_labels",
+        "teacher_embeddings",
     )  # fmt: skip
     assert set(settings_where(identity="clip")) >= {"n_mels", "period", "sample_rate", "fmax"}
     assert {"base_model_name", "no_bird_class"} <= set(settings_where(identity="network"))

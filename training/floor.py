@@ -16,6 +16,7 @@ import checkpoint as ckpt
 from catalog.mixed_targets import MixedTargets
 from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
 from catalog.targets import NONE, Targets
+from catalog.vectors import Vectors
 from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
 from losses.named import binary_cross_entropy, cross_entropy, of_known
@@ -23,7 +24,15 @@ from metrics import MetricMeter
 from model import SED, build_model
 from training import folder
 from training.fold import Progress
-from training.frozen import CLEAN, EMPTY, FrozenClips, measure, measure_windows
+from training.frozen import (
+    CLEAN,
+    EMPTY,
+    FrozenClips,
+    list_clips,
+    measure,
+    measure_windows,
+    with_vectors,
+)
 from training.regression import Regression, fit, log_softmax
 
 logger = logging.getLogger("birdclef.train")
@@ -42,7 +51,8 @@ class Probe:
 
     Attributes:
         config: settings with the head that was fitted.
-        state: the whole model's weights.
+        state: the whole model's weights; None where a teacher's vectors were fitted to, which a
+            model has none of.
         row: its row of the history.
         scores: (N, C) of the recordings that are validated on, in their order.
         labels: (N, C).
@@ -51,7 +61,7 @@ class Probe:
     """
 
     config: Config
-    state: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor] | None
     row: dict[str, float]
     scores: np.ndarray
     labels: np.ndarray
@@ -75,6 +85,7 @@ def fit_probe(
     class_names: list[str],
     config: Config,
     device: torch.device,
+    vectors: Vectors | None = None,
 ) -> Probe:
     """Fit a linear head to the frozen features of a fold and score it.
 
@@ -84,17 +95,29 @@ def fit_probe(
         class_names: in the order of the columns.
         config: settings; without a linear head in them, the probe's own head is fitted.
         device: where the backbone runs.
+        vectors: a teacher's, fitted to beside these features or, by `teacher_features`, alone.
 
     Raises:
-        UserError: weights or recordings that cannot be had.
+        UserError: weights, recordings or vectors that cannot be had.
     """
     config = probe_settings(config)
+    table = pd.concat([train_part, valid_part]).sort_index()
+    is_fitted = table.index.isin(train_part.index)
+    if vectors is not None and config.pseudo_labels is not None:
+        raise UserError("teacher_embeddings: there are no vectors of the windows of pseudo_labels")
+    if vectors is not None and config.teacher_features == "alone":
+        clips = with_vectors(list_clips(table, config), table, vectors, config)
+        regression = fit_to(clips, table, is_fitted, class_names, config)
+        return score(clips, table, ~is_fitted, regression, class_names, config)
+
     set_seed(config.seed)  # a backbone that is not pretrained is the same in each run
     model = build_model(config, len(class_names))
-    table = pd.concat([train_part, valid_part]).sort_index()
     clips = measure(table, config, model, device)
+    if vectors is not None:
+        clips = with_vectors(clips, table, vectors, config)
+        regression = fit_to(clips, table, is_fitted, class_names, config)
+        return score(clips, table, ~is_fitted, regression, class_names, config)
 
-    is_fitted = table.index.isin(train_part.index)
     soft = soft_rows(class_names, config, model, device)
     regression = fit_to(clips, table, is_fitted, class_names, config, soft)
     tensors = map(
@@ -213,7 +236,7 @@ def score(
     regression: Regression,
     class_names: list[str],
     config: Config,
-    model: SED,
+    model: SED | None = None,
 ) -> Probe:
     """Score rows by their first clips as validation does, and put a history row together."""
     is_used = (clips.kind == CLEAN) & (clips.window < config.valid_clips)
@@ -239,7 +262,8 @@ def score(
         "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,
         **meter.compute(), "skipped_steps": 0, "probe_c": regression.c,
     }  # fmt: skip
-    return Probe(config, model.state_dict(), row, scores, labels, rows.filenames(), rows.starts_s)
+    state = None if model is None else model.state_dict()
+    return Probe(config, state, row, scores, labels, rows.filenames(), rows.starts_s)
 
 
 def _probabilities(logits: np.ndarray, config: Config) -> np.ndarray:
@@ -310,7 +334,8 @@ def write_probe(probe: Probe, number: int, class_names: list[str], config: Confi
     folder.write_predictions(
         config.train_dir, probe.scores, probe.labels, probe.filenames, class_names, probe.starts_s
     )
-    ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
+    if probe.state is not None:
+        ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
     folder.write_history(config.train_dir, [probe.row])
 
 

@@ -23,7 +23,8 @@ from tqdm import tqdm
 import transforms
 from audio.prepared import open_recording
 from catalog.pseudo_labels import PseudoLabels
-from configs import Config, settings_where
+from catalog.vectors import Vectors
+from configs import Config, UserError, settings_where
 from dataset import windows_of
 from files import write_file
 from images import clips, recipe
@@ -142,6 +143,44 @@ def encode(
     images = np.stack([recipe.clip_image(waveform, view) for waveform in waveforms])
     batch = torch.from_numpy(images).to(device).expand(-1, config.in_channels, -1, -1)
     return model.clip_features(batch).cpu().numpy()
+
+
+def with_vectors(
+    clips: FrozenClips, table: pd.DataFrame, vectors: Vectors, config: Config
+) -> FrozenClips:
+    """Put a teacher's vectors behind the features of clips; one over a background has its clip's.
+
+    Args:
+        clips: their features may be none, (N, 0).
+        table: rows of train.csv (filepath), those of the clips.
+        vectors: of all recordings of the table.
+        config: settings of the clip.
+
+    Raises:
+        UserError: there are clips of backgrounds alone, of which there are no vectors, or the
+            vectors lack a recording.
+    """
+    if (clips.kind == EMPTY).any():
+        raise UserError(
+            "teacher_embeddings: there are no vectors of backgrounds alone; --no-no-bird-class"
+        )
+    names = [name.removesuffix(".npy") for name in table["filepath"]]
+    vectors.check_covers(names, config.teacher_embeddings)
+    starts_s = table["start_s"].to_numpy(float) if "start_s" in table else np.zeros(len(table))
+
+    own = []
+    for row, window in zip(clips.row, clips.window, strict=True):
+        start_s = starts_s[row] + window * config.period
+        own.append(vectors.of_clip(names[row], start_s, start_s + config.period))
+    return replace(clips, features=np.hstack([clips.features, np.stack(own)]))
+
+
+def list_clips(table: pd.DataFrame, config: Config) -> FrozenClips:
+    """List the clips of recordings as they are, without features (N, 0)."""
+    config = replace(config, probe_noisy=0, no_bird_class=False)
+    plan = list(_plan(Waveforms(table, config, with_backgrounds=False), config))
+    row, window, kind, _ = np.array(plan).T
+    return FrozenClips(np.zeros((len(plan), 0), np.float32), row, window, kind)
 
 
 # Which clips --------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def build_fold(
 
     # Model, float32 weights; images go through it in amp_dtype
     sed = build_model(config, len(class_names), load_weights=load_weights)
-    if probe is not None and config.probe_start:
+    if probe is not None and probe.state is not None and config.probe_start:
         sed.load_state_dict(probe.state)  # the same backbone, with the regression as its head
     model = processes.synchronize_batch_norm(sed).to(device)
     if config.channels_last:

@@ -139,7 +139,7 @@ def write_vectors(
         UserError: another suffix, or pyarrow is wanted and not installed.
     """
     order = np.lexsort((start_s, np.array(recording)))
-    columns = {
+    columns: dict[str, Any] = {
         "recording": np.array(recording)[order],
         "start_s": np.asarray(start_s, np.float64)[order],
         "vector": np.asarray(vector, np.float32)[order],
@@ -151,7 +151,7 @@ def write_vectors(
         import pyarrow
         import pyarrow.parquet
 
-        columns["vector"] = list(columns["vector"])  # type: ignore[assignment]
+        columns["vector"] = list(columns["vector"])
         table = pyarrow.table(columns).replace_schema_metadata({"about": text})
         pyarrow.parquet.write_table(table, content)
     write_file(path, content.getvalue())

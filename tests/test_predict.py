@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -372,7 +373,11 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path):
         "0.1",
     ]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "predict.py", *map(str, line)], stderr=subprocess.PIPE, text=True
+        [sys.executable, ROOT / "predict.py", *map(str, line)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in the background of a shell ignores Ctrl-C
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     part, deadline = tmp_path / "o.csv.partial", time.monotonic() + 60
     while (

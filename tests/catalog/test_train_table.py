@@ -26,10 +26,8 @@ def table(*rows: tuple[str, int]) -> pd.DataFrame:
 
 
 def windows(*labels: str, filename: str = "a.wav") -> pd.DataFrame:
-    starts = 2.5 * np.arange(len(labels))
-    return pd.DataFrame(
-        {"primary_label": labels, "labels": labels, "filename": filename, "start_s": starts}
-    )
+    df = pd.DataFrame({"primary_label": labels, "labels": labels, "filename": filename})
+    return df.assign(start_s=2.5 * np.arange(len(labels)), number=np.arange(len(labels)))
 
 
 def test_a_missing_column_names_it_and_those_that_are_there(tmp_path):

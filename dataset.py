@@ -39,11 +39,8 @@ from images.waveforms import Waveforms
 
 Mode = Literal["train", "valid"]
 Key = tuple[int, int]  # (epoch, index)
-MIXING_DRAW, EPOCH_DRAW, PSEUDO_DRAW = (
-    2,
-    3,
-    4,
-)  # so that what is drawn for them is independent of the rest
+# So that what is drawn for them is independent of the rest
+MIXING_DRAW, EPOCH_DRAW, PSEUDO_DRAW = 2, 3, 4
 
 
 class Mixing(NamedTuple):

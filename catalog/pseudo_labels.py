@@ -5,7 +5,7 @@ as annotated recordings are: whole, and mapped into memory when a clip is cut.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ class PseudoLabels:
     classes: np.ndarray
     scores: np.ndarray
     offsets: np.ndarray
+    _ends: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -79,10 +80,12 @@ class PseudoLabels:
 
     def draw(self, rng: np.random.Generator, share_empty: float) -> int:
         """Draw a window by its chance."""
-        chances = self.chances(share_empty)
-        ends = np.cumsum(chances)
+        if share_empty not in self._ends:  # once, and not for each clip of an epoch
+            chances = self.chances(share_empty)
+            self._ends[share_empty] = np.cumsum(chances)[: np.flatnonzero(chances)[-1] + 1]
+        ends = self._ends[share_empty]
         window = np.searchsorted(ends, rng.random() * ends[-1], side="right")
-        return int(min(window, np.flatnonzero(chances)[-1]))
+        return int(min(window, len(ends) - 1))
 
 
 # The table ----------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What is done to a recording's scores after its models are averaged, each on demand."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from files import original_cell
 from inference.calibration import Calibration
 from inference.detections import HIGHEST
 from inference.places import when_and_where
+from inference.text_files import read_records
 
 GAUSSIAN_SIGMA = 1.0  # windows, if none is given
 LEAST_WEIGHT = 0.01  # of a neighbour in a Gaussian; those further away are left out
@@ -135,12 +135,7 @@ def read_by_species(
     except ValueError:
         pass
 
-    try:
-        with open(Path(text), encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-            header = list(rows[0]) if rows else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{text}: neither a number nor a CSV that can be read: {error}") from None
+    rows, header = read_records(Path(text), f"{text}: neither a number nor a CSV that can be read")
     column = next((name for name in columns if name in header), None)
     if "species" not in header or column is None:
         wanted = " or ".join(columns)

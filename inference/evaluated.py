@@ -1,7 +1,6 @@
 """What an evaluation of the model says to predict.py: calibration, and each species' threshold."""
 
 import argparse
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from configs import UserError
 from files import original_cell
 from inference.calibration import Calibration, read_calibration
 from inference.model_files import FOLD
+from inference.text_files import read_records
 
 logger = logging.getLogger("birdclef.evaluated")
 
@@ -150,12 +150,7 @@ def _precision(text: str) -> str:
 
 
 def _read_column(path: Path, column: str, text: str) -> dict[str, float]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    header = list(rows[0]) if rows else []
+    rows, header = read_records(path, f"{path}: cannot be read")
     if "species" not in header or column not in header:
         wanted = text.removeprefix(PRECISION)
         raise UserError(

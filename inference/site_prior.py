@@ -1,6 +1,5 @@
 """How likely species are at a site, and how far that moves their scores there."""
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import numpy as np
 
 from configs import UserError
 from files import original_cell
+from inference.text_files import read_records
 
 SITE_COLUMNS = ("site", "species", "prior")
 LEAST_PRIOR, MOST_PRIOR = 1e-3, 1 - 1e-3  # a table says nothing surer than this
@@ -34,12 +34,7 @@ def read_site_shifts(
     Raises:
         UserError: it cannot be read, lacks a column, has a prior that is none, or names no class.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--site-prior {path}: cannot be read: {error}") from None
-    header = list(rows[0]) if rows else []
+    rows, header = read_records(path, f"--site-prior {path}: cannot be read")
     if missing := [name for name in SITE_COLUMNS if name not in header]:
         raise UserError(f"--site-prior {path}: no column {missing[0]}; it has {', '.join(header)}")
 

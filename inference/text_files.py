@@ -57,6 +57,26 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
         return write_rows(file, rows)
 
 
+def read_records(path: Path, failure: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Read a CSV that people or evaluate.py wrote: its rows by column, and the columns.
+
+    Without a row there are no columns.
+
+    Args:
+        path: the file.
+        failure: what a message says before the reason.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{failure}: {error}") from None
+    return rows, list(rows[0]) if rows else []
+
+
 def path_cell(folder: Path, name: str) -> str:
     """Write a recording's path so that it can be opened and is no formula: `./=1+1.wav`."""
     path = str(folder / name)

@@ -9,7 +9,7 @@ from typing import Any
 from configs import Config
 from metrics import describe_scores
 from training.forecast import done_epochs, later_folds
-from training.refit import REFIT_FOLDER
+from training.refit import refit_folder
 from training.stopping import resume_command
 
 
@@ -22,10 +22,11 @@ def tell_ending(summary: Mapping[str, Any], config: Config) -> None:
     """
     if config.find_lr:  # the search has told what it found
         return
-    exp_dir = replace(config, exp_id=summary["exp_id"]).exp_dir
+    config = replace(config, exp_id=summary["exp_id"])
+    exp_dir = config.exp_dir
     if config.refit:
-        following = shlex.join(["python", "export.py", str(exp_dir / REFIT_FOLDER)])
-        print(f"wrote {exp_dir / REFIT_FOLDER}\nnext: {following}")
+        folder = refit_folder(config)
+        print(f"wrote {folder}\nnext: {shlex.join(['python', 'export.py', str(folder)])}")
         return
 
     folds = summary["folds"]

@@ -11,6 +11,7 @@ from inference.text_files import (
     named_after,
     path_cell,
     read_header,
+    read_records,
     replacing_text,
     write_table,
 )
@@ -73,3 +74,15 @@ def test_the_header_of_a_table_is_read_without_the_rest(tmp_path):
     assert read_header(tmp_path / "b.txt") == ["Selection", "View, 1"]
     with pytest.raises(UserError, match="No such file"):
         read_header(tmp_path / "none.csv")
+
+
+def test_records_come_with_their_columns_and_a_mistake_says_what_failed(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffspecies,prior\nwren,0.5\n", encoding="utf-8")
+    rows, columns = read_records(tmp_path / "t.csv", "no")
+    assert (rows, columns) == ([{"species": "wren", "prior": "0.5"}], ["species", "prior"])
+
+    (tmp_path / "empty.csv").write_text("species,prior\n")
+    assert read_records(tmp_path / "empty.csv", "no") == ([], [])
+
+    with pytest.raises(UserError, match="--site-prior x.csv: cannot be read: .*No such file"):
+        read_records(tmp_path / "x.csv", "--site-prior x.csv: cannot be read")

@@ -31,6 +31,8 @@ def matrix(predicted, names):
 
 @pytest.mark.parametrize("form", ["long", "parquet", "submission-2023", "submission-2026"])
 def test_tables_of_all_scores_come_back_to_the_bit(tmp_path, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="no pyarrow: python -m pip install pyarrow")
     predicted = written(tmp_path, form)
     scores, starts = matrix(predicted, CLASSES)
     assert np.array_equal(scores, SCORES) and starts.tolist() == [0, 5, 10]

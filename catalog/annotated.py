@@ -17,6 +17,12 @@ from catalog.annotations import read_annotations
 from catalog.frame_targets import SPANS_COLUMN, is_grid, repeat_spans
 from catalog.labels import BAD_LABEL, NO_BIRD, join_labels
 from catalog.report import WITH_AUDIO, read_report
+from catalog.reviews import (
+    REVIEW_COLUMNS,
+    count_verdicts,
+    list_reviewed_windows,
+    reviewed_recordings,
+)
 from catalog.tables import read_table
 from catalog.timed_labels import list_windows
 from configs import Config, UserError
@@ -121,11 +127,14 @@ def describe_annotated(table: pd.DataFrame, spans: pd.DataFrame) -> dict[str, An
     """Count hours, and labels and the seconds of each species, for the fold report."""
     sung = spans[spans["label"] != ""]
     lengths = (sung["end_s"] - sung["start_s"]).groupby(sung["label"]).sum()
-    return {
+    described: dict[str, Any] = {
         "hours": round(float(table[LENGTH_COLUMN].sum()) / 3600, 3),
         "timed_labels": len(sung),
         "seconds_by_label": {label: round(float(length), 1) for label, length in lengths.items()},
     }
+    if "verdict" in spans:
+        described["reviewed"] = count_verdicts(spans)
+    return described
 
 
 def spans_path(config: Config) -> Path:
@@ -164,15 +173,7 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
 
     spans = _read_spans(config)
     seconds = dict(zip(table["filename"], table[LENGTH_COLUMN].astype(float), strict=True))
-    windows = list_windows(
-        spans,
-        seconds,
-        period=config.period,
-        stride=config.period / OVERLAP,
-        min_overlap=config.label_overlap,
-    )
-    if config.unlabelled == "unknown":
-        windows = windows[windows["labels"].map(len) > 0]
+    windows = _list_all_windows(spans, seconds, config)
     if not windows["labels"].map(len).any():
         raise UserError(f"{spans_path(config)}: no label lies in a window of any recording")
 
@@ -193,14 +194,35 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     return expanded
 
 
+def _list_all_windows(
+    spans: pd.DataFrame, seconds: dict[str, float], config: Config
+) -> pd.DataFrame:
+    """List the windows of annotated recordings, then those of reviewed ones."""
+    cut = {
+        "period": config.period,
+        "stride": config.period / OVERLAP,
+        "min_overlap": config.label_overlap,
+    }
+    is_reviewed = spans["filename"].isin(reviewed_recordings(spans))
+    windows = list_windows(spans[~is_reviewed], seconds, **cut)
+    if config.unlabelled == "unknown":
+        windows = windows[windows["labels"].map(len) > 0]
+    if not is_reviewed.any():
+        return windows
+    reviewed = list_reviewed_windows(spans[is_reviewed], seconds, **cut)
+    return pd.concat([windows, reviewed], ignore_index=True)
+
+
 def _exact_spans(
     windows: pd.DataFrame, spans: pd.DataFrame, seconds: dict[str, float], config: Config
 ) -> list[Any]:
     """Repeat the spans of short windows as their samples are; None where times are not exact."""
     sung = spans[spans["label"] != ""]
+    reviewed = reviewed_recordings(spans)  # a bird sings somewhere in a clip
     is_exact = {
         name: config.frame_labels != "auto"
-        or not is_grid(own["start_s"].to_numpy(float), own["end_s"].to_numpy(float))
+        or name not in reviewed
+        and not is_grid(own["start_s"].to_numpy(float), own["end_s"].to_numpy(float))
         for name, own in sung.groupby("filename")
     }
     return [
@@ -218,9 +240,9 @@ def _read_spans(config: Config) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such file; run split_data.py with --annotations again")
     spans = read_table(path)
+    texts = [name for name in ("filename", "label", *REVIEW_COLUMNS) if name in spans]
     return spans.assign(
-        filename=spans["filename"].map(original_cell),
-        label=spans["label"].map(original_cell),
+        **{name: spans[name].map(original_cell) for name in texts},
         start_s=spans["start_s"].astype(float),
         end_s=spans["end_s"].astype(float),
     )

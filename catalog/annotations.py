@@ -2,7 +2,8 @@
 
 Raven selection tables, Audacity labels, BirdNET's tables, CSVs with a start, an end and a label,
 one-hot tables of clips and BirdCLEF's labelled soundscapes all become spans: a recording, a start
-and an end in seconds, a label. Windows of a recording get the labels of their own time.
+and an end in seconds, a label. Windows of a recording get the labels of their own time. What a
+person said of detections (see catalog/reviews.py) becomes spans with a verdict.
 """
 
 import logging
@@ -16,8 +17,10 @@ import pandas as pd
 
 from catalog.labels import is_no_bird, parse_labels, split_labels
 from catalog.recording_names import RecordingNames
+from catalog.reviews import REVIEW_COLUMNS, judge, read_verdict, without_undecided
 from catalog.tables import read_table, read_text
 from configs import UserError
+from files import original_cell
 
 logger = logging.getLogger("birdclef.annotations")
 
@@ -63,13 +66,18 @@ TABLE_ENDINGS = re.compile(
 
 
 class Span(NamedTuple):
-    """A label from `start_s` to `end_s` of a recording; `where` names its file and row."""
+    """A label from `start_s` to `end_s` of a recording; `where` names its file and row.
+
+    `verdict` and `refuted` are those of catalog/reviews.py, "" in labels of other kinds.
+    """
 
     filename: str
     start_s: float
     end_s: float
     label: str
     where: str
+    verdict: str = ""
+    refuted: str = ""
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -91,7 +99,9 @@ def read_annotations(
 
     Returns:
         filename (one of `recordings`), start_s, end_s (seconds) and label, a row a span, sorted by
-        recording and time. A recording that is annotated and empty has one row, its label "".
+        recording and time. A recording that is annotated and empty has one row, its label "". Where
+        a table has verdicts, verdict and refuted follow (see catalog/reviews.py), and recordings of
+        which nothing was decided are left out.
 
     Raises:
         UserError: no table; a row without a usable time, with a recording that is not there or that
@@ -110,6 +120,10 @@ def read_annotations(
 
     _log_strangers(names, f"{flag}{path}")
     frame = pd.DataFrame(spans, columns=Span._fields).drop(columns="where")
+    if not frame["verdict"].any():
+        frame = frame.drop(columns=list(REVIEW_COLUMNS))
+    else:
+        frame = without_undecided(frame)
     frame = frame.drop_duplicates().sort_values(["filename", "start_s", "end_s", "label"])
     return frame.reset_index(drop=True)
 
@@ -202,6 +216,7 @@ class _Columns:
         self.file, self.offset = first(FILE_COLUMNS), first(OFFSET_COLUMNS)
         self.folder = first(("folder",))  # Kaleidoscope has it beside the file
         self.label = first([name for name in LABEL_COLUMNS if name not in ("offset",)])
+        self.verdict, self.detected = first(("verdict",)), first(("detected",))
         self.view = first(("view",))
         self.selection = first(("selection",))
         self.one_hot = [] if self.label else self._one_hot(table)
@@ -243,9 +258,21 @@ def _read_table_spans(
             continue
 
         start_s, end_s = _times(cells, columns, where)
-        for label in _labels(cells, columns, where):
-            spans.append(Span(filename, start_s, end_s, label, where))
+        for said in _said(cells, columns, where):
+            spans.append(Span(filename, start_s, end_s, said[0], where, *said[1:]))
     return spans
+
+
+def _said(cells: pd.Series, columns: _Columns, where: str) -> Sequence[tuple[str, ...]]:
+    """List what a row says: labels, or in a table of verdicts label, verdict and refuted."""
+    labels = _labels(cells, columns, where)
+    if columns.verdict is None:
+        return [(label,) for label in labels]
+
+    verdict = read_verdict(cells[columns.verdict], where)
+    detected = cells[columns.detected].strip() if columns.detected else ""
+    has_label = columns.label is not None and bool(cells[columns.label].strip())
+    return judge(verdict, labels, original_cell(detected), has_label=has_label, where=where)
 
 
 def _name_in(cells: pd.Series, columns: _Columns) -> str:

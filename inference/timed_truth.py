@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from catalog.annotations import read_annotations
+from catalog.reviews import refuse_reviews
 from catalog.timed_labels import count_in_window, window_starts
 from configs import UserError
 from inference.out_of_fold import OutOfFold
@@ -37,10 +38,11 @@ def meet(predicted: Predicted, labels: Path, names: Names, min_overlap: float) -
         where only detections were listed, and is left out where every window and species was.
 
     Raises:
-        UserError: labels that cannot be read, or without a recording or species in common with the
-            scores.
+        UserError: labels that cannot be read, that are a review of single clips, or that have no
+            recording or species in common with the scores.
     """
     spans = read_annotations(labels, predicted.recordings, flag="--labels ")
+    refuse_reviews(spans, f"--labels {labels}")
     alias = aliases(names)
     spans["label"] = spans["label"].map(lambda name: alias.get(name.casefold(), name))
     found = predicted.spans.assign(species=_renamed(predicted.spans["species"], alias))

@@ -38,7 +38,7 @@ from dataset import WaveformDataset
 from metrics import AverageMeter, MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, step_after_epoch, stepped_on
-from training import bad_steps, folder, forecast, memory, processes, resuming
+from training import bad_steps, folder, forecast, late_steps, memory, processes, resuming
 from training.averaging import average_weights, collect_weights
 from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
@@ -258,6 +258,7 @@ def train_one_epoch(fold: Fold) -> None:
         if timer.is_due(progress.step) and progress.batch < len(sampler):
             resuming.save(fold)
             timer.restart()
+    late_steps.read(fold)
 
 
 def train_step(fold: Fold, batch: dict[str, torch.Tensor]) -> bool:
@@ -322,8 +323,10 @@ def optimizer_step(fold: Fold) -> None:
     processes.sum_gradients(model.parameters())
     scaler.unscale_(optimizer)  # before clipping, or the limit would be on scaled gradients
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+    if fold.late is not None:
+        return late_steps.step(fold, norm)
 
-    is_sound = bad_steps.read_losses(fold, norm)  # the one time that a step waits for a GPU
+    is_sound = bad_steps.read_losses(fold, norm)
     if is_sound:
         scaler.step(optimizer)
     scaler.update()  # halves the scale after an overflow

@@ -360,7 +360,7 @@ def mixup(
         losses too).
     """
     lam = float(rng.beta(alpha, alpha))
-    partners = rng.permutation(len(images)).tolist()
+    partners = _draw_partners(images, rng)
     return images.lerp(images[partners], 1 - lam), targets, targets[partners], lam
 
 
@@ -376,7 +376,7 @@ def cutmix(
     n_frames = images.shape[2]
     pasted = round((1 - float(rng.beta(alpha, alpha))) * n_frames)
     start = int(rng.integers(n_frames - pasted, endpoint=True))
-    partners = rng.permutation(len(images)).tolist()
+    partners = _draw_partners(images, rng)
 
     mixed = images.clone()
     mixed[:, :, start : start + pasted] = images[partners, :, start : start + pasted]
@@ -388,3 +388,16 @@ def cutmix(
         targets[:, 1 + first : 1 + last] = others[:, 1 + first : 1 + last]
         others[:, 1:] = targets[:, 1:]
     return mixed, targets, others, 1 - pasted / n_frames
+
+
+def _draw_partners(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Draw another clip for each: their numbers (B,), on the device of the images.
+
+    From pinned memory they are copied to a GPU without a wait, as a list would not be.
+    """
+    import torch  # with its images it is there already; alone it takes seconds
+
+    partners = torch.from_numpy(rng.permutation(len(images)))
+    if images.is_cuda:
+        partners = partners.pin_memory().to(images.device, non_blocking=True)
+    return partners

@@ -70,7 +70,8 @@ class DeviceFrontend:
         exponent, gain = batch["bird_draws"][:, :, None, None].unbind(1)  # each (W, 1, 1)
         power = raise_to(power, exponent) * gain
 
-        image_of = torch.repeat_interleave(batch["n_birds"])  # (W,)
+        # Without the number of waveforms the program would wait for a GPU to count them.
+        image_of = torch.repeat_interleave(batch["n_birds"], output_size=len(power))  # (W,)
         mixed = power.new_zeros(len(batch["n_birds"]), *power.shape[1:])
         return mixed.index_add_(0, image_of, power)
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -29,15 +30,32 @@ def read_losses(fold: Fold, norm: torch.Tensor) -> bool:
     losses = fold.group.losses
     parts = [part for parts in losses.values() for part, _ in parts]
     values = torch.stack([norm, *parts]).tolist()
-    is_sound = math.isfinite(values.pop(0))
+    norm_here = values.pop(0)
 
+    means = {}
     for batch, batch_parts in losses.items():
         sizes = [n_clips for _, n_clips in batch_parts]
         summed = sum(values.pop(0) * n_clips for n_clips in sizes)
         summed, n_clips = processes.total(summed, sum(sizes))
-        loss = summed / n_clips
+        means[batch] = (summed / n_clips, int(n_clips))
+    return note_losses(fold, norm_here, means)
+
+
+def note_losses(fold: Fold, norm: float, losses: Mapping[int, tuple[float, int]]) -> bool:
+    """Take a step's losses into the epoch's mean, or log whose are not finite.
+
+    Args:
+        fold: the batches are of its epoch.
+        norm: of the gradient.
+        losses: by batch, the mean over its clips, and their number.
+
+    Returns:
+        Whether losses and norm are finite.
+    """
+    is_sound = math.isfinite(norm)
+    for batch, (loss, n_clips) in losses.items():
         if math.isfinite(loss):
-            fold.progress.train_loss.update(loss, int(n_clips))
+            fold.progress.train_loss.update(loss, n_clips)
         else:
             is_sound = False
             report_bad_batch(fold, batch, f"loss {loss}")
@@ -64,8 +82,17 @@ def skip_step(fold: Fold) -> None:
     Raises:
         UserError: it is the `max_bad_steps`-th in a row.
     """
-    progress = fold.progress
     fold.statistics.put_back()
+    count_bad_step(fold)
+
+
+def count_bad_step(fold: Fold) -> None:
+    """Count a step that was left out.
+
+    Raises:
+        UserError: it is the `max_bad_steps`-th in a row.
+    """
+    progress = fold.progress
     progress.skipped_steps += 1
     progress.bad_steps += 1
 

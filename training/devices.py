@@ -39,6 +39,14 @@ def pick_frontend(config: Config, device: torch.device) -> Literal["cpu", "devic
     return "device" if device.type == "cuda" else "cpu"
 
 
+def reads_late(device: torch.device, config: Config) -> bool:
+    """Say whether losses are read a step late: on CUDA, whose steps then wait for nothing.
+
+    The search for a rate needs each loss before the next step.
+    """
+    return device.type == "cuda" and not config.find_lr
+
+
 def make_deterministic() -> None:
     """Ask torch for repeatable results on CUDA too, and say where that ends."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

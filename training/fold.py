@@ -1,6 +1,7 @@
 """One fold's training in a few small objects: its parts, its progress, the step it is in."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter
 from training import processes
 from training.batches import EpochSampler
+from training.devices import reads_late
+from training.readings import BatchLoss, Reading
+from training.remembered import Remembered
 from training.run_clock import RunClock
 from training.stopwatch import build_watch
 
-BatchLoss = tuple[torch.Tensor, int]  # mean over clips, () on the device; and their number
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
@@ -114,32 +117,6 @@ class Precision:
     valid_micro_batch: int = 0  # clips validated at once; 0: the whole batch
 
 
-class RunningStatistics:
-    """A model's buffers (running means and variances) and a copy of them to go back to.
-
-    The copies are made once and then written over, all buffers of a dtype in one call, so that a
-    good step pays next to nothing for being undoable.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        buffers = list(model.buffers())
-        dtypes = dict.fromkeys(buffer.dtype for buffer in buffers)
-        self.buffers = [[one for one in buffers if one.dtype == dtype] for dtype in dtypes]
-        self.copies = [[torch.empty_like(one) for one in group] for group in self.buffers]
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Copy the buffers as they are now."""
-        for copies, buffers in zip(self.copies, self.buffers, strict=True):
-            torch._foreach_copy_(copies, buffers)
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Undo what forward passes did to the buffers since `remember`."""
-        for copies, buffers in zip(self.copies, self.buffers, strict=True):
-            torch._foreach_copy_(buffers, copies)
-
-
 @dataclass
 class Fold:
     """One fold's training."""
@@ -164,7 +141,12 @@ class Fold:
 
     def __post_init__(self) -> None:
         config, device = self.config, self.device
-        self.statistics = RunningStatistics(self.parts.model)
+        self.statistics = Remembered(self.parts.model.buffers())
+        # Steps that are not read yet; None where each is read before the next one begins
+        self.late: deque[Reading] | None = deque() if reads_late(device, config) else None
+        self.ema_before: Remembered | None = None
+        if self.late is not None and self.parts.ema is not None:
+            self.ema_before = Remembered(self.parts.ema.module.state_dict().values())
         self.watch = build_watch(config, device)
         self.frontend: DeviceFrontend | None = None  # makes images, if the loader does not
         if config.frontend == "device":
@@ -227,9 +209,14 @@ class Fold:
         first = batch - batch % size
         if batch == first or self.group.first != first:
             end = min(first + size, len(sampler))
-            n_clips = min(end * sampler.batch_size, sampler.n_items) - first * sampler.batch_size
+            n_clips = sum(map(self.clips_of, range(first, end)))
             self.group = StepGroup(first, end - 1, n_clips)
         return batch == first
+
+    def clips_of(self, batch: int) -> int:
+        """Count the clips of a batch of an epoch, in all processes together."""
+        sampler = self.train_sampler
+        return min(sampler.batch_size, sampler.n_items - batch * sampler.batch_size)
 
     def constant_valid_size(self) -> int:
         """Return the clips that each batch of validation is filled to; 0: they stay as they are.

@@ -8,8 +8,9 @@ import torch
 
 from configs import UserError
 from training import processes
-from training.fold import Fold, RunningStatistics
+from training.fold import Fold
 from training.mixed import Mixed
+from training.remembered import Remembered
 
 logger = logging.getLogger("birdclef.train")
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def train_in_parts_that_fit(
     before = GradientsBefore(model)
     statistics = fold.statistics
     if fold.progress.batch != fold.group.first:  # the group's own copy is older than this batch
-        statistics = RunningStatistics(model)
+        statistics = Remembered(model.buffers())
         statistics.remember()
 
     while True:

@@ -132,6 +132,13 @@ def total(*values: float) -> list[float]:
     return sums.tolist()
 
 
+def sum_tensor(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place on its device; the program does not wait for it."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
 def gather(value: T) -> list[T]:
     """Collect a value from each process, in the order of their numbers, in all of them."""
     if world_size() == 1:

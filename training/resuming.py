@@ -12,7 +12,7 @@ import pandas as pd
 
 import checkpoint as ckpt
 from configs import Config, capture_rng, versions
-from training import changes, folder, processes
+from training import changes, folder, late_steps, processes
 from training.fold import Fold, Progress
 
 logger = logging.getLogger("birdclef.train")
@@ -171,7 +171,8 @@ def resume(fold: Fold, path: Path, state: dict[str, Any]) -> None:
 
 
 def save(fold: Fold) -> None:
-    """Write `last.pth`, in the first process."""
+    """Write `last.pth`, in the first process; all steps are read before."""
+    late_steps.read(fold)
     if processes.is_first():
         with fold.watch.part("checkpoint"):
             ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state_of(fold))

@@ -1,6 +1,6 @@
 """What a training step costs beyond a bare loop: operations that torch dispatches, and waits."""
 
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 import torch
@@ -53,7 +53,9 @@ def counted(step) -> Counter[str]:
     return mode.counts
 
 
-def test_a_step_dispatches_hardly_more_than_a_bare_loop_and_reads_nothing_one_by_one(fold):
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_step_dispatches_hardly_more_than_a_bare_loop_and_reads_nothing_one_by_one(fold, is_late):
+    fold.late = deque() if is_late else None  # as on CUDA, or as elsewhere
     batch = next(iter(positioned(fold, 1)))
     images, targets = fold.to_device(batch)
     bare = counted(lambda: bare_step(fold, images, targets))

@@ -112,6 +112,18 @@ class Config(NetworkSettings):
     find_lr: bool = RUN(
         False, "try rising learning rates on the first fold and draw the losses", on_resume="free"
     )
+    soup: NotNegative = RUN(
+        0, "average each fold's last N best checkpoints, in place of training; 0: train",
+        on_resume="fixed",
+    )  # fmt: skip
+    soup_from: list[Path] = RUN(
+        list, "checkpoints and experiments to average in place of the experiment's own",
+        on_resume="free", is_local=True,
+    )  # fmt: skip
+    soup_greedy: bool = RUN(
+        False, "leave out of the soup what makes it worse on the validation part",
+        on_resume="fixed",
+    )  # fmt: skip
     max_hours: Positive | None = RUN(
         None, "stop after the last epoch that ends within this time; the same command goes on",
         unit="hours", on_resume="free",
@@ -310,8 +322,8 @@ class Config(NetworkSettings):
 
     @property
     def exp_dir(self) -> Path:
-        """Folder of the experiment, which holds a folder for each fold."""
-        return self.models_dir / f"Exp_{self.exp_id}"
+        """Folder of the experiment, which holds a folder for each fold; a soup's is beside it."""
+        return self.models_dir / (f"Exp_{self.exp_id}" + ("_soup" if self.soup else ""))
 
     @property
     def report_path(self) -> Path:

@@ -53,6 +53,7 @@ from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
 from training.refit import refit_plan, save_refit, split_rows
 from training.run_clock import OutOfTimeError, RunClock
+from training.soup import make_soup, soup_settings
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
 from training.verifying import (
@@ -92,7 +93,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     Raises:
         UserError: a table, fold, file, weights or checkpoint that training cannot work with.
     """
-    config = search_settings(config or Config())
+    config = soup_settings(search_settings(config or Config()))
     device = pick_device(processes.local_device(config.device))
     check_names(config)
     check_sources(config)
@@ -149,7 +150,7 @@ def train_fold(
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
-        is_new, probe = found is None, None
+        is_new, probe = found is None and not config.soup, None
         if is_new:
             check_bands(config)
             probe = processes.from_first(lambda: find_floor(*parts, class_names, config, device))
@@ -160,6 +161,10 @@ def train_fold(
         if config.find_lr:
             return search_rates(fold, train_step)
         resuming.begin(fold, found)
+        if config.soup:
+            make_soup(fold, validate)
+            finish_epoch(fold, *validate(fold))
+            return log_best(fold)
 
         progress = fold.progress
         while not progress.is_complete(fold.n_epochs, config.early_stopping):
@@ -170,10 +175,11 @@ def train_fold(
             finish_epoch(fold, *validate(fold))
             times.report(fold)
 
-        if average_weights(fold):
-            finish_epoch(fold, *validate(fold))
+        has_average = average_weights(fold)
         if config.refit:
             return save_refit(fold)
+        if has_average:
+            finish_epoch(fold, *validate(fold))
         log_best(fold)
         compare_with_floor(number, progress)
 

@@ -100,8 +100,7 @@ def _scores(folds: Sequence[Mapping[str, Any]], result: Comparison) -> list[str]
 
 def _scores_of(row: Mapping[str, Any]) -> str:
     if "cmap_pad_5" not in row:
-        n_epochs = row["epoch"] - ("train_loss" not in row)  # the last row may be an average
-        return f"- trained on all folds for {n_epochs:g} epochs: nothing is left to score on"
+        return f"- trained on all folds for {row['epoch']:g} epochs: nothing is left to score on"
     return f"- fold {row['fold']}, epoch {row['epoch']:g}: {describe_scores(row)}"
 
 

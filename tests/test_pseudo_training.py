@@ -13,6 +13,8 @@ from catalog.pseudo_labels import PSEUDO_COLUMNS, write_pseudo_labels
 from configs import Config, UserError
 from dataset import WaveformDataset
 from tests.small_run import assert_same_end, copy_of, run_until
+from training.refit import refit_folder
+from training.resuming import split_digest
 
 N_WINDOWS = 6
 
@@ -115,6 +117,26 @@ def test_a_stopped_run_ends_as_an_unbroken_one(df, pseudo, monkeypatch):
     table.write_text(table.read_text().replace("0.7500", "0.8500"))
     with pytest.raises(ckpt.CheckpointError, match="pseudo_labels"):
         train.run(df, copy_of(broken, epochs=3))
+
+
+@pytest.mark.slow
+def test_a_refit_trains_on_all_recordings_and_on_windows(df, pseudo):
+    config = replace(pseudo, epochs=1)
+    train.run(df, config)
+    losses, splits = [], []
+    for labels in (pseudo.pseudo_labels, None):
+        refit = copy_of(config, refit=True, pseudo_labels=labels)
+        train.run(df, refit)
+        state = ckpt.read_checkpoint(refit_folder(config) / "last.pth")
+        splits.append(state["split"])
+        losses.append(state["history"][-1]["train_loss"])
+        assert (
+            f"fold 0: {len(df)} recordings to train, 0 to validate"
+            in (refit_folder(config) / "train.log").read_text()
+        )
+        refit_folder(config).rename(config.root / f"refit_{labels is None}")
+    assert splits[0] == split_digest(df, df.iloc[:0], pseudo.pseudo_labels) != splits[1]
+    assert losses[0] != losses[1]  # the same recordings, and windows in the place of some
 
 
 def test_a_soundscape_that_is_a_recording_of_the_table_is_refused(df, pseudo):

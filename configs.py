@@ -124,6 +124,13 @@ class Config(NetworkSettings):
         False, "leave out of the soup what makes it worse on the validation part",
         on_resume="fixed",
     )  # fmt: skip
+    log: list[Literal["tensorboard", "wandb"]] = RUN(
+        list, "follow the run elsewhere as well; history.csv stays the truth", on_resume="free"
+    )
+    worst_clips: NotNegative = RUN(
+        12, "validation clips with the highest loss that a fold's worst_clips.png shows; 0: none",
+        on_resume="free",
+    )  # fmt: skip
     max_hours: Positive | None = RUN(
         None, "stop after the last epoch that ends within this time; the same command goes on",
         unit="hours", on_resume="free",

@@ -248,6 +248,10 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             steps = np.full_like(steps, np.nan)
         return join(targets, steps)
 
+    def first_item(self, row: int) -> int:
+        """Return the item of validation that shows a row's first clip."""
+        return int(self._first_item[row])
+
     # Which row an item shows
 
     def _index(self, key: int | Key) -> int:

@@ -47,12 +47,14 @@ from training.ending import tell_ending, unfinished_folds
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
+from training.loggers import followed
 from training.mixed import Mixed, mixed_loss
 from training.naming import settle_number
 from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
 from training.refit import refit_plan, save_refit, split_rows
 from training.run_clock import OutOfTimeError, RunClock
+from training.sheets import begin_logs, leave_worst_clips
 from training.soup import make_soup, soup_settings
 from training.stopping import STOP, stop_if_asked
 from training.stopwatch import VALID_WAITING, WAITING
@@ -142,7 +144,7 @@ def train_fold(
     frontend = pick_frontend(config, device)
     config = replace(config, train_dir=config.fold_dir(number), frontend=frontend)
     config, n_epochs = refit_plan(config)  # as it is, unless all rows are to be trained on
-    with folder.opened(config):
+    with folder.opened(config), followed(config) as logs:
         if config.debug:
             table, config = train_table.shrink(table, number, config)
         parts = split_rows(table, number, config)
@@ -157,7 +159,7 @@ def train_fold(
         fold = build_fold(
             *parts, number, class_names, config, device, load_weights=is_new, probe=probe
         )
-        fold.clock, fold.stop_after = clock, n_epochs
+        fold.clock, fold.stop_after, fold.logs = clock, n_epochs, logs
         if config.find_lr:
             return search_rates(fold, train_step)
         resuming.begin(fold, found)
@@ -165,6 +167,7 @@ def train_fold(
             make_soup(fold, validate)
             finish_epoch(fold, *validate(fold))
             return log_best(fold)
+        begin_logs(fold)
 
         progress = fold.progress
         while not progress.is_complete(fold.n_epochs, config.early_stopping):
@@ -182,6 +185,7 @@ def train_fold(
             finish_epoch(fold, *validate(fold))
         log_best(fold)
         compare_with_floor(number, progress)
+        leave_worst_clips(fold)
 
 
 def build_fold(
@@ -434,14 +438,11 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
 
     with fold.watch.part("checkpoint"):
         if is_best and not config.refit:
-            rows = fold.valid_set
-            folder.write_predictions(
-                fold.dir, meter.scores, meter.labels, rows.filenames(), fold.class_names,
-                rows.starts_s,
-            )  # fmt: skip
+            folder.write_scores(fold, meter)
             ckpt.save_best(fold.dir, resuming.state_of(fold), keep=config.keep_checkpoints)
         resuming.save(fold)  # a kill before this repeats the epoch
         folder.write_history(fold.dir, progress.history)
+    fold.logs.rows(progress.history)
 
 
 if __name__ == "__main__":

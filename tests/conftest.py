@@ -66,7 +66,7 @@ def planned_archive(tmp_path_factory) -> Path:
 def config(tmp_path) -> Config:
     """Settings of a training run that takes seconds."""
     flags = {"base_model_name": "test_efficientnet", "pretrained": False, "n_mels": 32}
-    loader = {"train_bs": 7, "valid_bs": 4, "num_workers": 0}
+    loader = {"train_bs": 7, "valid_bs": 4, "num_workers": 0, "worst_clips": 0}
     return Config(root=tmp_path, period=1.0, epochs=2, folds=[0], device="cpu", **flags, **loader)
 
 

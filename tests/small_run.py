@@ -76,6 +76,7 @@ def tiny_config(root: Path, **changes) -> Config:
         "folds": [0],
         "num_workers": 0,
         "device": "cpu",
+        "worst_clips": 0,
     }
     return Config(**settings | changes)
 

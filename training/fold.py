@@ -19,6 +19,7 @@ from metrics import AverageMeter
 from training import processes
 from training.batches import EpochSampler
 from training.devices import reads_late
+from training.loggers import Logs
 from training.readings import BatchLoss, Reading
 from training.remembered import Remembered
 from training.run_clock import RunClock
@@ -137,6 +138,7 @@ class Fold:
     progress: Progress = field(default_factory=Progress)
     group: StepGroup = field(default_factory=lambda: StepGroup(0, 0, 0))
     clock: RunClock = field(default_factory=RunClock)  # of the run, over all its folds
+    logs: Logs = field(default_factory=Logs)  # where it is followed beside history.csv
     stop_after: int | None = None  # epochs of a refit; None: those of the settings
 
     def __post_init__(self) -> None:

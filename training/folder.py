@@ -23,8 +23,9 @@ from files import (
     sweep_parts,
     write_file,
 )
+from metrics import MetricMeter
 from training import processes
-from training.fold import rank
+from training.fold import Fold, rank
 
 logger = logging.getLogger("birdclef.folder")
 
@@ -187,6 +188,14 @@ def append_timing(train_dir: Path, timing: dict[str, float]) -> None:
     """Add an epoch's line to timing.csv; apart from the history, which equal runs share."""
     with contextlib.suppress(CannotWriteError):  # a full disk costs the line
         append_rows(train_dir / "timing.csv", [list(timing.values())], list(timing))
+
+
+def write_scores(fold: Fold, meter: MetricMeter) -> None:
+    """Write the scores and labels of a fold's validation part, as `write_predictions` does."""
+    rows = fold.valid_set
+    write_predictions(
+        fold.dir, meter.scores, meter.labels, rows.filenames(), fold.class_names, rows.starts_s
+    )
 
 
 def write_predictions(

@@ -18,6 +18,7 @@ from configs import Config, UserError
 from model import find_backbone
 from scheduler import find_schedule
 from training.criterion import build_loss
+from training.loggers import check_loggers
 
 logger = logging.getLogger("birdclef.train")
 
@@ -25,10 +26,14 @@ PEAK_TOLERANCE = 1e-4  # of full scale; the report rounds a peak to six digits
 
 
 def check_names(config: Config) -> None:
-    """Refuse an unknown backbone, schedule or loss, and list the known ones (UserError)."""
+    """Refuse an unknown backbone, schedule or loss, and list the known ones (UserError).
+
+    A logger whose package is not installed is refused with the command that installs it.
+    """
     find_backbone(config.base_model_name)
     find_schedule(config.scheduler_name)
     build_loss(config)
+    check_loggers(config.log)
 
 
 def check_recordings(table: pd.DataFrame, config: Config) -> None:

@@ -9,6 +9,7 @@ from files import find_experiment
 from inference import formats
 from inference.detections import AVERAGES
 from inference.flags import FlagParser, number
+from inference.listing import DRAWN_CLIPS
 from inference.scorers import CPU_BATCH
 from inference.selection import MORE_COLUMNS
 from inference.windows import SCORES
@@ -90,7 +91,14 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=Path,
         metavar="FILE",
-        help="also write a page to look at and listen to, FILE.html",
+        help="also write a page to look at, listen to and review, FILE.html",
+    )
+    add(
+        "--review-clips",
+        type=number(0, kind=int),
+        metavar="N",
+        help="clips in the page that are drawn at random for review, evenly over species and "
+        f"scores, beside the best (default: {DRAWN_CLIPS}, about 30 kB each)",
     )
     add(
         "--frames",

@@ -97,7 +97,7 @@ def write_page(
         "media": [clip.medium for clip in clips.values()],
         "ticks": frequency_ticks(config) if clips else [],
     }
-    write_file(path, fill_page(data, "evaluation.js", FRAME_WORDS))
+    write_file(path, fill_page(data, ("evaluation.js",), FRAME_WORDS))
 
 
 def _name(row: Any) -> str:

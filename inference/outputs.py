@@ -22,6 +22,7 @@ from inference.evaluated import (
     read_thresholds,
     settle_calibration,
 )
+from inference.listing import DRAWN_CLIPS
 from inference.places import read_zone
 from inference.results import Results
 from inference.selection import Selection
@@ -151,6 +152,11 @@ def read_selection(
         if not names.keys() & set(models.class_names):
             message = "%s has no effect: it names none of the model's %d classes"
             logger.warning(message, flags.taxonomy, len(models.class_names))
+    elif "names" in flags.columns:
+        names = selection.read_metadata_names(models.config)
+        if not names.keys() & set(models.class_names):
+            message = "--columns names has no effect: neither --taxonomy nor %s gives names"
+            logger.warning(message, models.config.metadata_path)
     wanted = None
     if flags.species is not None:
         wanted = selection.read_species(flags.species, models.class_names, names)
@@ -199,13 +205,10 @@ def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
             "these formats have the scores of all windows",
         ),
         "--columns": (flags.columns and not set(forms) & {"long", "parquet"}, "no long table"),
-        "--columns names": (
-            "names" in flags.columns and not flags.taxonomy,
-            "there is no --taxonomy to take names from",
-        ),
         "--time-zone": (flags.time_zone and "when" not in flags.columns, "without --columns when"),
         "--top-k": (flags.top_k and not (lists or flags.report), "no detections are listed"),
         "--events": (flags.events and not lists, "no detections are listed"),
+        "--review-clips": (flags.review_clips is not None and not flags.report, "without --report"),
         "--event-low": (flags.event_low is not None and not flags.events, events_only),
         "--event-min": (flags.event_min and not flags.events, events_only),
     }
@@ -334,5 +337,8 @@ def write_page(
         "Score": score,
         "Written": time.strftime("%Y-%m-%d %H:%M"),
     }
-    n_clips = write_report(flags.report, results, chosen, models.config, facts, framewise)
+    names = chosen.names or selection.read_metadata_names(models.config)
+    chosen = replace(chosen, names=names)
+    n_drawn = DRAWN_CLIPS if flags.review_clips is None else flags.review_clips
+    n_clips = write_report(flags.report, results, chosen, models.config, facts, framewise, n_drawn)
     return f"wrote {flags.report}: {n_clips} clips to look at and listen to"

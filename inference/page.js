@@ -122,19 +122,21 @@ function play(media, button, head, place) {
   if (!again) {
     stop();
     playing = { button, head };
-    player.src = `data:audio/mpeg;base64,${media.audio}`;
+    player.src = media.audio ? `data:audio/mpeg;base64,${media.audio}` : media.src;
     button.textContent = "Stop";
     head.style.visibility = "visible";
-    moveHead(media.seconds);
+    moveHead(media);
   }
-  player.currentTime = (place || 0) * media.seconds;
+  player.currentTime = (media.begin || 0) + (place || 0) * media.seconds;
   player.play().catch((error) => error.name === "AbortError" || stop()); // another clip took its turn
 }
 
-function moveHead(seconds) {
+function moveHead(media) {
   if (!playing) return;
-  playing.head.style.left = `${Math.min(100, (100 * player.currentTime) / seconds)}%`;
-  playing.frame = requestAnimationFrame(() => moveHead(seconds));
+  const done = (player.currentTime - (media.begin || 0)) / media.seconds;
+  playing.head.style.left = `${Math.max(0, Math.min(100, 100 * done))}%`;
+  if (media.begin !== undefined && done >= 1) return stop(); // a clip of a whole recording
+  playing.frame = requestAnimationFrame(() => moveHead(media));
 }
 
 player.addEventListener("ended", stop);

@@ -79,7 +79,7 @@ function bestClips(isWanted) {
   return data.recordings
     .flatMap((recording) => recording.clips.map((clip, n) =>
       ({ recording, clip, n, chosen: false, place: `${recording.name} at ${exactly(clip.start)}` })))
-    .filter((one) => isWanted(one.clip))
+    .filter((one) => !one.clip.drawn && isWanted(one.clip))
     .sort((a, b) => b.clip.score - a.clip.score)
     .slice(0, MOST_CLIPS);
 }
@@ -100,6 +100,7 @@ function overview() {
     make("p", { class: "quiet" }, `${plural(count, "detection")} at ${data.threshold} or above, of ` +
       `${data.species.length} species in ${plural(data.recordings.length, "recording")}, ${length}`),
     make("dl", {}, ...facts),
+    data.species.length ? make("p", { class: "after" }, make("a", { href: "#review" }, "Review detections")) : "",
     ...(data.species.length
       ? [make("h3", {}, "Top detections"), clipGrid(bestClips(() => true)),
         make("h3", {}, "Species found"), table(columns, tallySpecies(), 1)]
@@ -118,6 +119,7 @@ function speciesView(number) {
     make("h2", { tabindex: "-1" }, common),
     make("p", { class: "quiet" }, make("i", {}, scientific === common ? "" : scientific),
       label === common ? "" : ` ${label}`),
+    make("p", {}, make("a", { href: `#review/${number}` }, "Review its detections")),
     make("h3", {}, `In ${plural(rows.length, "recording")}`),
     table([
       { title: "Recording", value: (row) => row.recording.name,
@@ -145,8 +147,10 @@ function recordingView(number, chosen) {
       ? `No score reaches ${data.threshold}; the highest is ${score(recording.peak)}.` : "Nothing was scored.")];
   }
   view.push(make("h3", {}, "Species by time"), heatMap(recording));
-  const clips = recording.clips.map((clip, n) =>
-    ({ recording, clip, n, chosen: n === chosen, place: windowText(clip) }));
+  const clips = recording.clips.filter((clip, n) => !clip.drawn || n === chosen).map((clip) => {
+    const n = recording.clips.indexOf(clip);
+    return { recording, clip, n, chosen: n === chosen, place: windowText(clip) };
+  });
   view.push(make("h3", {}, "Top detections"), clipGrid(clips));
   return view;
 }
@@ -174,7 +178,7 @@ function heatMap(recording) {
     "Stronger colour is a higher score; a line marks a window with a clip below. Point at a cell or use the arrow " +
     "keys to read it; a click or Enter goes to the nearest clip of its species.");
   const at = { row: 0, column: 0 };
-  const marks = recording.clips
+  const marks = recording.clips.filter((clip) => !clip.drawn)
     .map((clip) => [rows.findIndex((one) => one.number === clip.species), Math.floor(clip.start / columnS + 1e-6)])
     .filter(([row]) => row >= 0)
     .map(([row, column]) => place(make("div", { class: "mark" }), row, column));
@@ -218,7 +222,7 @@ function heatMap(recording) {
 
   function follow() {
     const far = (clip) => Math.abs(clip.start - at.column * columnS);
-    const ofSpecies = recording.clips.filter((clip) => clip.species === rows[at.row].number);
+    const ofSpecies = recording.clips.filter((clip) => !clip.drawn && clip.species === rows[at.row].number);
     const near = ofSpecies.sort((a, b) => far(a) - far(b))[0];
     if (near) location.hash = `#r${recording.number}/${recording.clips.indexOf(near)}`;
   }
@@ -292,11 +296,14 @@ function show(move) {
   let view = "overview";
   if (kind === "r" && number < data.recordings.length) view = "recording";
   if (kind === "s" && number < data.species.length) view = "species";
+  if (/^#review(\/|$)/.test(location.hash)) view = "review";
   if (location.hash === "#content") return;
   stop();
   document.body.dataset.view = view;
-  const draw = { overview, recording: () => recordingView(number, chosen), species: () => speciesView(number) };
+  const draw = { overview, recording: () => recordingView(number, chosen), species: () => speciesView(number),
+    review: () => reviewView() };
   content.replaceChildren(...draw[view]());
+  if (view === "review") placeReview();
   document.title = view === "overview" ? "Detections" : `${content.querySelector("h2").textContent}: detections`;
   markCurrent();
   const sameView = drawn === `${view}${number}`;

@@ -1,8 +1,9 @@
 """A page that shows and plays what predict.py found: species over time, spectrograms, clips.
 
-It is one HTML file that loads nothing else: report.html.in is the frame, page.js and report.js draw
-the page, and the data are in it as JSON. Only the best detections get a picture and a clip, so the
-page stays small for any number of recordings.
+It is one HTML file that loads nothing from elsewhere: report.html.in is the frame, page.js,
+review.js and report.js draw the page, and the data are in it as JSON. Only the best detections, and
+some that are drawn for review, get a picture and a clip, so the page stays small for any number of
+recordings; others play from the recording, where that lies as it did.
 """
 
 import base64
@@ -11,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import struct
 import sys
 import zlib
@@ -26,9 +28,11 @@ import soundfile
 import soxr
 
 from audio.decoder_pool import DECODER_DIED
+from catalog.reviews import TABLE_COLUMNS
 from configs import Config
 from files import write_file
 from inference.detections import Event, Recording
+from inference.listing import N_BINS, Listed, Listing
 from inference.selection import Selection
 
 logger = logging.getLogger("birdclef.report")
@@ -61,6 +65,7 @@ def write_report(
     config: Config,
     facts: Mapping[str, str],
     framewise: Framewise | None = None,
+    n_drawn: int = 0,
 ) -> int:
     """Write the page of a run.
 
@@ -73,6 +78,7 @@ def write_report(
         facts: what the head of the page says of the run, name and value.
         framewise: gives (n_frames, C) scores of the samples (n,) float32 of a window, n at most
             `config.n_samples`; None draws no curves. It is called from several threads.
+        n_drawn: detections that get a picture and a clip because they were drawn for review.
 
     Returns:
         The number of detections with a picture and a clip.
@@ -83,18 +89,23 @@ def write_report(
     threshold = THRESHOLD if selection.threshold is None else selection.threshold
     recordings: list[Json] = []
     chosen: list[tuple[int, int, Event]] = []  # rank in its recording, place of that, detection
+    listing = Listing(selection.class_names)
     for recording in results:
         found = list(replace(selection, events=False).found(recording, threshold))
         if not recording.reason.startswith(DECODER_DIED):  # which it would do here again
             chosen += [
                 (rank, len(recordings), event) for rank, event in enumerate(choose_clips(found))
             ]
+            listing.add(len(recordings), recording.name, found)
         recordings.append(summarise(recording, found))
     # The best of each recording come first, then the second best, so that no recording takes all
     # the room.
     chosen = sorted(chosen, key=lambda one: (one[0], -one[2].score))[:MAX_CLIPS]
-    media = add_clips(recordings, [one[1:] for one in chosen], selection.folder, config, framewise)
-    data = {
+    listed = listing.take()
+    drawn = [(int(listed.places[n]), listed.events[n]) for n in listed.first_drawn(n_drawn)]
+    best = [one[1:] for one in chosen]
+    media = add_clips(recordings, best, drawn, selection.folder, config, framewise)
+    data: Json = {
         "facts": dict(facts),
         "threshold": threshold,
         "max_clips": [MAX_CLIPS_OF_RECORDING, MAX_CLIPS],
@@ -103,20 +114,21 @@ def write_report(
         "recordings": recordings,
         "media": media,
     }
-    write_file(path, fill_page(data, "report.js", WORDS))
+    data["review"] = describe_review(path, data, listed, selection)
+    write_file(path, fill_page(data, ("review.js", "report.js"), WORDS))
     return len(chosen)
 
 
-def fill_page(data: Json, script_name: str, words: Mapping[str, str]) -> str:
+def fill_page(data: Json, script_names: Sequence[str], words: Mapping[str, str]) -> str:
     """Put data into the page; `<` is escaped, so that no text can end the script element.
 
     Args:
         data: what the script draws.
-        script_name: file beside this one, which follows the parts that pages share.
+        script_names: files beside this one, which follow the parts that pages share.
         words: by mark, what the frame says.
     """
     here = Path(__file__)
-    names = ("page.js", script_name)
+    names = ("page.js", *script_names)
     script = "\n".join(here.with_name(name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(
         hashlib.sha256(script.encode()).digest()
@@ -210,12 +222,47 @@ def number_species(recordings: Sequence[Json], selection: Selection) -> list[Jso
     ]
 
 
+def describe_review(path: Path, data: Json, listed: Listed, selection: Selection) -> Json:
+    """Say what review.js needs: the listed detections in columns, and how to name what it saves.
+
+    The `identity` is that of the recordings, so verdicts last where a page is written anew.
+    """
+    place = {one["label"]: number for number, one in enumerate(data["species"])}
+    labels = [selection.class_names[event.species] for event in listed.events]
+    names = [recording["name"] for recording in data["recordings"]]
+    folder = selection.folder.resolve()
+    identity = hashlib.sha256("\n".join([str(folder), *names]).encode("utf-8", "surrogateescape"))
+    return {
+        "identity": identity.hexdigest()[:16],
+        "folder": Path(os.path.relpath(folder, path.resolve().parent)).as_posix(),
+        "save_as": f"{path.stem}_review.csv",
+        "first_order": "drawn",
+        "columns": TABLE_COLUMNS,
+        "classes": [
+            [label, *selection.name(number)] for number, label in enumerate(selection.class_names)
+        ],
+        "n_bins": N_BINS,
+        "depth": listed.depth,
+        "counts": [
+            listed.counts[selection.class_names.index(one["label"])].tolist()
+            for one in data["species"]
+        ],
+        "recording": listed.places.tolist(),
+        "species": [place[label] for label in labels],
+        "start": [event.start_s for event in listed.events],
+        "end": [event.end_s for event in listed.events],
+        "score": [event.score for event in listed.events],
+        "order": listed.order.tolist(),
+    }
+
+
 # Pictures and clips -------------------------------------------------------------------------------
 
 
 def add_clips(
     recordings: Sequence[Json],
     chosen: Sequence[tuple[int, Event]],
+    drawn: Sequence[tuple[int, Event]],
     folder: Path,
     config: Config,
     framewise: Framewise | None,
@@ -223,9 +270,11 @@ def add_clips(
     """Add the chosen detections to their recordings; return the windows' pictures and sounds.
 
     Args:
-        recordings: as `summarise` makes them; `clips` of each is extended.
+        recordings: as `summarise` makes them; `clips` of each is extended, by the chosen ones and
+            then by those that are there for review alone (`drawn`).
         chosen: place in `recordings` and detection; several of one window share its picture and
             sound.
+        drawn: the same of detections drawn for review, chosen or not.
         folder: where the recordings lie.
         config: settings of the model.
         framewise: as in `write_report`.
@@ -233,7 +282,8 @@ def add_clips(
     from tqdm import tqdm
 
     windows: dict[tuple[int, float], list[Event]] = defaultdict(list)
-    for number, event in chosen:
+    best = set(chosen)
+    for number, event in dict.fromkeys([*chosen, *drawn]):
         windows[number, event.start_s].append(event)
     paths = [folder / recordings[number]["name"] for number, _ in windows]
     show = functools.partial(show_window, config=config, framewise=framewise)
@@ -243,11 +293,14 @@ def add_clips(
         progress = tqdm(
             shown, desc="report", total=len(paths), unit="clip", leave=False, disable=None
         )
-        for (number, _), (medium, clips) in zip(windows, progress, strict=True):
-            recordings[number]["clips"] += [clip | {"media": len(media)} for clip in clips]
+        for ((number, _), events), (medium, clips) in zip(windows.items(), progress, strict=True):
+            recordings[number]["clips"] += [
+                clip | {"media": len(media)} | ({} if (number, event) in best else {"drawn": True})
+                for event, clip in zip(events, clips, strict=True)
+            ]
             media.append(medium)
     for recording in recordings:
-        recording["clips"].sort(key=lambda clip: -clip["score"])
+        recording["clips"].sort(key=lambda clip: ("drawn" in clip, -clip["score"]))
     return media
 
 

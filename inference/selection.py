@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import UserError
+from configs import Config, UserError
 from inference.detections import HIGHEST, Event, Recording
 
 logger = logging.getLogger("birdclef.selection")
@@ -134,6 +134,14 @@ def read_taxonomy(path: Path) -> Names:
             return _read_names(path, csv.DictReader(file))
     except (OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a taxonomy: {error}") from None
+
+
+def read_metadata_names(config: Config) -> Names:
+    """Read names from the metadata that a model was trained on; none where it is not at hand."""
+    try:
+        return read_taxonomy(config.metadata_path)
+    except UserError:
+        return {}
 
 
 def _read_names(path: Path, table: csv.DictReader) -> Names:

@@ -320,7 +320,9 @@ def test_several_formats_are_written_at_once(monkeypatch, capsys, tmp_path, soun
 def test_a_page_to_look_at_holds_the_detections_and_their_sound(
     monkeypatch, capsys, tmp_path, sounds
 ):
-    path = save_model(tmp_path / "m.pth", tiny())
+    header = "primary_label,scientific_name,common_name"
+    (tmp_path / "metadata.csv").write_text(f"{header}\nbird1,Aves una,First bird\n")
+    path = save_model(tmp_path / "m.pth", tiny(metadata_path=tmp_path / "metadata.csv"))
     page = tmp_path / "report.html"
     args = [
         "--output",
@@ -332,8 +334,15 @@ def test_a_page_to_look_at_holds_the_detections_and_their_sound(
         "--num-workers",
         1,
         "--no-amp",
+        "--format",
+        "long",
+        "--columns",
+        "names",
     ]
     assert call(monkeypatch, path, sounds, *args) == 0
+    assert '"common":"First bird"' in page.read_text(encoding="utf-8")  # from the metadata
+    found = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert set(found["common_name"]) <= {"NA", "First bird", "bird2"}
     assert f"wrote {page}: " in capsys.readouterr().out
     text = page.read_text(encoding="utf-8")
     assert "s0.wav" in text and SPECIES[0] in text and "data:audio/" in text

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs import UserError
+from configs import Config, UserError
 from inference import selection as selection_module
 from inference.detections import Event
 from inference.formats import write
@@ -25,6 +25,16 @@ def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
     assert selection_module.read_taxonomy(tmp_path / "t.csv") == {
         "bird0": ("Turdus merula", "Common Blackbird")
     }
+
+
+def test_metadata_give_names_where_they_have_them(tmp_path):
+    table = tmp_path / "m.csv"
+    config = Config(root=tmp_path, metadata_path=table)
+    assert selection_module.read_metadata_names(config) == {}  # not there
+    table.write_text("primary_label,filename\nbird1,a.ogg\n")
+    assert selection_module.read_metadata_names(config) == {}
+    table.write_text("primary_label,scientific_name,common_name\nbird1,Aves una,First bird\n")
+    assert selection_module.read_metadata_names(config) == {"bird1": ("Aves una", "First bird")}
 
 
 def test_what_is_no_taxonomy_is_refused_with_its_columns(tmp_path):

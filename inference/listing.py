@@ -1,0 +1,123 @@
+"""Which detections a page lists for review, and the order in which they are drawn.
+
+Every detection has a place in a random order that follows from its recording, time and species
+alone, so the same ones are drawn wherever and however often a page is written. Within a stratum,
+one score bin of one species, or of all species together, the first n of that order are a simple
+random sample of it. That holds for what is left out of a page as well: it keeps as many of each
+stratum, and counts all. From the verdicts on such a sample review.js estimates precision.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from inference.detections import Event
+
+N_BINS = 20  # of scores from 0 to 1, equally wide
+DRAWN_CLIPS = 200  # detections of a page that have a clip for being drawn, if no number is given
+MAX_LISTED = 20_000  # detections of a page, about 40 bytes each
+
+
+class Listed(NamedTuple):
+    """The n detections of a page, by recording and time.
+
+    Attributes:
+        places: (n,) int, place of each one's recording in the run.
+        events: what and when.
+        order: (n,) int, the random order, from 0.
+        counts: (C, N_BINS) int, all detections by class and score bin.
+        depth: every stratum has its first `depth` detections here; None: all detections are.
+    """
+
+    places: np.ndarray
+    events: list[Event]
+    order: np.ndarray
+    counts: np.ndarray
+    depth: int | None
+
+    def first_drawn(self, n: int) -> list[int]:
+        """Name the first n detections to review: each score bin of each species in turn."""
+        ranks = ranks_in(self._strata(), self.order)
+        return np.lexsort((self.order, ranks))[:n].tolist()
+
+    def _strata(self) -> np.ndarray:
+        species = np.array([event.species for event in self.events], np.int64)
+        return species * N_BINS + score_bins([event.score for event in self.events])
+
+
+class Listing:
+    """Collects detections, recording by recording, and forgets those that no page would list.
+
+    Args:
+        class_names: label of each class.
+        limit: the most that are listed.
+    """
+
+    def __init__(self, class_names: Sequence[str], limit: int = MAX_LISTED) -> None:
+        self._class_names, self._limit = class_names, limit
+        self._kept: list[tuple[float, int, Event]] = []  # place in the order, of recording, what
+        self._depth: int | None = None
+        self.counts = np.zeros((len(class_names), N_BINS), np.int64)
+
+    def add(self, place: int, name: str, found: Sequence[Event]) -> None:
+        """Add a recording's detections.
+
+        Args:
+            place: of the recording in the run.
+            name: of the recording.
+            found: windows with their species and score.
+        """
+        bins = score_bins([event.score for event in found])
+        species = np.array([event.species for event in found], np.int64)
+        np.add.at(self.counts, (species, bins), 1)
+        self._kept += [
+            (draw(name, event, self._class_names[event.species]), place, event) for event in found
+        ]
+        if len(self._kept) > 4 * self._limit:
+            self._prune(2 * self._limit)
+
+    def _prune(self, limit: int) -> None:
+        """Keep the first of each stratum, so many that they are at most `limit` together."""
+        if len(self._kept) <= limit:
+            return
+        draws = np.array([one[0] for one in self._kept])
+        species = np.array([one[2].species for one in self._kept])
+        bins = score_bins([one[2].score for one in self._kept])
+        rank = np.minimum(ranks_in(species * N_BINS + bins, draws), ranks_in(bins, draws))
+        self._depth = int(np.sort(rank)[limit])
+        self._kept = [self._kept[n] for n in np.flatnonzero(rank < self._depth)]
+
+    def take(self) -> Listed:
+        """List what was collected."""
+        self._prune(self._limit)
+        self._kept.sort(key=lambda one: (one[1], one[2].start_s, -one[2].score, one[2].species))
+        draws = np.array([one[0] for one in self._kept])
+        order = np.empty(len(draws), np.int64)
+        order[np.argsort(draws)] = np.arange(len(draws))
+        places = np.array([one[1] for one in self._kept], np.int64)
+        return Listed(places, [one[2] for one in self._kept], order, self.counts, self._depth)
+
+
+def draw(name: str, event: Event, label: str) -> float:
+    """Draw a detection's place in the random order, from 0 to 1, from what it is."""
+    text = f"{name}\0{event.start_s:.3f}\0{label}"
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48
+
+
+def score_bins(scores: Sequence[float]) -> np.ndarray:
+    """Number the bins of scores (n,) in [0, 1): (n,) int."""
+    return np.minimum((np.asarray(scores, np.float64) * N_BINS).astype(np.int64), N_BINS - 1)
+
+
+def ranks_in(strata: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Rank each of n items, (n,) int from 0, by its draw (n,) within its stratum (n,)."""
+    order = np.lexsort((draws, strata))
+    sorted_strata = strata[order]
+    is_first = np.diff(sorted_strata, prepend=-1) != 0
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - first
+    return ranks

@@ -15,7 +15,7 @@ import numpy as np
 
 from inference.detections import Event
 
-N_BINS = 20  # of scores from 0 to 1, equally wide
+SCORE_BINS = 20  # of scores from 0 to 1, equally wide
 DRAWN_CLIPS = 200  # detections of a page that have a clip for being drawn, if no number is given
 MAX_LISTED = 20_000  # detections of a page, about 40 bytes each
 
@@ -27,7 +27,7 @@ class Listed(NamedTuple):
         places: (n,) int, place of each one's recording in the run.
         events: what and when.
         order: (n,) int, the random order, from 0.
-        counts: (C, N_BINS) int, all detections by class and score bin.
+        counts: (C, SCORE_BINS) int, all detections by class and score bin.
         depth: every stratum has its first `depth` detections here; None: all detections are.
     """
 
@@ -44,7 +44,7 @@ class Listed(NamedTuple):
 
     def _strata(self) -> np.ndarray:
         species = np.array([event.species for event in self.events], np.int64)
-        return species * N_BINS + score_bins([event.score for event in self.events])
+        return species * SCORE_BINS + score_bins([event.score for event in self.events])
 
 
 class Listing:
@@ -59,7 +59,7 @@ class Listing:
         self._class_names, self._limit = class_names, limit
         self._kept: list[tuple[float, int, Event]] = []  # place in the order, of recording, what
         self._depth: int | None = None
-        self.counts = np.zeros((len(class_names), N_BINS), np.int64)
+        self.counts = np.zeros((len(class_names), SCORE_BINS), np.int64)
 
     def add(self, place: int, name: str, found: Sequence[Event]) -> None:
         """Add a recording's detections.
@@ -85,7 +85,7 @@ class Listing:
         draws = np.array([one[0] for one in self._kept])
         species = np.array([one[2].species for one in self._kept])
         bins = score_bins([one[2].score for one in self._kept])
-        rank = np.minimum(ranks_in(species * N_BINS + bins, draws), ranks_in(bins, draws))
+        rank = np.minimum(ranks_in(species * SCORE_BINS + bins, draws), ranks_in(bins, draws))
         self._depth = int(np.sort(rank)[limit])
         self._kept = [self._kept[n] for n in np.flatnonzero(rank < self._depth)]
 
@@ -109,7 +109,9 @@ def draw(name: str, event: Event, label: str) -> float:
 
 def score_bins(scores: Sequence[float]) -> np.ndarray:
     """Number the bins of scores (n,) in [0, 1): (n,) int."""
-    return np.minimum((np.asarray(scores, np.float64) * N_BINS).astype(np.int64), N_BINS - 1)
+    return np.minimum(
+        (np.asarray(scores, np.float64) * SCORE_BINS).astype(np.int64), SCORE_BINS - 1
+    )
 
 
 def ranks_in(strata: np.ndarray, draws: np.ndarray) -> np.ndarray:

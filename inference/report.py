@@ -32,7 +32,7 @@ from catalog.reviews import TABLE_COLUMNS
 from configs import Config
 from files import write_file
 from inference.detections import Event, Recording
-from inference.listing import N_BINS, Listed, Listing
+from inference.listing import SCORE_BINS, Listed, Listing
 from inference.selection import Selection
 
 logger = logging.getLogger("birdclef.report")
@@ -241,7 +241,7 @@ def describe_review(path: Path, data: Json, listed: Listed, selection: Selection
         "classes": [
             [label, *selection.name(number)] for number, label in enumerate(selection.class_names)
         ],
-        "n_bins": N_BINS,
+        "n_bins": SCORE_BINS,
         "depth": listed.depth,
         "counts": [
             listed.counts[selection.class_names.index(one["label"])].tolist()

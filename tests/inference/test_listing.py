@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.detections import Event
-from inference.listing import N_BINS, Listed, Listing, draw, ranks_in, score_bins
+from inference.listing import SCORE_BINS, Listed, Listing, draw, ranks_in, score_bins
 
 LABELS = ["robin", "wren"]
 
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_left_out_evenly_and_counted(rng):
 
 def test_those_drawn_first_are_uniform_over_the_bins_of_each_species(rng):
     found = listed(many(2000, rng))
-    first = [found.events[n] for n in found.first_drawn(4 * N_BINS)]
+    first = [found.events[n] for n in found.first_drawn(4 * SCORE_BINS)]
     keys = Counter((event.species, int(score_bins([event.score])[0])) for event in first)
-    assert set(keys.values()) == {2} and len(keys) == 2 * N_BINS
+    assert set(keys.values()) == {2} and len(keys) == 2 * SCORE_BINS
     assert listed([]).first_drawn(5) == []

@@ -28,7 +28,6 @@ import pandas as pd
 import torch
 from timm.utils import ModelEmaV3
 
-import checkpoint as ckpt
 from audio.mel import check_bands
 from catalog import train_table
 from catalog.annotated import expand_windows
@@ -44,6 +43,7 @@ from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
 from training.ending import tell_ending, unfinished_folds
+from training.epoch_files import leave_files
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
@@ -163,29 +163,34 @@ def train_fold(
         if config.find_lr:
             return search_rates(fold, train_step)
         resuming.begin(fold, found)
-        if config.soup:
-            make_soup(fold, validate)
-            finish_epoch(fold, *validate(fold))
-            return log_best(fold)
-        begin_logs(fold)
+        with fold.writer.finishing():
+            if config.soup:
+                make_soup(fold, validate)
+                finish_epoch(fold, *validate(fold))
+                return log_best(fold)
+            begin_logs(fold)
+            train_epochs(fold)
 
-        progress = fold.progress
-        while not progress.is_complete(fold.n_epochs, config.early_stopping):
-            forecast.check_room(clock)
-            times = EpochClock(fold)
-            train_one_epoch(fold)
-            times.end_training(fold)
-            finish_epoch(fold, *validate(fold))
-            times.report(fold)
-
-        has_average = average_weights(fold)
         if config.refit:
             return save_refit(fold)
-        if has_average:
-            finish_epoch(fold, *validate(fold))
         log_best(fold)
-        compare_with_floor(number, progress)
+        compare_with_floor(number, fold.progress)
         leave_worst_clips(fold)
+
+
+def train_epochs(fold: Fold) -> None:
+    """Train and validate epoch after epoch; at the end, average the last weights if asked to."""
+    config, progress = fold.config, fold.progress
+    while not progress.is_complete(fold.n_epochs, config.early_stopping):
+        forecast.check_room(fold.clock)
+        times = EpochClock(fold)
+        train_one_epoch(fold)
+        times.end_training(fold)
+        finish_epoch(fold, *validate(fold))
+        times.report(fold)
+
+    if average_weights(fold) and not config.refit:
+        finish_epoch(fold, *validate(fold))
 
 
 def build_fold(
@@ -266,7 +271,7 @@ def train_one_epoch(fold: Fold) -> None:
         forecast.look(fold)
         stop_if_asked(fold)
         if timer.is_due(progress.step) and progress.batch < len(sampler):
-            resuming.save(fold)
+            resuming.save_beside(fold)
             timer.restart()
     late_steps.read(fold)
 
@@ -370,6 +375,7 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
     if fold.config.refit:
         return math.nan, MetricMeter()
     loader, sampler, watch = fold.valid_loader, fold.valid_sampler, fold.watch
+    fold.writer.wait()  # the loader's processes are forked, once, and not beside a thread
     fold.parts.scored_model.eval()
     loss, scores, labels = AverageMeter(), [], []
     sampler.set_position(0)
@@ -433,16 +439,9 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
         step_after_epoch(config.scheduler_name, parts.scheduler, loss)
 
     is_best = progress.end_epoch(row, config.monitor)
-    if not processes.is_first():
-        return
-
-    with fold.watch.part("checkpoint"):
-        if is_best and not config.refit:
-            folder.write_scores(fold, meter)
-            ckpt.save_best(fold.dir, resuming.state_of(fold), keep=config.keep_checkpoints)
-        resuming.save(fold)  # a kill before this repeats the epoch
-        folder.write_history(fold.dir, progress.history)
-    fold.logs.rows(progress.history)
+    if processes.is_first():
+        with fold.watch.part("checkpoint"):
+            leave_files(fold, meter, is_best=is_best and not config.refit)
 
 
 if __name__ == "__main__":

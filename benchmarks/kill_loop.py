@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -102,13 +103,19 @@ def attempt(df: pd.DataFrame, settings: dict[str, Any], phase: Any) -> None:
 
 def _telling(function: Callable[..., Any], phase: Any, name: str) -> Callable[..., Any]:
     def told(*args: Any, **kwargs: Any) -> Any:
-        before, phase.value = phase.value, PHASES.index(name)
+        place = int(threading.current_thread() is not threading.main_thread())
+        before, phase[place] = phase[place], PHASES.index(name)
         try:
             return function(*args, **kwargs)
         finally:
-            phase.value = before
+            phase[place] = before
 
     return told
+
+
+def phase_of(phase: Any) -> int:
+    """Say what a run is doing: what its writing thread does, if there is one, counts first."""
+    return phase[1] or phase[0]
 
 
 class KillLoop:
@@ -141,7 +148,7 @@ class KillLoop:
         """
         target = self.random.randrange(len(PHASES)) if may_kill else None
         settings = {**config.to_dict(), "num_workers": self.random.choice(WORKERS)}
-        phase = self.context.Value("i", PHASES.index("starting"), lock=False)
+        phase = self.context.Array("i", 2, lock=False)  # of the main thread and the writing one
         process = self.context.Process(target=attempt, args=(self.df, settings, phase))
         process.start()
         if target is not None:
@@ -152,14 +159,14 @@ class KillLoop:
                 log = config.fold_dir(0) / "train.log"
                 raise RuntimeError(f"a run ended with status {process.exitcode}; see {log}")
             return True
-        self._kill(process, PHASES[phase.value], config)
+        self._kill(process, PHASES[phase_of(phase)], config)
         return False
 
     def _wait_for(self, process: Any, phase: Any, target: int) -> None:
         until = time.monotonic() + LONGEST_ATTEMPT_S
         if PHASES[target] != "starting":  # somewhere in the run, not always at its first chance
             process.join(self.random.uniform(0.0, 1.0))
-        while process.is_alive() and phase.value != target and time.monotonic() < until:
+        while process.is_alive() and phase_of(phase) != target and time.monotonic() < until:
             time.sleep(0.0005)
         process.join(self.random.uniform(0.0, LONGEST_PHASE_S[target]))
 

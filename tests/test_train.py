@@ -244,6 +244,7 @@ def test_the_history_is_there_after_each_epoch_not_after_all_folds(df, config, m
 
     def watched(fold, *args):
         original(fold, *args)
+        fold.writer.wait()
         lengths.append(len((fold.dir / "history.csv").read_text().splitlines()) - 1)
 
     monkeypatch.setattr(train, "finish_epoch", watched)

@@ -3,7 +3,8 @@
 import logging
 import time
 
-from training import folder, forecast, processes
+from training import forecast, processes
+from training.epoch_files import add_timing
 from training.fold import Fold
 from training.stopwatch import WAITING, describe_parts, find_limit
 
@@ -60,7 +61,7 @@ class EpochClock:
         }
         _log_epoch(fold, timing)
         forecast.look(fold)
-        folder.append_timing(fold.dir, timing)
+        add_timing(fold, timing)
 
         if fold.config.profile:
             limit = find_limit(

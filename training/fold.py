@@ -17,6 +17,7 @@ from dataset import WaveformDataset
 from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter
 from training import processes
+from training.background import Writer
 from training.batches import EpochSampler
 from training.devices import reads_late
 from training.loggers import Logs
@@ -150,6 +151,7 @@ class Fold:
         if self.late is not None and self.parts.ema is not None:
             self.ema_before = Remembered(self.parts.ema.module.state_dict().values())
         self.watch = build_watch(config, device)
+        self.writer = Writer()  # of checkpoints, while training goes on
         self.frontend: DeviceFrontend | None = None  # makes images, if the loader does not
         if config.frontend == "device":
             self.frontend = DeviceFrontend(config, self.train_set.pink, device)

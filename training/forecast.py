@@ -4,6 +4,7 @@ An epoch that has ended is the measure of those to come; until one has, its clip
 stopping may end a fold before, so every time is the longest that is to be expected.
 """
 
+import contextlib
 import csv
 import logging
 import shutil
@@ -57,7 +58,9 @@ def status(fold: Fold) -> str:
     if not n_clips or not fold.clock.trained_s():
         return ""
     rate = n_clips / fold.clock.trained_s()
-    return f"loss {fold.progress.train_loss.avg:.4f}, {rate:.0f} clips/s, {time_left(fold)}"
+    loss = fold.progress.train_loss
+    so_far = f"loss {loss.avg:.4f}, " if loss.count else ""  # the first may be read a step late
+    return f"{so_far}{rate:.0f} clips/s, {time_left(fold)}"
 
 
 def time_left(fold: Fold) -> Left:
@@ -129,8 +132,7 @@ def say_end(fold: Fold) -> None:
     ending = "1 fold ends" if n_folds == 1 else f"{n_folds} folds end"
     logger.info("%s about %s (in %s), %s", ending, at(left), clock(left), size(n_bytes))
 
-    own = sum(path.stat().st_size for path in config.exp_dir.rglob("*.pth"))
-    room = shutil.disk_usage(fold.dir).free + own
+    room = shutil.disk_usage(fold.dir).free + checkpoint_bytes(config.exp_dir)
     if room < n_bytes:
         logger.warning(
             "%s: the run takes about %s and the disk has room for %s; lower --keep-checkpoints",
@@ -138,6 +140,16 @@ def say_end(fold: Fold) -> None:
             size(n_bytes),
             size(room),
         )
+
+
+def checkpoint_bytes(exp_dir: Path) -> int:
+    """Add up the checkpoints of an experiment; one may be replaced or deleted meanwhile."""
+    n_bytes = 0
+    for folder in exp_dir.glob("*"):
+        for path in folder.glob("*.pth"):
+            with contextlib.suppress(FileNotFoundError):
+                n_bytes += path.stat().st_size
+    return n_bytes
 
 
 def fold_bytes(fold: Fold) -> int:

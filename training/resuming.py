@@ -13,6 +13,7 @@ import pandas as pd
 import checkpoint as ckpt
 from configs import Config, capture_rng, versions
 from training import changes, folder, late_steps, processes
+from training.background import snapshot
 from training.fold import Fold, Progress
 
 logger = logging.getLogger("birdclef.train")
@@ -175,7 +176,21 @@ def save(fold: Fold) -> None:
     late_steps.read(fold)
     if processes.is_first():
         with fold.watch.part("checkpoint"):
+            fold.writer.wait()
             ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state_of(fold))
+
+
+def save_beside(fold: Fold) -> None:
+    """Do the same while training goes on.
+
+    Raises:
+        Whatever the files before it have failed with.
+    """
+    late_steps.read(fold)
+    if processes.is_first():
+        with fold.watch.part("checkpoint"):
+            state = snapshot(state_of(fold))
+            fold.writer.start(lambda: ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state))
 
 
 class SaveTimer:

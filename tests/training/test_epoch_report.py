@@ -16,4 +16,5 @@ def test_an_epoch_of_which_nothing_was_left_to_train_has_no_negative_rate(df, co
     clock.end_training(fold)
     train.finish_epoch(fold, *train.validate(fold))
     clock.report(fold)
+    fold.writer.wait()
     assert pd.read_csv(fold.dir / "timing.csv")["clips_per_s"].tolist() == [0]

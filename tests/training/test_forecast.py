@@ -131,3 +131,12 @@ def test_moments_and_sizes():
     assert forecast.at(0, start) == "Sun 14:20" and forecast.at(86_400, start) == "Mon 14:20"
     assert forecast.at(7 * 86_400, start) == "2026-03-08 14:20"
     assert [forecast.size(n) for n in (10, 8.5e8, 1.1e9)] == ["1 MB", "850 MB", "1.1 GB"]
+
+
+def test_checkpoints_are_added_up_while_one_of_them_is_replaced(tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    for name, size in (("last.pth", 10), ("Exp_1.pth", 5), ("train.log", 99)):
+        (tmp_path / "fold_0" / name).write_bytes(bytes(size))
+    assert forecast.checkpoint_bytes(tmp_path) == 15
+    (tmp_path / "fold_0" / "gone.pth").symlink_to(tmp_path / "nowhere")  # as one that was deleted
+    assert forecast.checkpoint_bytes(tmp_path) == 15

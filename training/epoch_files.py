@@ -1,0 +1,43 @@
+"""The files that an epoch leaves, written while the next one trains."""
+
+from typing import Any
+
+import checkpoint as ckpt
+from metrics import MetricMeter
+from training import folder, resuming
+from training.background import snapshot
+from training.fold import Fold
+
+
+def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
+    """Write the epoch's checkpoint and the history; for the best also predictions and its own.
+
+    They come in the order in which a kill between any two does no harm: until `last.pth` is there,
+    a resumed run repeats the epoch, and it writes the history anew from the checkpoint.
+
+    Args:
+        fold: its epoch has ended; in the process that writes.
+        meter: scores and labels of the validation part.
+        is_best: the epoch is the best so far.
+
+    Raises:
+        Whatever the files of the epoch before have failed with.
+    """
+    state = snapshot(resuming.state_of(fold))
+
+    def write() -> None:
+        if is_best:
+            folder.write_scores(fold, meter)
+            ckpt.save_best(fold.dir, state, keep=fold.config.keep_checkpoints)
+        ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state)
+        folder.write_history(fold.dir, state["history"])
+
+    fold.writer.start(write)
+    if fold.logs.open:  # they are told what stands in history.csv, and nothing else
+        fold.writer.wait()
+        fold.logs.rows(fold.progress.history)
+
+
+def add_timing(fold: Fold, timing: dict[str, Any]) -> None:
+    """Add an epoch's line to timing.csv, after its files."""
+    fold.writer.add(lambda: folder.append_timing(fold.dir, timing))

@@ -104,6 +104,10 @@ class Config(NetworkSettings):
         lambda: min(8, available_cpus()), "processes that prepare recordings or load data",
         used_by="prepare_audios train", on_resume="free", for_prediction="given", is_local=True,
     )  # fmt: skip
+    kaggle: bool = RUN(
+        False, "take folders, weights and hours from a Kaggle notebook; found by itself there",
+        used_by=EVERY_STAGE, on_resume="free", is_local=True,
+    )  # fmt: skip
 
     refit: bool = RUN(
         False, "train on all rows, as long as the folds of the experiment found best",

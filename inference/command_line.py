@@ -1,10 +1,11 @@
 """The flags of predict.py, grouped by what a person is doing."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs import Config, load_config, settings_where
+from configs import Config, UserError, load_config, settings_where
 from files import find_experiment
 from inference import formats
 from inference.detections import AVERAGES
@@ -13,6 +14,7 @@ from inference.listing import DRAWN_CLIPS
 from inference.scorers import CPU_BATCH
 from inference.selection import MORE_COLUMNS
 from inference.windows import SCORES
+from settings.kaggle import is_asked_for, submission_places
 
 DESCRIPTION = "Score recordings of any length with trained models and write what they hold."
 EXAMPLE = """examples:
@@ -30,8 +32,9 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         SystemExit: status 0, after `--help`.
     """
     parser = FlagParser("predict.py MODEL RECORDINGS --output FILE", DESCRIPTION, EXAMPLE)
+    on_kaggle = is_asked_for(sys.argv[1:] if args is None else args)
+    _add_paths(parser, is_named=not on_kaggle)
     for add_group in (
-        _add_paths,
         _add_species,
         _add_windows,
         _add_evaluation,
@@ -42,7 +45,20 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     ):
         add_group(parser)
     flags, rest = parser.parse_own(args)
+    if on_kaggle:
+        _take_submission(flags)
     return flags, load_config(rest + _settings(flags))
+
+
+def _take_submission(flags: argparse.Namespace) -> None:
+    """Without RECORDINGS, take those of the competition, and where its submission goes."""
+    if flags.recordings is not None:
+        if flags.output is None:
+            raise UserError("RECORDINGS needs --output; --help lists the flags")
+        return
+    for name, value in submission_places().items():
+        if getattr(flags, name) is None:
+            setattr(flags, name, value)
 
 
 def _settings(flags: argparse.Namespace) -> list[str]:
@@ -59,7 +75,8 @@ def _settings(flags: argparse.Namespace) -> list[str]:
 # The groups ---------------------------------------------------------------------------------------
 
 
-def _add_paths(parser: argparse.ArgumentParser) -> None:
+def _add_paths(parser: argparse.ArgumentParser, *, is_named: bool) -> None:
+    """Add what is read and written; on Kaggle it need not be named."""
     add = parser.add_argument_group("what to read and what to write").add_argument
     add(
         "model",
@@ -69,12 +86,16 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "averaged), a file of export.py, or blend.yaml of compare.py",
     )
     add(
-        "recordings", metavar="RECORDINGS", type=Path, help="a recording, or a folder of recordings"
+        "recordings",
+        metavar="RECORDINGS",
+        nargs=None if is_named else "?",
+        type=Path,
+        help="a recording, or a folder of recordings",
     )
     add(
         "--output",
         type=Path,
-        required=True,
+        required=is_named,
         metavar="FILE",
         help="file to write; for audacity, a folder",
     )

@@ -12,7 +12,7 @@ from inference.model_files import FOLD
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 
 LOCAL = (
-    *("exp_id", "name", "notes", "max_hours", "root", "train_dir", "models_dir"),
+    *("exp_id", "name", "notes", "max_hours", "kaggle", "root", "train_dir", "models_dir"),
     *("device", "num_workers", "folds"),
 )
 

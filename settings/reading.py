@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from settings.help import format_help
+from settings.kaggle import find_weights, kaggle_settings, wants_kaggle
 from settings.running import UserError
 
 SHOWN_MISTAKES = 5  # in one message
@@ -46,20 +47,30 @@ def read_settings(
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")
     early.add_argument("--root", default=argparse.SUPPRESS)
+    early.add_argument("--kaggle", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
     for flag in (flag for flag in ("--config", "--root") if args and args[-1] == flag):
         raise UserError(f"{flag} needs a value")
     first, rest = early.parse_known_args(args)
 
     given = read_yaml(Path(first.config)) if first.config else {}
     given |= {key: value for key, value in vars(first).items() if key != "config"}
+    if wants_kaggle(given.get("kaggle")):
+        given = kaggle_settings() | given
     params, rest = _scheduler_flags(rest)
     try:
         config = _parse_flags(rest, config_class(**given))
         if config.scheduler_name != given.get("scheduler_name", config.scheduler_name):
             config = replace(config, scheduler_params={})  # YAML's were of another schedule
-        return replace(config, scheduler_params=config.scheduler_params | params)
+        return _find_attached(replace(config, scheduler_params=config.scheduler_params | params))
     except ValidationError as error:
         raise UserError(describe_mistakes(error, first.config or "command line", names)) from None
+
+
+def _find_attached(config: Any) -> Any:
+    """Take the backbone's weights from what is attached to a Kaggle notebook."""
+    if not (config.kaggle and config.pretrained) or config.pretrained_path is not None:
+        return config
+    return replace(config, pretrained_path=find_weights(config.base_model_name))
 
 
 def _scheduler_flags(args: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -41,11 +41,13 @@ from settings.random_state import restore_rng as restore_rng
 from settings.random_state import set_seed as set_seed
 from settings.reading import read_settings
 from settings.reading import read_yaml as read_yaml
+from settings.running import SHOWN as SHOWN
 from settings.running import UserError as UserError
 from settings.running import choose as choose
 from settings.running import configure_logger as configure_logger
 from settings.running import next_command as next_command
 from settings.running import run_main as run_main
+from settings.running import some as some
 from settings.running import stop
 from settings.version import __version__ as __version__
 from settings.version import versions as versions

@@ -24,10 +24,8 @@ from audio.kinds import Listing, list_recordings
 from audio.recording import NPY_HEADER_BYTES, UNREADABLE, array_name
 from audio.voice import find_weights
 from catalog import report
-from catalog.metadata import match_archive
 from catalog.outlook import describe_outlook
 from catalog.report import GOOD, WITH_AUDIO, Row, read_report
-from catalog.tables import SHOWN, read_table
 from configs import (
     Config,
     UserError,
@@ -36,6 +34,7 @@ from configs import (
     next_command,
     run_main,
     settings_where,
+    some,
 )
 
 if TYPE_CHECKING:
@@ -79,14 +78,16 @@ def prepare(config: Config) -> "pd.DataFrame":
 
     previous = report.read_rows(config.report_path)
     rows, jobs = plan(listing.recordings, previous, config)
-    rows |= {name: _unread(reason) for name, reason in listing.unread.items()}
-    rows |= {name: _missing(config) for name in _only_in_metadata(config, rows)}
-    set_orphans_aside(rows, previous, config)
-    report.write_rows(config.report_path, {name: rows[name] for name in rows.keys() - jobs.keys()})
-    for line in describe_outlook(listing.recordings, jobs, config, _decoders):
-        logger.info("%s", line)
-
     try:
+        _decoders.start(min(len(jobs), max(1, config.num_workers)))
+        rows |= {name: _unread(reason) for name, reason in listing.unread.items()}
+        rows |= {name: _missing(config) for name in _only_in_metadata(config, rows)}
+        set_orphans_aside(rows, previous, config)
+        done_before = {name: rows[name] for name in rows.keys() - jobs.keys()}
+        report.write_rows(config.report_path, done_before)
+        for line in describe_outlook(listing.recordings, jobs, config, _decoders):
+            logger.info("%s", line)
+
         done = run_jobs(jobs, config)
         for name, row in tqdm(done, total=len(jobs), unit="file", disable=None):
             rows[name] |= row
@@ -114,18 +115,14 @@ def find_recordings(config: Config) -> Listing:
     if listing.links:
         logger.warning(
             "%d links lead out of %s and are not followed: %s; --follow-links reads what is there",
-            len(listing.links), folder, _some(listing.links),
+            len(listing.links), folder, some(listing.links),
         )  # fmt: skip
     if listing.others:
         kinds = (f"{count} {suffix}" for suffix, count in listing.others.most_common())
-        logger.info("left out as no recordings: %s", _some(list(kinds)))
+        logger.info("left out as no recordings: %s", some(list(kinds)))
     if not listing.recordings and not listing.unread:
         raise UserError(f"no recordings: nothing in {folder.resolve()} or below is one")
     return listing
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def plan(
@@ -208,6 +205,9 @@ def _missing(config: Config) -> Row:
 
 def _only_in_metadata(config: Config, rows: dict[str, Row]) -> list[str]:
     """List the recordings that the metadata name and that are not there."""
+    from catalog.metadata import match_archive  # loads pandas while the decoders start
+    from catalog.tables import read_table
+
     has_table = config.metadata_path.exists() and config.annotations is None
     if config.from_folders or not has_table:
         return []
@@ -232,7 +232,7 @@ def set_orphans_aside(rows: dict[str, Row], previous: dict[str, Row], config: Co
     if orphans:
         logger.warning(
             "%d recordings are gone, and their arrays are set aside as *.orphan, which you may "
-            "delete: %s", len(orphans), _some(orphans),
+            "delete: %s", len(orphans), some(orphans),
         )  # fmt: skip
 
 

@@ -215,11 +215,7 @@ class _Written:
 
     def header(self) -> bytes:
         """Make the header of a .npy file of what was written."""
-        text = io.BytesIO()
-        about = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_samples,)}
-        np.lib.format.write_array_header_1_0(text, about)
-        assert len(text.getvalue()) == NPY_HEADER_BYTES
-        return text.getvalue()
+        return npy_header(self.dtype, self.n_samples)
 
 
 def _describe(decoder: Decoder) -> Row:
@@ -253,8 +249,18 @@ def save_npy(target: Path, waveform: np.ndarray, audio_dtype: str) -> str:
     """
     waveform = np.ascontiguousarray(as_stored(waveform, audio_dtype))
     with files.replacing(target, durable=False) as file:
-        np.save(file, waveform, allow_pickle=False)
+        file.write(npy_header(waveform.dtype, len(waveform)))
+        file.write(waveform.data)  # np.save would copy it first, for such a file
     return samples_crc32(waveform)
+
+
+def npy_header(dtype: np.dtype, n_samples: int) -> bytes:
+    """Make the NPY_HEADER_BYTES that a .npy file of (n_samples,) begins with."""
+    text = io.BytesIO()
+    about = {"descr": dtype.str, "fortran_order": False, "shape": (n_samples,)}
+    np.lib.format.write_array_header_1_0(text, about)
+    assert len(text.getvalue()) == NPY_HEADER_BYTES
+    return text.getvalue()
 
 
 def as_stored(waveform: np.ndarray, audio_dtype: str) -> np.ndarray:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from catalog.filenames import AUDIO_SUFFIX
-from catalog.tables import SHOWN
-from configs import UserError
+from configs import SHOWN, UserError
 
 logger = logging.getLogger("birdclef.columns")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from catalog.identity import archive_id
-from catalog.tables import SHOWN, refuse
-from configs import UserError
+from catalog.tables import refuse
+from configs import UserError, some
 
 BAD_PATH = re.compile(r"^'*[=+\-@]|^/|^[A-Za-z]:|[\\\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 UPWARDS = re.compile(r"(?:^|/)\.\.(?:/|$)|\0")
@@ -193,10 +193,9 @@ def fold_name(name: str) -> str:
 def _refuse_several(row: object, name: str, paths: list[str], source: str) -> None:
     if len(paths) < 2:
         return
-    shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
     raise UserError(
-        f"{source}: row {row}: {len(paths)} files fit filename {name!r}: {shown}; write the path "
-        "of the one you mean"
+        f"{source}: row {row}: {len(paths)} files fit filename {name!r}: {some(paths)}; write the "
+        "path of the one you mean"
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from catalog.folds import group_rows
 from catalog.labels import NO_BIRD
-from catalog.tables import SHOWN
+from configs import SHOWN
 
 TITLES = ["fold", "recordings", "classes", "without training data", "without validation data"]
 

@@ -17,8 +17,8 @@ from catalog.labels import (
     split_primary,
     tidy_label,
 )
-from catalog.tables import SHOWN, read_table, refuse
-from configs import Config, UserError
+from catalog.tables import read_table, refuse
+from configs import Config, UserError, some
 
 logger = logging.getLogger("birdclef.metadata")
 
@@ -222,8 +222,7 @@ def _list_rows(rows: pd.DataFrame) -> list[Any]:
 
 
 def _name(labels: pd.Series) -> str:
-    names = sorted(labels.unique())
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return some(sorted(labels.unique()))
 
 
 def _find_other_folders(table: pd.DataFrame) -> list[Any]:

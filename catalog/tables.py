@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from configs import UserError
+from configs import SHOWN, UserError, some
 
 logger = logging.getLogger("birdclef.tables")
 
-SHOWN = 5  # rows that a message names
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 BYTE_ORDER_MARKS = {  # UTF-32's begins as UTF-16's does, so it comes first
     b"\xff\xfe\x00\x00": "utf-32",
@@ -128,9 +127,11 @@ def _decode_lines(raw: bytes, path: Path) -> str:
         except UnicodeDecodeError:
             lines.append(line.decode("cp1252", "replace"))
             foreign.append(str(number))
-    shown = ", ".join(foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
     logger.warning(
-        "%s: %d lines are not UTF-8, read as Windows-1252: line %s", path, len(foreign), shown
+        "%s: %d lines are not UTF-8, read as Windows-1252: line %s",
+        path,
+        len(foreign),
+        some(foreign),
     )
     return "\n".join(lines)
 

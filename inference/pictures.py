@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catalog.tables import SHOWN
+from configs import SHOWN
 from inference.calibration import Reliability
 from inference.learning_curve import Curve
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import Config, UserError
+from configs import Config, UserError, some
 from inference.detections import HIGHEST, Event, Recording
 
 logger = logging.getLogger("birdclef.selection")
@@ -184,8 +184,3 @@ def read_species(path: Path, class_names: Sequence[str], names: Names) -> np.nda
         message = "%s: %d species are no classes of the model (%s)"
         logger.warning(message, path, len(strangers), some(strangers))
     return wanted
-
-
-def some(names: Sequence[str]) -> str:
-    """Name the first five."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

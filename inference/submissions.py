@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from configs import UserError
+from configs import UserError, some
 from files import original_cell
 from inference.detections import Recording
-from inference.selection import Sample, Selection, some
+from inference.selection import Sample, Selection
 from inference.text_files import TEXT, write_table
 
 logger = logging.getLogger("birdclef.submissions")

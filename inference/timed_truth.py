@@ -14,10 +14,10 @@ import pandas as pd
 from catalog.annotations import read_annotations
 from catalog.reviews import refuse_reviews
 from catalog.timed_labels import count_in_window, window_starts
-from configs import UserError
+from configs import UserError, some
 from inference.out_of_fold import OutOfFold
 from inference.predicted import WINDOW_S, Predicted
-from inference.selection import Names, some
+from inference.selection import Names
 
 logger = logging.getLogger("birdclef.timed_truth")
 

@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 from settings.groups import (
     EVERY_STAGE,
     FOLDS,
+    INHERITED,
     RECORDINGS,
-    STRICT,
     TABLES,
     Count,
     NotNegative,
@@ -19,7 +19,7 @@ from settings.groups import (
 )
 
 
-@dataclass(kw_only=True, config=STRICT)
+@dataclass(kw_only=True, config=INHERITED)
 class ArchiveSettings:
     """The settings of recordings, tables and folds."""
 

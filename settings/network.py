@@ -8,10 +8,10 @@ from pydantic.dataclasses import dataclass
 
 from settings.groups import (
     IMAGE,
+    INHERITED,
     MODEL,
     OPTIMISATION,
     PROBE,
-    STRICT,
     TEACHER,
     Count,
     NotNegative,
@@ -21,7 +21,7 @@ from settings.groups import (
 from settings.sound import SoundSettings
 
 
-@dataclass(kw_only=True, config=STRICT)
+@dataclass(kw_only=True, config=INHERITED)
 class NetworkSettings(SoundSettings):
     """The settings of the head and of its training; `configs.Config` adds all others."""
 

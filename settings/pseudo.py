@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from settings.archive import ArchiveSettings
-from settings.groups import SELF_TRAINING, STRICT, Positive, Probability
+from settings.groups import INHERITED, SELF_TRAINING, Positive, Probability
 
 
-@dataclass(kw_only=True, config=STRICT)
+@dataclass(kw_only=True, config=INHERITED)
 class PseudoSettings(ArchiveSettings):
     """The settings of pseudo-labelled windows; `configs.Config` adds all others."""
 

@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +121,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
+    """Read flags into settings; tyro is shown those that they name, for each costs it time."""
+    if not args:
+        return defaults
     import tyro
 
     names = [field.name for field in fields(defaults)]
+    named = {word[2:].partition("=")[0].replace("-", "_") for word in args if word[:2] == "--"}
+    named = {name if name in names else name.removeprefix("no_") for name in named}
+    shown = [
+        (field.name, field.type)
+        for field in fields(defaults)
+        if field.name in named or not named <= set(names)  # a mistyped one is compared with all
+    ]
+    flags = make_dataclass("Flags", shown, kw_only=True)
+    before = flags(**{name: getattr(defaults, name) for name, _ in shown})
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(type(defaults), args=args, default=defaults)
-    except SystemExit as stop:
-        cause = stop.__context__
-        if isinstance(cause, ValidationError):
-            raise UserError(describe_mistakes(cause, "command line", names)) from None
+            found = tyro.cli(flags, args=args, default=before)
+    except SystemExit:
         raise UserError(_unbox(said.getvalue(), names)) from None
+    try:
+        return replace(defaults, **vars(found))
+    except ValidationError as error:
+        raise UserError(describe_mistakes(error, "command line", names)) from None
 
 
 def describe_mistakes(error: ValidationError, source: str, names: Sequence[str]) -> str:

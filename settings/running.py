@@ -5,9 +5,10 @@ import errno
 import logging
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+SHOWN = 5  # of many names or rows, those that a message gives
 DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
 
 
@@ -24,6 +25,11 @@ def choose(name: str, known: Any, *, what: str) -> str:
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     everything = ", ".join(sorted(map(str, known)))
     raise UserError(f"unknown {what} {name!r}{hint}; choose from {everything}")
+
+
+def some(names: Sequence[str]) -> str:
+    """Give the first names, as text for a message: "a, b, c, d, e, ..."."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

@@ -9,8 +9,8 @@ from settings.groups import (
     CHOICE,
     CLIP,
     IMAGE,
+    INHERITED,
     MIXING,
-    STRICT,
     WAVEFORM,
     Count,
     NotNegative,
@@ -21,7 +21,7 @@ from settings.groups import (
 from settings.pseudo import PseudoSettings
 
 
-@dataclass(kw_only=True, config=STRICT)
+@dataclass(kw_only=True, config=INHERITED)
 class SoundSettings(PseudoSettings):
     """The settings of a clip; `configs.Config` adds all others."""
 

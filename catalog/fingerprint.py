@@ -41,8 +41,10 @@ BUCKET = 2000  # pictures compared with one another, about
 SHIFT_S = 0.15  # furthest that two pictures of one moment are off
 ALIGN_S = 0.25  # seconds before and after a moment by which two pictures are aligned
 PHASE_FRAME_S = 0.032  # frames whose phases are compared
+ALIKE = 0.65  # correlation of loudness; that of other songs is 0.69 in the median, of few copies less
+STEADY = 0.5  # standard deviation of log power below which a sound is called steady
 SAME = 0.25  # mean phase agreement of copies; different sounds reach 0.17, copies begin at 0.3
-READERS = 8  # threads that read recordings
+READERS = 2  # threads that read recordings; where all is in memory, more hold one another up
 
 
 class Fingerprint(NamedTuple):
@@ -91,15 +93,30 @@ def _fingerprint_file(path: str | Path, sample_rate: int) -> Fingerprint:
         return Fingerprint([], np.zeros((0, 0), np.float16))
 
 
-def listen(path: str | Path, sample_rate: int) -> tuple[np.ndarray, int]:
-    """Read the start of a prepared recording: (n,) float32 and its rate, WORKING_RATE or above."""
+def listen(
+    path: str | Path, sample_rate: int, first: int = 0, last: int | None = None
+) -> tuple[np.ndarray, int]:
+    """Read the start of a prepared recording: (n,) float32 and its rate, WORKING_RATE or above.
+
+    Args:
+        path: the recording.
+        sample_rate: in Hz.
+        first: where to begin, in samples at the rate that is returned.
+        last: where to end, in the same; None reads on.
+    """
+    factor = _averaged(sample_rate)
     recording = open_recording(Path(path))[: round(LISTEN_S * sample_rate)]
-    factor = max(1, sample_rate // WORKING_RATE)
+    recording = recording[first * factor : None if last is None else last * factor]
     n_samples = len(recording) // factor
     waveform = np.zeros(n_samples, np.float32)
     for offset in range(factor):  # far faster than a sum over the last axis of (n_samples, factor)
         waveform += recording[offset : n_samples * factor : factor]
     return waveform, sample_rate // factor
+
+
+def _averaged(sample_rate: int) -> int:
+    """Say how many samples are averaged to one at the working rate."""
+    return max(1, sample_rate // WORKING_RATE)
 
 
 # Pictures of loud moments -------------------------------------------------------------------------
@@ -142,8 +159,8 @@ def find_moments(waveform: np.ndarray, rate: int) -> list[int]:
         return []
 
     change = np.diff(waveform[: n_blocks * size + 1]).reshape(n_blocks, size)
-    power = np.einsum("ij,ij->i", change, change, dtype=np.float64)  # (n_blocks,)
-    summed = np.concatenate([[0.0], np.cumsum(power)])
+    power = np.einsum("ij,ij->i", change, change)  # (n_blocks,)
+    summed = np.concatenate([[0.0], np.cumsum(power, dtype=np.float64)])
     loudness = summed[LOUD_BLOCKS:] - summed[:-LOUD_BLOCKS]
     moments = []
     for _ in range(N_MOMENTS):
@@ -220,14 +237,51 @@ def _is_same(
     paths: Sequence[str | Path], prints: Sequence[Fingerprint], one: int, other: int, rate: int
 ) -> bool:
     """Compare two recordings around their loudest moments, and at the same time of both."""
-    (first, rate_), (second, _) = listen(paths[one], rate), listen(paths[other], rate)
     likeness = prints[one].pictures.astype(np.float32) @ prints[other].pictures.T.astype(np.float32)
     best, match = np.unravel_index(likeness.argmax(), likeness.shape)
     moment, other_moment = prints[one].moments[best], prints[other].moments[match]
+    rate_ = rate // _averaged(rate)
     tries = [other_moment]
     if abs(moment - other_moment) > SHIFT_S / 2 * rate_:
         tries.append(moment)
-    return any(agreement(first, moment, second, at, rate_) >= SAME for at in tries)
+    side = _around(paths[one], moment, rate)
+    for at in tries:
+        sounds = (*side, *_around(paths[other], at, rate), rate_)
+        if rises_alike(*sounds) >= ALIKE and agreement(*sounds) >= SAME:
+            return True
+    return False
+
+
+def _around(path: str | Path, moment: int, sample_rate: int) -> tuple[np.ndarray, int]:
+    """Read as much around a moment as `agreement` looks at, and say where the moment is in it."""
+    half = round((HALF_S + SHIFT_S) * sample_rate / _averaged(sample_rate)) + 1
+    first = max(0, moment - half)
+    return listen(path, sample_rate, first, moment + half)[0], moment - first
+
+
+def rises_alike(
+    one: np.ndarray, moment: int, other: np.ndarray, other_moment: int, rate: int
+) -> float:
+    """Correlate how loudness goes around a moment of each of two sounds, at the best shift.
+
+    It costs a part of `agreement`, and half of the different songs with like pictures differ in it.
+    Of a steady sound, such as rain, the curve is chance and tells nothing: the answer is 1.
+    """
+    size, margin = round(BLOCK_S * rate), round(SHIFT_S / BLOCK_S)
+    half = size * round(HALF_S / BLOCK_S)
+    curves = []
+    for waveform, at in ((one, moment), (other, other_moment)):
+        change = np.diff(cut(waveform, at - half, 2 * half + 1)).reshape(-1, size)
+        curves.append(np.log(np.einsum("ij,ij->i", change, change) + 1e-12))  # (n_blocks,)
+
+    inner = curves[0][margin:-margin]
+    if inner.std() < STEADY:
+        return 1.0
+    shifted = np.lib.stride_tricks.sliding_window_view(curves[1], len(inner))  # (shifts, n)
+    inner = inner - inner.mean()
+    shifted = shifted - shifted.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(inner) * np.linalg.norm(shifted, axis=1)
+    return float((shifted @ inner / np.maximum(length, 1e-9)).max())
 
 
 def agreement(
@@ -264,7 +318,8 @@ def _find_shift(
     first = cut(one, moment - half, 2 * half)
     second = cut(other, other_moment - half - margin, 2 * (half + margin))
 
-    n_samples = scipy.fft.next_fast_len(len(first) + len(second), real=True)
+    # What wraps around at this length lies beyond the lags that are looked at.
+    n_samples = scipy.fft.next_fast_len(len(second), real=True)
     cross = scipy.fft.rfft(second, n_samples) * np.conj(scipy.fft.rfft(first, n_samples))
     low = round(LOW_HZ * n_samples / rate)
     high = round(min(HIGH_HZ, 0.45 * rate) * n_samples / rate)

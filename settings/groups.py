@@ -10,9 +10,7 @@ STRICT = ConfigDict(
     extra="forbid", validate_default=True, validate_assignment=True, allow_inf_nan=False
 )
 
-INHERITED = STRICT | ConfigDict(
-    defer_build=True
-)  # for classes that Config inherits
+INHERITED = STRICT | ConfigDict(defer_build=True)  # for classes that Config inherits
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

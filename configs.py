@@ -211,7 +211,10 @@ class Config(NetworkSettings):
     epochs: Count = OPTIMISATION(120, "number of epochs to train", on_resume="planned")
     lr: Positive = OPTIMISATION(1e-3, "learning rate of AdamW")
     weight_decay: NotNegativeFloat = OPTIMISATION(1e-6, "weight decay of AdamW")
-    train_bs: Count = OPTIMISATION(32, "batch size in training", unit="clips", on_resume="counted")
+    train_bs: Count | Literal["auto"] = OPTIMISATION(
+        32, "batch size in training; auto: the largest that fits, found once", unit="clips",
+        on_resume="counted",
+    )  # fmt: skip
     valid_bs: Count = OPTIMISATION(
         32, "batch size in validation", unit="clips", on_resume="free", for_prediction="given"
     )
@@ -299,6 +302,13 @@ class Config(NetworkSettings):
     def n_frames(self) -> int:
         """STFT frames in a clip, centred."""
         return 1 + self.n_samples // self.hop_length
+
+    @property
+    def batch_size(self) -> int:
+        """Clips of a training batch (ValueError: train.py has not settled it yet)."""
+        if self.train_bs == "auto":
+            raise ValueError("train_bs is auto; train.py finds the number")
+        return self.train_bs
 
     @property
     def image_frames(self) -> int:

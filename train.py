@@ -39,11 +39,12 @@ from model import build_model, compile_model, pick_amp_dtype, pick_device
 from scheduler import get_scheduler, step_after_epoch, stepped_on
 from training import bad_steps, folder, forecast, late_steps, memory, processes, resuming
 from training.averaging import average_weights, collect_weights
+from training.batch_size import settle_batch_size
 from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
 from training.ending import tell_ending, unfinished_folds
-from training.epoch_files import leave_files
+from training.epoch_files import history_row, leave_files
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
@@ -106,10 +107,18 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     class_names = train_table.load_class_names(rows)
     warn_of_one_species(class_names, config)
 
+    def trial(config: Config) -> Fold:  # is thrown away
+        number = config.folds[0]
+        parts = split_rows(rows, number, config)
+        return build_fold(*parts, number, class_names, config, device, load_weights=False)
+
     set_up_device(device, config, n_rows=len(rows))
     with processes.joined(device), STOP.noted():
         number = processes.from_first(functools.partial(settle_number, config))
         config = replace(config, exp_id=number)
+        config = settle_batch_size(
+            config, device, len(rows), trial, forward_backward, optimizer_step
+        )
         if config.verify:
             processes.from_first(lambda: verify_prepared(table, config))
 
@@ -422,16 +431,7 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
     config, parts, progress = fold.config, fold.parts, fold.progress
     with fold.watch.part("metric"):
         scores = {} if config.refit else meter.compute()
-    row = {
-        "epoch": progress.epoch + 1,
-        "step": progress.step,
-        "lr": float(parts.optimizer.param_groups[0]["lr"]),
-        **({"train_loss": progress.train_loss.avg} if parts.average is None else {}),
-        "valid_loss": valid_loss,
-        **scores,
-        "skipped_steps": progress.skipped_steps,
-        **progress.probe,
-    }
+    row = history_row(fold, valid_loss, scores)
     progress.is_averaged = parts.average is not None
     if not progress.is_averaged:
         collect_weights(fold)

@@ -91,7 +91,7 @@ def plain_epoch(df: pd.DataFrame, names: list[str], config: Config) -> Callable[
     """Return a function that trains an epoch with nothing but a loader and the step."""
     loader: DataLoader = DataLoader(
         WaveformDataset(df, config, "train", names),
-        config.train_bs,
+        config.batch_size,
         shuffle=True,
         collate_fn=collate,
         num_workers=config.num_workers,

@@ -57,7 +57,7 @@ def compare_workers(
         )
     baseline = BaselineDataset(df, config, "train", n_pink=20)
     usual = DataLoader(
-        baseline, config.train_bs, shuffle=True, num_workers=2, persistent_workers=True
+        baseline, config.batch_size, shuffle=True, num_workers=2, persistent_workers=True
     )
     epochs["baseline, 2 workers"] = whole_epoch(usual)
     rows = timing.summarise(

@@ -43,7 +43,7 @@ def try_out(config: Config, n_classes: int) -> Pace:
     model = build_model(config, n_classes).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    batch = config.train_bs
+    batch = config.batch_size
     while True:
         try:
             train_s = time_training(model, config, batch, n_classes, device)

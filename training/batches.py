@@ -158,7 +158,7 @@ def build_loader(
     is_train = dataset.mode == "train"
     sampler = EpochSampler(
         len(dataset),
-        config.train_bs if is_train else config.valid_bs,
+        config.batch_size if is_train else config.valid_bs,
         seed=config.seed,
         shuffle=is_train,
         rank=rank,

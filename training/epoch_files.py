@@ -1,5 +1,6 @@
 """The files that an epoch leaves, written while the next one trains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import checkpoint as ckpt
@@ -7,6 +8,27 @@ from metrics import MetricMeter
 from training import folder, resuming
 from training.background import snapshot
 from training.fold import Fold
+
+
+def history_row(fold: Fold, valid_loss: float, scores: Mapping[str, float]) -> dict[str, float]:
+    """Make the row of the history for an epoch that ends, before the schedule is stepped.
+
+    Args:
+        fold: with the losses of its training; the row of averaged weights has none.
+        valid_loss: of validation; NaN in a refit.
+        scores: of the metric; none in a refit.
+    """
+    parts, progress = fold.parts, fold.progress
+    return {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "lr": float(parts.optimizer.param_groups[0]["lr"]),
+        **({"train_loss": progress.train_loss.avg} if parts.average is None else {}),
+        "valid_loss": valid_loss,
+        **scores,
+        "skipped_steps": progress.skipped_steps,
+        **progress.probe,
+    }
 
 
 def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:

@@ -247,7 +247,7 @@ class Fold:
             UserError: the model cannot be compiled here.
         """
         compiled = self.precision.compiled
-        if compiled is None or len(images) != self.config.train_bs:
+        if compiled is None or len(images) != self.config.batch_size:
             return self.parts.model(images)
 
         try:

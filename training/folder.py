@@ -145,7 +145,7 @@ def write_settings(
 
     path = train_dir / "config.yaml"
     if done_epochs is not None and path.exists():
-        if _same_settings(_newest_settings(train_dir), config.to_dict()):
+        if _same_settings(newest_settings(train_dir), config.to_dict()):
             return
         path = train_dir / f"config_from_epoch_{done_epochs + 1}.yaml"
 
@@ -153,7 +153,7 @@ def write_settings(
     write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
-def _newest_settings(train_dir: Path) -> dict[str, Any]:
+def newest_settings(train_dir: Path) -> dict[str, Any]:
     """Read the settings that the latest epochs ran with; none where they cannot be read."""
     found = [(LATER_SETTINGS.fullmatch(path.name), path) for path in train_dir.iterdir()]
     later = [(int(match[1]), path) for match, path in found if match]

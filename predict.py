@@ -20,7 +20,7 @@ from dataclasses import replace
 from audio.decoder_pool import DecoderPool
 from configs import Config, configure_logger, run_main
 from inference.command_line import read_command_line
-from inference.outputs import make_plan, plan_outputs, write_outputs, write_page
+from inference.outputs import make_plan, plan_outputs, write_activity, write_outputs, write_page
 from inference.partial import PartialResults
 from inference.results import Results
 from inference.scorers import open_models
@@ -62,8 +62,10 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             names = list(recordings)
             results = Results(partial, names, plan.average, outputs.adjustment, plan.weights)
             lines, summary = write_outputs(outputs, results, unread)
+            told, picture = write_activity(flags, results, outputs.selection)
+            lines += told
             if flags.report is not None:
-                lines.append(write_page(flags, results, outputs.selection, models, plan))
+                lines.append(write_page(flags, results, outputs.selection, models, plan, picture))
             if plan.frames_dir is not None:
                 lines.append(f"wrote {plan.frames_dir}: framewise scores")
             partial.close(delete=True)

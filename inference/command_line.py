@@ -122,6 +122,13 @@ def _add_paths(parser: argparse.ArgumentParser, *, is_named: bool) -> None:
         f"scores, beside the best (default: {DRAWN_CLIPS}, about 30 kB each)",
     )
     add(
+        "--activity",
+        type=Path,
+        metavar="DIR",
+        help="also write when and where species were found: DIR/activity.png, detections by day "
+        "and hour, and DIR/species_by_site.csv",
+    )
+    add(
         "--frames",
         type=Path,
         metavar="DIR",

@@ -14,6 +14,7 @@ from configs import BELOW_ONE
 
 AVERAGES = ("probability", "logit", "rank")
 HIGHEST = np.float32(BELOW_ONE)
+DETECTED = 0.5  # lowest score of a detection, where none is given
 
 
 class Event(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from configs import UserError
 from files import replacing
-from inference.detections import Event, Recording
+from inference.detections import DETECTED, Event, Recording
 from inference.places import when_and_where
 from inference.selection import MORE_COLUMNS, Selection
 from inference.submissions import write_submission
@@ -277,11 +277,14 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    **{f"submission-{year}": Format(write_submission, ".csv", 0.5) for year in range(2021, 2027)},
+    **{
+        f"submission-{year}": Format(write_submission, ".csv", DETECTED)
+        for year in range(2021, 2027)
+    },
     "long": Format(_write_long, ".csv", 0.0),
-    "raven": Format(_write_raven, ".txt", 0.5),
-    "audacity": Format(_write_audacity, "", 0.5),
-    "birdnet": Format(_write_birdnet, ".csv", 0.5),
+    "raven": Format(_write_raven, ".txt", DETECTED),
+    "audacity": Format(_write_audacity, "", DETECTED),
+    "birdnet": Format(_write_birdnet, ".csv", DETECTED),
     "parquet": Format(_write_parquet, ".parquet", 0.0),
 }
 

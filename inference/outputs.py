@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from configs import UserError
-from files import CannotWriteError
-from inference import formats, selection, submissions
+from files import CannotWriteError, write_file
+from inference import activity, formats, selection, submissions
 from inference.adjusting import Adjustment, read_by_species, read_neighbours
 from inference.calibration import Calibration
-from inference.detections import average_models
+from inference.detections import DETECTED, average_models
 from inference.evaluated import (
     UNKNOWN,
     find_evaluation,
@@ -75,8 +75,9 @@ def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]
     if "parquet" in forms:
         formats.check_parquet()
     warn_of_idle_flags(flags, forms)
-    if flags.frames is not None:
-        make_folder(flags.frames)
+    for folder in (flags.frames, flags.activity):
+        if folder is not None:
+            make_folder(folder)
 
     evaluation = find_evaluation(flags.model, flags.evaluation)
     adjustment = read_adjustment(flags, models.class_names)
@@ -205,7 +206,10 @@ def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
             "these formats have the scores of all windows",
         ),
         "--columns": (flags.columns and not set(forms) & {"long", "parquet"}, "no long table"),
-        "--time-zone": (flags.time_zone and "when" not in flags.columns, "without --columns when"),
+        "--time-zone": (
+            flags.time_zone and not ("when" in flags.columns or flags.activity or flags.report),
+            "without --columns when, --activity or --report",
+        ),
         "--top-k": (flags.top_k and not (lists or flags.report), "no detections are listed"),
         "--events": (flags.events and not lists, "no detections are listed"),
         "--review-clips": (flags.review_clips is not None and not flags.report, "without --report"),
@@ -249,7 +253,7 @@ def make_plan(flags: argparse.Namespace, chosen: Selection) -> Plan:
         raise UserError(
             "--average rank orders whole windows; --frames and --events need probability or logit"
         )
-    high = 0.5 if chosen.threshold is None else chosen.threshold
+    high = DETECTED if chosen.threshold is None else chosen.threshold
     low = high / 2 if flags.event_low is None else flags.event_low
     if low > high:
         raise UserError(f"--event-low {low:g} is above the threshold, {high:g}")
@@ -305,10 +309,50 @@ def write_outputs(
     return lines, summary
 
 
+def write_activity(
+    flags: argparse.Namespace, results: Results, chosen: Selection
+) -> tuple[list[str], bytes | None]:
+    """Write when and where species were found, where flags ask for it.
+
+    Returns:
+        Lines that say what was written, and the picture by day and hour (PNG) for the page; None
+        if nobody asked, or no recording says when it was made.
+    """
+    if flags.activity is None and flags.report is None:
+        return [], None
+    threshold = DETECTED if chosen.threshold is None else chosen.threshold
+    measured = activity.measure(results, chosen, threshold)
+    picture = activity.draw(measured, chosen) if measured.n_timed else None
+    activity.say_what_lacks(measured)
+    if flags.activity is None:
+        return [], picture
+
+    path = flags.activity / "species_by_site.csv"
+    lines = [f"wrote {path}: {activity.write_sites(path, measured, chosen)} rows"]
+    if picture is not None:
+        write_file(flags.activity / "activity.png", picture)
+        lines.append(f"wrote {flags.activity / 'activity.png'}: detections by day and hour")
+    return lines, picture
+
+
 def write_page(
-    flags: argparse.Namespace, results: Results, chosen: Selection, models: Models, plan: Plan
+    flags: argparse.Namespace,
+    results: Results,
+    chosen: Selection,
+    models: Models,
+    plan: Plan,
+    picture: bytes | None = None,
 ) -> str:
-    """Write the page of the run, with the best detections to see and hear; say so in a line."""
+    """Write the page of the run, with the best detections to see and hear; say so in a line.
+
+    Args:
+        flags: of the command line.
+        results: of the recordings that were tried.
+        chosen: what of them is shown.
+        models: what scored.
+        plan: how it did.
+        picture: PNG of detections by day and hour, if there is one.
+    """
     from inference.report import write_report
 
     calibration = results.adjustment.calibration
@@ -340,5 +384,7 @@ def write_page(
     names = chosen.names or selection.read_metadata_names(models.config)
     chosen = replace(chosen, names=names)
     n_drawn = DRAWN_CLIPS if flags.review_clips is None else flags.review_clips
-    n_clips = write_report(flags.report, results, chosen, models.config, facts, framewise, n_drawn)
+    n_clips = write_report(
+        flags.report, results, chosen, models.config, facts, framewise, n_drawn, picture
+    )
     return f"wrote {flags.report}: {n_clips} clips to look at and listen to"

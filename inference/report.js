@@ -103,9 +103,16 @@ function overview() {
     data.species.length ? make("p", { class: "after" }, make("a", { href: "#review" }, "Review detections")) : "",
     ...(data.species.length
       ? [make("h3", {}, "Top detections"), clipGrid(bestClips(() => true)),
-        make("h3", {}, "Species found"), table(columns, tallySpecies(), 1)]
+        make("h3", {}, "Species found"), table(columns, tallySpecies(), 1), ...activity()]
       : [make("p", {}, `No score reaches ${data.threshold}.`)]),
   ];
+}
+
+function activity() {
+  if (!data.activity) return [];
+  const about = "Detections an hour by day and hour of the day; hours without a recording are grey";
+  return [make("h3", {}, "By day and hour"),
+    make("img", { class: "activity", alt: about, src: `data:image/png;base64,${data.activity}` })];
 }
 
 function speciesView(number) {

@@ -31,13 +31,12 @@ from audio.decoder_pool import DECODER_DIED
 from catalog.reviews import TABLE_COLUMNS
 from configs import Config
 from files import write_file
-from inference.detections import Event, Recording
+from inference.detections import DETECTED, Event, Recording
 from inference.listing import SCORE_BINS, Listed, Listing
 from inference.selection import Selection
 
 logger = logging.getLogger("birdclef.report")
 
-THRESHOLD = 0.5  # lowest score of a detection, if none is given
 MAX_CLIPS = 400  # of a page, about 30 kB each
 MAX_CLIPS_OF_RECORDING = 6
 MAX_COLUMNS, MAX_ROWS = 720, 40  # of a heat map
@@ -66,6 +65,7 @@ def write_report(
     facts: Mapping[str, str],
     framewise: Framewise | None = None,
     n_drawn: int = 0,
+    activity: bytes | None = None,
 ) -> int:
     """Write the page of a run.
 
@@ -79,6 +79,7 @@ def write_report(
         framewise: gives (n_frames, C) scores of the samples (n,) float32 of a window, n at most
             `config.n_samples`; None draws no curves. It is called from several threads.
         n_drawn: detections that get a picture and a clip because they were drawn for review.
+        activity: PNG of detections by day and hour, if there is one.
 
     Returns:
         The number of detections with a picture and a clip.
@@ -86,7 +87,7 @@ def write_report(
     Raises:
         UserError: the disk refuses.
     """
-    threshold = THRESHOLD if selection.threshold is None else selection.threshold
+    threshold = DETECTED if selection.threshold is None else selection.threshold
     recordings: list[Json] = []
     chosen: list[tuple[int, int, Event]] = []  # rank in its recording, place of that, detection
     listing = Listing(selection.class_names)
@@ -113,6 +114,7 @@ def write_report(
         "species": number_species(recordings, selection),
         "recordings": recordings,
         "media": media,
+        "activity": to_text(activity or b""),
     }
     data["review"] = describe_review(path, data, listed, selection)
     write_file(path, fill_page(data, ("review.js", "report.js"), WORDS))

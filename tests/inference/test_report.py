@@ -304,6 +304,13 @@ def test_a_clip_past_the_end_is_refused_and_bad_samples_are_silent(tmp_path):
     assert (len(clip), clip[100], clip[200], clip[300]) == (RATE, 0, 0, 0.5)
 
 
+def test_a_picture_by_day_and_hour_goes_into_the_page(tmp_path):
+    for picture in (None, b"\x89PNG"):
+        path = tmp_path / "page.html"
+        write_report(path, [], selection(tmp_path), CONFIG, {}, activity=picture)
+        assert base64.b64decode(read_data(path)["activity"]) == (picture or b"")
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 4), (5, 7), (112, 313)])
 def test_a_png_reads_back_as_it_was(tmp_path, rng, shape):
     levels = rng.integers(0, 16, shape, np.uint8)

@@ -332,6 +332,11 @@ class Config(NetworkSettings):
         return self.frame_labels != "never" and is_two_way and not compares_clips and keeps_time
 
     @property
+    def distills(self) -> bool:
+        """Whether training learns from a teacher's vectors, at least in its first epochs."""
+        return self.distill_weight > 0 or self.distill_epochs > 0
+
+    @property
     def has_softmax_scores(self) -> bool:
         """Whether scores are the softmax over classes: with a cross-entropy loss, or if asked."""
         if self.score_by == "auto":

@@ -23,19 +23,21 @@ from catalog.frame_targets import FrameTargets, join, learns_steps
 from catalog.mixed_targets import MixedTargets
 from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
 from catalog.sampling import row_weights, rows_of_epoch
-from catalog.targets import HARD_TARGETS, SECONDARY, SMOOTH_TARGETS, Targets
+from catalog.targets import Targets, build_targets
+from catalog.teacher_targets import Span, TeacherTargets
 from catalog.train_table import check_prepared as check_prepared
 from catalog.train_table import check_table as check_table
 from catalog.train_table import load_class_names as load_class_names
 from catalog.train_table import read_train_table as read_train_table
 from catalog.train_table import shrink as shrink
 from catalog.train_table import split_fold as split_fold
+from catalog.vectors import read_vectors
 from configs import Config, UserError, configure_logger, load_config, run_main
 from images import clips, recipe
 from images.contact_sheet import draw_contact_sheet
 from images.noise import PinkNoiseImages
 from images.view import View
-from images.waveforms import Waveforms
+from images.waveforms import Cut, Waveforms
 
 Mode = Literal["train", "valid"]
 Key = tuple[int, int]  # (epoch, index)
@@ -98,6 +100,10 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         self._steps = None  # targets of the moments of a clip, where labels have a time
         if learns_steps(df, config):
             self._steps = FrameTargets(df, config, self.class_names, targets)
+        self._teacher: TeacherTargets | None = None
+        if mode == "train" and config.distills and config.teacher_embeddings is not None:
+            path = config.teacher_embeddings
+            self._teacher = TeacherTargets(read_vectors(path), df, path)
 
         self.view = View(config)
         self.pink = PinkNoiseImages(
@@ -148,6 +154,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         """Whether targets are those of a clip and of its steps, (1 + n_steps, n_classes)."""
         return self._steps is not None
 
+    @property
+    def vector_size(self) -> int:
+        """Numbers in the teacher's vector of each training item, `vector` in it; 0: it has none."""
+        return 0 if self._teacher is None else self._teacher.size
+
     def __len__(self) -> int:
         return self._n_items
 
@@ -161,7 +172,8 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             `image` (in_channels, image_frames, image_bands) float32, equal channels as views of one
             plane, and `targets` (n_classes,) float32, with `no_bird_class` one more; NaN where a
             target is masked. If `is_timed`, those of the clip's steps come behind them:
-            (1 + n_steps, n_classes); see catalog/frame_targets.py.
+            (1 + n_steps, n_classes); see catalog/frame_targets.py. With a teacher also `vector`
+            (vector_size,) float32, NaN where there is none; see catalog/teacher_targets.py.
 
             With `frontend="device"` a training item holds what DeviceFrontend makes the image from
             instead: `waveforms` (n_birds, n_samples) float32 or int16, `bird_draws` (n_birds, 2),
@@ -180,18 +192,15 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
 
         rng, mixing = self._rng(key), self._draw_mixing(key)
         birds = self._draw_birds(key, rng, is_mixed=mixing is not None)
-        cut = [self._waveforms.rolled_clip(bird, rng) for bird in birds]
-        waveforms, rolls = [waveform for waveform, _ in cut], [roll for _, roll in cut]
-        if mixing is None:
-            targets = self._timed_targets(birds, rolls)
-        else:
-            waveforms, targets = self._mix(waveforms[0], birds[0], rolls[0], mixing, rng)
+        heard = birds if mixing is None else [*birds, mixing.partner]
+        cuts = [self._waveforms.placed_clip(bird, rng) for bird in heard]
+        waveforms, targets = self._put_together(heard, cuts, mixing)
 
         ingredients = recipe.draw_ingredients(waveforms, self.config, self.pink.size, rng)
         if self.config.frontend == "device":
-            return {**ingredients.tensors(), "targets": torch.from_numpy(targets)}
+            return {**ingredients.tensors(), **targets}
         image = recipe.training_image(ingredients, self.view, self.pink)
-        return {"image": self._channels(image), "targets": torch.from_numpy(targets)}
+        return {"image": self._channels(image), **targets}
 
     def _channels(self, image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(image).expand(self.config.in_channels, -1, -1)
@@ -342,53 +351,42 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         alpha = config.waveform_mixup_alpha
         return Mixing(self._draw_window(rng), float(rng.beta(alpha, alpha)), 0.0)
 
+    def _put_together(
+        self, heard: Sequence[int], cuts: Sequence[Cut], mixing: Mixing | None
+    ) -> tuple[list[np.ndarray], dict[str, torch.Tensor]]:
+        """Make the waveforms of an item, mixed or not, its targets, and the teacher's vector."""
+        if mixing is None:
+            waveforms = [cut.waveform for cut in cuts]
+            targets = self._timed_targets(heard, [cut.roll for cut in cuts])
+        else:
+            mixed, targets = self._mix(heard, cuts, mixing)
+            waveforms = [mixed]
+
+        found = {"targets": targets}
+        if self._teacher is not None:
+            spans = [Span(cut.start_s, cut.end_s) for cut in cuts]
+            share = math.nan if mixing is None else mixing.lam
+            found["vector"] = self._teacher.of(heard, spans, share)
+        return waveforms, {name: torch.from_numpy(value) for name, value in found.items()}
+
     def _mix(
-        self, waveform: np.ndarray, bird: int, roll: int, mixing: Mixing, rng: np.random.Generator
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Mix another clip into a waveform; return the one that comes of it, and its targets."""
-        partner, its_roll = self._waveforms.rolled_clip(mixing.partner, rng)
+        self, heard: Sequence[int], cuts: Sequence[Cut], mixing: Mixing
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mix the second clip into the first; return what comes of it, and its targets."""
+        rolls = [cut.roll for cut in cuts]
         own, other = (
-            transforms.normalize_peak(transforms.to_float32(one)) for one in (waveform, partner)
+            transforms.normalize_peak(transforms.to_float32(cut.waveform)) for cut in cuts
         )
         if math.isnan(mixing.lam):
             mixed = clips.add_at_snr(own, other, mixing.snr_db)
-            targets = self._timed_targets([bird, mixing.partner], [roll, its_roll])
+            targets = self._timed_targets(heard, rolls)
         else:
             mixed, lam = clips.blend(own, other, mixing.lam), np.float32(mixing.lam)
-            of_own = self._timed_targets([bird], [roll])
-            of_other = self._timed_targets([mixing.partner], [its_roll])
+            of_own, of_other = (
+                self._timed_targets([bird], [roll]) for bird, roll in zip(heard, rolls, strict=True)
+            )
             targets = lam * of_own + (1 - lam) * of_other
-        return [transforms.normalize_peak(mixed)], targets
-
-
-def build_targets(
-    df: pd.DataFrame, config: Config, mode: Mode, class_names: Sequence[str]
-) -> Targets:
-    """Make the targets that the settings ask for; in validation those of the metric.
-
-    In a window of a recording whose labels have a time, every bird is a primary one.
-    """
-    are_windows = "start_s" in df
-    if mode == "valid":
-        secondary_target = HARD_TARGETS[1] if are_windows else SECONDARY
-        return Targets(
-            df, class_names, secondary=secondary_target, no_bird_class=config.no_bird_class
-        )
-
-    smooth = config.label_smoothing and config.smoothing is None
-    secondary = {
-        "soft": config.secondary_value,
-        "positive": (SMOOTH_TARGETS if smooth else HARD_TARGETS)[1],
-        "masked": math.nan,
-    }
-    return Targets(
-        df,
-        class_names,
-        smooth=smooth,
-        smoothing=config.smoothing or 0.0,
-        secondary=secondary["positive" if are_windows else config.secondary_targets],
-        no_bird_class=config.no_bird_class,
-    )
+        return transforms.normalize_peak(mixed), targets
 
 
 def windows_of(lengths: np.ndarray, config: Config) -> np.ndarray:

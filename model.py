@@ -33,7 +33,8 @@ from network.masks import spec_augment as spec_augment
 logger = logging.getLogger("birdclef.model")
 
 # What depends on the classes, or was trained for them
-HEAD_PREFIXES = ("fc1.", "att_blocks.", "linear_head.", "band_statistics.")
+PROJECTION = "projection."  # to a teacher's vectors; training has it alone
+HEAD_PREFIXES = ("fc1.", "att_blocks.", "linear_head.", "band_statistics.", PROJECTION)
 SEED_HEAD = Head()
 
 
@@ -108,7 +109,7 @@ class TimmSED(nn.Module):
         self.register_buffer("std", _per_channel(self.encoder.pretrained_cfg["std"], in_channels))
         self.bn0 = nn.BatchNorm1d(n_mels)
 
-        n_inputs = maps.n_features * (maps.n_rows if head.rows else 1)
+        self.n_inputs = n_inputs = maps.n_features * (maps.n_rows if head.rows else 1)
         self._build_head(n_inputs, maps.n_features, num_classes + head.no_bird, dropout)
 
     def _build_head(self, n_inputs: int, n_hidden: int, n_outputs: int, dropout: float) -> None:
@@ -118,6 +119,8 @@ class TimmSED(nn.Module):
         self.att_blocks: nn.ModuleList | None = None
         self.linear_head: LinearHead | None = None
         self.band_statistics: BandStatistics | None = None
+        self.projection: nn.Linear | None = None
+        self.register_load_state_dict_pre_hook(_pass_over_projection)
 
         if head.kind == "sed":
             self.fc1 = nn.Linear(n_inputs, n_hidden)
@@ -130,6 +133,11 @@ class TimmSED(nn.Module):
             self.linear_head = LinearHead(n_inputs, n_outputs, head.pooling)
         if head.statistics:
             self.band_statistics = BandStatistics(self.n_mels, head.statistics, n_outputs)
+
+    def project_to(self, n: int) -> None:
+        """Add a projection of the clip's features to a teacher's vectors (n,)."""
+        self.projection = nn.Linear(self.n_inputs, n)
+        init_layer(self.projection)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Score a batch of clips. The head runs in float32, under autocast too.
@@ -147,6 +155,7 @@ class TimmSED(nn.Module):
             `segmentwise_output` (B, T', C): probabilities of the segments.
             `framewise_output` (B, T, C): those, resized to the frames.
             `framewise_logit` (B, T, C): the segments' logits, resized to the frames.
+            `vector` (B, n): after `project_to`, the features averaged over time, projected.
 
         Raises:
             ValueError: if the images have another number of channels or mel bands.
@@ -155,7 +164,10 @@ class TimmSED(nn.Module):
         with _full_precision(features.device.type):
             columns = self.columns(features)  # (B, n, T')
             bias = None if self.band_statistics is None else self.band_statistics(images)
-            return self._detect(columns, bias, n_frames=self.n_frames or images.shape[2])
+            output = self._detect(columns, bias, n_frames=self.n_frames or images.shape[2])
+            if self.projection is not None:
+                output["vector"] = self.projection(columns.mean(dim=2))
+            return output
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Normalise, mask and encode images (B, in_channels, T, F): (B, n_features, F', T')."""
@@ -343,6 +355,15 @@ def build_model(config: Config, num_classes: int, *, load_weights: bool = True) 
 
 
 # Small pieces -------------------------------------------------------------------------------------
+
+
+def _pass_over_projection(
+    module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any
+) -> None:
+    """Let a model without a projection load a state that has one."""
+    if module.projection is None:
+        for name in [name for name in state if name.startswith(prefix + PROJECTION)]:
+            del state[name]
 
 
 def _full_precision(device: str) -> Any:

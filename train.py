@@ -23,7 +23,6 @@ from configs import Config, check_command_line, configure_logger, load_config, r
 
 check_command_line(__name__, __doc__)  # --help and mistyped settings need not wait for torch
 
-import numpy as np
 import pandas as pd
 import torch
 from timm.utils import ModelEmaV3
@@ -43,13 +42,14 @@ from training.batch_size import settle_batch_size
 from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
+from training.distillation import taught, with_teacher
 from training.ending import tell_ending, unfinished_folds
 from training.epoch_files import history_row, leave_files
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor
 from training.fold import Fold, Parts, Precision, Progress
 from training.loggers import followed
-from training.mixed import Mixed, mixed_loss
+from training.mixed import Mixed, mix_batch, mixed_loss
 from training.naming import settle_number
 from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
@@ -66,7 +66,6 @@ from training.verifying import (
     verify_prepared,
     warn_of_one_species,
 )
-from transforms import cutmix, mixup
 
 logger = logging.getLogger("birdclef.train")
 
@@ -100,6 +99,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     device = pick_device(processes.local_device(config.device))
     check_names(config)
     check_sources(config)
+    config = with_teacher(config)
     table = train_table.check_table(train_df, str(config.train_dataframe_path))
     check_recordings(table, config)
     check_pseudo_labels(table, config)
@@ -228,6 +228,8 @@ def build_fold(
     sed = build_model(config, len(class_names), load_weights=load_weights)
     if probe is not None and probe.state is not None and config.probe_start:
         sed.load_state_dict(probe.state)  # the same backbone, with the regression as its head
+    if train_set.vector_size:
+        sed.project_to(train_set.vector_size)
     model = processes.synchronize_batch_norm(sed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -239,7 +241,10 @@ def build_fold(
     scheduler = get_scheduler(config, optimizer, steps_per_epoch=steps_per_epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-    criterion = build_loss(config, is_timed=train_set.is_timed)
+    progress = Progress(probe=probe.columns if probe else {})
+    n_columns = len(class_names) + config.no_bird_class
+    labels_loss = build_loss(config, is_timed=train_set.is_timed)
+    criterion = taught(labels_loss, config, n_columns, epoch=lambda: progress.epoch)
 
     return Fold(
         number=number,
@@ -254,7 +259,7 @@ def build_fold(
         criterion=criterion,
         parts=Parts(model, optimizer, scheduler, scaler, ema),
         precision=Precision(amp_dtype, compile_model(model) if config.compile_model else None),
-        progress=Progress(probe=probe.columns if probe else {}),
+        progress=progress,
     )
 
 
@@ -308,18 +313,6 @@ def train_step(fold: Fold, batch: dict[str, torch.Tensor]) -> bool:
             optimizer_step(fold)
     progress.batch += 1
     return is_complete
-
-
-def mix_batch(fold: Fold, images: torch.Tensor, targets: torch.Tensor) -> Mixed:
-    """Mix the clips by MixUp or CutMix, or leave them, as (seed, epoch, batch) decides."""
-    config, progress = fold.config, fold.progress
-    rng = np.random.default_rng((config.seed, progress.epoch + 1, progress.batch, 1))
-
-    if rng.random() < config.p_mixup and len(images):
-        return Mixed(*mixup(images, targets, config.mixup_alpha, rng))
-    if rng.random() < config.p_cutmix and len(images):
-        return Mixed(*cutmix(images, targets, config.cutmix_alpha, rng))
-    return Mixed(images, targets, targets, 1.0)
 
 
 def forward_backward(fold: Fold, mixed: Mixed) -> torch.Tensor:

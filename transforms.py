@@ -73,9 +73,8 @@ def cut_clip(
             f"got {waveform.dtype} {waveform.shape}"
         )
 
-    spare = len(waveform) - n_samples
     if start is None:
-        start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
+        start = draw_start(len(waveform), n_samples, rng)
     source = np.asarray(waveform[start : start + n_samples])
 
     clip = np.empty(n_samples, np.int16 if is_int16 else np.float32)
@@ -83,6 +82,12 @@ def cut_clip(
     clip[:whole].reshape(-1, len(source))[:] = source
     clip[whole:] = 0
     return clip
+
+
+def draw_start(length: int, n_samples: int, rng: np.random.Generator | None) -> int:
+    """Draw where to cut a clip out of `length` samples; 0 without a generator, or if all is it."""
+    spare = length - n_samples
+    return int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
 
 
 def to_float32(clip: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """What a recording's labels ask of the network: a number for each class."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from catalog.labels import NO_BIRD, split_labels
-from configs import UserError
+from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.dataset")
 
@@ -116,3 +117,33 @@ def _encode_secondary(
     known = known[known.to_numpy() != primary[known.index.to_numpy()]]
     starts = np.searchsorted(known.index.to_numpy(), np.arange(len(cells) + 1))
     return known.to_numpy(), starts.astype(np.int64)
+
+
+def build_targets(
+    df: pd.DataFrame, config: Config, mode: str, class_names: Sequence[str]
+) -> Targets:
+    """Make the targets that the settings ask for; in validation those of the metric.
+
+    In a window of a recording whose labels have a time, every bird is a primary one.
+    """
+    are_windows = "start_s" in df
+    if mode == "valid":
+        secondary_target = HARD_TARGETS[1] if are_windows else SECONDARY
+        return Targets(
+            df, class_names, secondary=secondary_target, no_bird_class=config.no_bird_class
+        )
+
+    smooth = config.label_smoothing and config.smoothing is None
+    secondary = {
+        "soft": config.secondary_value,
+        "positive": (SMOOTH_TARGETS if smooth else HARD_TARGETS)[1],
+        "masked": math.nan,
+    }
+    return Targets(
+        df,
+        class_names,
+        smooth=smooth,
+        smoothing=config.smoothing or 0.0,
+        secondary=secondary["positive" if are_windows else config.secondary_targets],
+        no_bird_class=config.no_bird_class,
+    )

@@ -64,7 +64,7 @@ class Vectors:
         digest: str = "",
     ) -> None:
         self.about, self.digest, self.vector = about, digest, vector
-        self._middle_s = start_s + about.window_s / 2
+        self.middle_s = start_s + about.window_s / 2
         names, first = np.unique(recording, return_index=True)
         ends = np.append(first[1:], len(recording))
         self._rows = {
@@ -100,12 +100,13 @@ class Vectors:
             KeyError: no vector is of this recording.
         """
         rows = self._rows[recording]
-        middles = self._middle_s[rows]
-        first, last = np.searchsorted(middles, (start_s, end_s))
-        if first == last:
-            first = int(np.abs(middles - (start_s + end_s) / 2).argmin())
-            last = first + 1
-        return self.vector[rows][first:last].mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean_within(self.middle_s[rows], self.vector[rows], start_s, end_s)
+
+    def rows_of(self, recordings: Sequence[str]) -> np.ndarray:
+        """Say where the vectors of recordings lie: (m, 2) int64, first and end; 0, 0 for none."""
+        nothing = slice(0, 0)
+        found = [self._rows.get(name, nothing) for name in recordings]
+        return np.array([(rows.start, rows.stop) for rows in found], np.int64).reshape(-1, 2)
 
     def check_covers(self, recordings: Sequence[str], path: Path | None) -> None:
         """Refuse a table that lacks recordings.
@@ -118,6 +119,20 @@ class Vectors:
                 f"{path}: no vectors of {len(missing)} of {len(recordings)} recordings, the first: "
                 f"{missing[0]}; run embed.py again on all prepared recordings"
             )
+
+
+def mean_within(
+    middle_s: np.ndarray, vector: np.ndarray, start_s: float, end_s: float
+) -> np.ndarray:
+    """Average the vectors (m, n) whose window's middle lies from start_s to end_s: (n,) float32.
+
+    Without any, the nearest is taken. Middles (m,) ascend, m >= 1.
+    """
+    first, last = np.searchsorted(middle_s, (start_s, end_s))
+    if first == last:
+        first = int(np.abs(middle_s - (start_s + end_s) / 2).argmin())
+        last = first + 1
+    return vector[first:last].mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 # Files --------------------------------------------------------------------------------------------

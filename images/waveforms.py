@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,22 @@ from configs import Config, UserError
 from images import clips
 
 N_DRAWS = 8  # of a second background, until it is another one
+
+
+class Cut(NamedTuple):
+    """A clip and where in its recording it was cut.
+
+    Attributes:
+        waveform: (n_samples,).
+        roll: samples by which it is rolled in time.
+        start_s: where it begins in its recording, or in its window of one.
+        end_s: where it ends.
+    """
+
+    waveform: np.ndarray
+    roll: int
+    start_s: float
+    end_s: float
 
 
 class Waveforms:
@@ -111,16 +128,17 @@ class Waveforms:
 
         A clip that needs no augmentation goes to the device as it is stored.
         """
-        return self.rolled_clip(number, rng)[0]
+        return self.placed_clip(number, rng).waveform
 
-    def rolled_clip(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """As `training_clip`, with the samples by which it was rolled in time."""
+    def placed_clip(self, number: int, rng: np.random.Generator) -> Cut:
+        """As `training_clip`, with where it was cut and by how much it was rolled in time."""
         config = self.config
-        clip, roll = self._cut(number, rng)
+        cut = self._cut(number, rng)
+        clip = cut.waveform
         lays_background = config.p_background > 0 and rng.random() < config.p_background
         lays_background &= number < self.first_window  # a soundscape has its own
         if self._augment is None and not lays_background and config.frontend == "device":
-            return clip, roll
+            return cut
 
         waveform = transforms.normalize_peak(transforms.to_float32(clip))
         if self._augment is not None:
@@ -130,7 +148,7 @@ class Waveforms:
             waveform, first = self._over_background(waveform, rng)
             if config.p_second_background and rng.random() < config.p_second_background:
                 waveform, _ = self._over_background(waveform, rng, but=first)
-        return waveform, roll
+        return cut._replace(waveform=waveform)
 
     def _window(self, number: int) -> slice:
         """Return the samples of a pseudo-labelled window in its recording."""
@@ -147,27 +165,28 @@ class Waveforms:
             return bytes(self._backgrounds[number - self.n_rows])
         return os.path.join(self._folder, self._paths[number])
 
-    def _cut(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """Cut a clip (n_cut,) that holds a signal, if the recording does, and roll it or not.
-
-        Returns the clip, and by how many samples it is rolled.
-        """
+    def _cut(self, number: int, rng: np.random.Generator) -> Cut:
+        """Cut a clip (n_cut,) that holds a signal, if the recording does, and roll it or not."""
         config, n_cut = self.config, self._n_cut
         recording = self.open(number)
         if self.n_rows <= number < self.first_window:
-            return clips.cut_background(recording, n_cut, rng), 0
+            return Cut(clips.cut_background(recording, n_cut, rng), 0, 0.0, 0.0)
 
         start = clips.choose_start(recording, n_cut, config.clip_position, rng)
-        clip = transforms.cut_clip(recording, n_cut, rng, start=start)
+        if start is None:
+            start = transforms.draw_start(len(recording), n_cut, rng)
+        clip = transforms.cut_clip(recording, n_cut, start=start)
         if len(recording) > n_cut and not clips.has_signal(clip):
-            start = clips.start_with_signal(recording, n_cut, rng)
-            clip = clip if start is None else transforms.cut_clip(recording, n_cut, start=start)
+            other = clips.start_with_signal(recording, n_cut, rng)
+            if other is not None:
+                start, clip = other, transforms.cut_clip(recording, n_cut, start=other)
 
+        times = (start / config.sample_rate, (start + n_cut) / config.sample_rate)
         is_whole = len(recording) <= n_cut
         if config.p_time_shift and rng.random() < config.p_time_shift and is_whole:
             roll = int(rng.integers(len(clip)))
-            return np.roll(clip, roll), roll
-        return clip, 0
+            return Cut(np.roll(clip, roll), roll, *times)
+        return Cut(clip, 0, *times)
 
     def _over_background(
         self, waveform: np.ndarray, rng: np.random.Generator, *, but: int | None = None

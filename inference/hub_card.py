@@ -10,6 +10,7 @@ import pandas as pd
 from configs import settings_where, versions
 from files import write_file
 from inference.hub import CARD, HUB_FORMAT, HUB_WEIGHTS, SETTINGS
+from inference.model_card import teacher_lines
 from inference.scorers import TorchModels
 from metrics import describe_scores
 
@@ -73,6 +74,7 @@ def hub_card(name: str, about: Mapping[str, Any], table: pd.DataFrame) -> str:
         f"{len(names)} species in recordings, by {settings['base_model_name']} with a head for "
         f"sound events; {len(about['folds'])} fold(s), whose scores are averaged. Licence: "
         f"{about['licence']}.", "",
+        *teacher_lines(settings), "",
         f"It hears {settings['period']:g} s at {settings['sample_rate']} Hz at a time. From a "
         "checkout of the project that made it:", "",
         "```bash", f"python predict.py {name} my/recordings --output found.csv", "```", "",

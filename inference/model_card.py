@@ -54,6 +54,7 @@ def model_card(
         f"{about['precision']}.",
         "",
         f"- Licence: {about['licence']}",
+        *teacher_lines(settings),
         *_interface(settings, len(names)),
         "- Metadata of the file: class names, settings, folds and versions.",
         *_scores(folds, result),
@@ -67,6 +68,16 @@ def model_card(
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", *(f"- {name}: `{value}`" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def teacher_lines(settings: Mapping[str, Any]) -> list[str]:
+    """Name the network that a model was taught by, with the licence of its weights, if any."""
+    if not settings.get("teacher_source"):
+        return []
+    return [
+        f"- Taught by {settings['teacher_source']}. What that licence asks of networks that are "
+        "taught so, ask its owner."
+    ]
 
 
 def _interface(settings: Mapping[str, Any], n_classes: int) -> list[str]:

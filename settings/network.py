@@ -105,11 +105,18 @@ class NetworkSettings(SoundSettings):
 
     # Teacher
     teacher_embeddings: Path | None = TEACHER(
-        None, "file of vectors that embed.py wrote; probe.py fits to them",
+        None, "file of vectors that embed.py wrote, to fit to or to be taught by",
         under_root=True, on_resume="free", is_local=True,
     )  # fmt: skip
     teacher_features: Literal["joined", "alone"] = TEACHER(
         "joined", "probe.py fits to the vectors beside the network's features, or to them alone"
+    )
+    distill_weight: Probability = TEACHER(
+        0.0, "share of the loss that is the distance to the teacher's vectors; 0: none",
+        on_resume="fixed",
+    )  # fmt: skip
+    distill_epochs: NotNegative = TEACHER(
+        0, "first epochs that learn from the teacher's vectors alone", on_resume="fixed"
     )
     teacher_source: str = TEACHER(
         "", "the teacher, its licence and its file; the scripts set it",

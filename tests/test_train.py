@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score
 
 import checkpoint as ckpt
 import train
+import transforms
 from configs import Config, UserError
 from metrics import BCEFocal2WayLoss
 from model import pick_amp_dtype, pick_device
@@ -56,7 +57,7 @@ def test_the_loss_of_a_mixed_batch_is_weighted_by_lam(df, config, kind):
         (config.seed, 1, 0, 1)
     )  # (seed, epoch, batch, 1), as mix_batch draws it
     rng.random(1 if kind == "mixup" else 2)
-    mix = getattr(train, kind)
+    mix = getattr(transforms, kind)
     alpha = config.mixup_alpha if kind == "mixup" else config.cutmix_alpha
     images, targets_a, targets_b, lam = mix(
         batch["image"].expand(-1, 3, -1, -1), batch["targets"], alpha, rng

@@ -20,6 +20,7 @@ from training import processes
 from training.background import Writer
 from training.batches import EpochSampler
 from training.devices import reads_late
+from training.distillation import VECTOR, beside
 from training.loggers import Logs
 from training.readings import BatchLoss, Reading
 from training.remembered import Remembered
@@ -203,8 +204,9 @@ class Fold:
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         if "image" not in batch:  # frontend="device"
             assert self.frontend is not None
-            return self.frontend(batch), batch["targets"]
-        return batch["image"].expand(-1, self.config.in_channels, -1, -1), batch["targets"]
+            return self.frontend(batch), beside(batch["targets"], batch.get(VECTOR))
+        images = batch["image"].expand(-1, self.config.in_channels, -1, -1)
+        return images, beside(batch["targets"], batch.get(VECTOR))
 
     def start_group(self) -> bool:
         """Find the group of the current batch; say whether it begins here."""

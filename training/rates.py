@@ -8,7 +8,7 @@ from timm.models._manipulate import group_parameters
 from torch import nn
 
 from configs import Config
-from model import HEAD_PREFIXES
+from model import HEAD_PREFIXES, PROJECTION
 
 
 def build_optimizer(
@@ -69,6 +69,20 @@ def keeps_statistics(config: Config, epoch: int) -> bool:
     )
 
 
+def learns(name: str, config: Config, epoch: int) -> bool:
+    """Say whether a parameter learns in an epoch, numbered from 0.
+
+    The backbone does not in the frozen epochs; in the first epochs with a teacher alone the head
+    has nothing to learn from, and after them without a share of the loss the projection has not.
+    """
+    has_teacher_alone = epoch < config.distill_epochs
+    if name.startswith(PROJECTION):
+        return has_teacher_alone or config.distill_weight > 0
+    if is_of_head(name):
+        return not has_teacher_alone
+    return epoch >= config.frozen_epochs
+
+
 def begin_training(model: nn.Module, config: Config, epoch: int) -> None:
     """Put a model in training mode, with what an epoch keeps frozen.
 
@@ -78,10 +92,9 @@ def begin_training(model: nn.Module, config: Config, epoch: int) -> None:
         epoch: number of the epoch, from 0.
     """
     model.train()
-    is_frozen = epoch < config.frozen_epochs
-    if config.frozen_epochs:
+    if config.frozen_epochs or config.distill_epochs:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(is_of_head(name) or not is_frozen)
+            parameter.requires_grad_(learns(name, config, epoch))
 
     if keeps_statistics(config, epoch):
         for module in model.modules():

@@ -30,7 +30,7 @@ from catalog.vectors import Vectors, read_vectors  # noqa: E402
 from metrics import describe_scores  # noqa: E402
 from model import find_backbone, pick_device  # noqa: E402
 from training import folder  # noqa: E402
-from training.floor import fit_probe, write_probe  # noqa: E402
+from training.floor import leave_frozen  # noqa: E402
 from training.verifying import check_folds, check_pseudo_labels  # noqa: E402
 
 logger = logging.getLogger("birdclef.train")
@@ -110,9 +110,7 @@ def probe_fold(
             table, number, config.rare_birds, empty_windows=config.empty_windows
         )
 
-        probe = fit_probe(train_part, valid_part, class_names, config, device, vectors)
-        logger.info("fold %d: %s", number, describe_scores(probe.row))
-        write_probe(probe, number, class_names, config)
+        leave_frozen(train_part, valid_part, number, class_names, config, device, vectors)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from training.distillation import taught, with_teacher
 from training.ending import tell_ending, unfinished_folds
 from training.epoch_files import history_row, leave_files
 from training.epoch_report import EpochClock, log_best
-from training.floor import Probe, compare_with_floor, find_floor
+from training.floor import Probe, compare_with_floor, find_floor, frozen_settings, leave_frozen
 from training.fold import Fold, Parts, Precision, Progress
 from training.loggers import followed
 from training.mixed import Mixed, mix_batch, mixed_loss
@@ -95,7 +95,7 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     Raises:
         UserError: a table, fold, file, weights or checkpoint that training cannot work with.
     """
-    config = soup_settings(search_settings(config or Config()))
+    config = frozen_settings(soup_settings(search_settings(config or Config())))
     device = pick_device(processes.local_device(config.device))
     check_names(config)
     check_sources(config)
@@ -161,6 +161,9 @@ def train_fold(
 
         # A resumed run takes its weights from the checkpoint and needs no other.
         found = processes.from_first(lambda: resuming.find_checkpoint(config, class_names, split))
+        if config.freeze == "all":  # a fold that has its head is complete
+            fit = functools.partial(leave_frozen, *parts, number, class_names, config, device)
+            return processes.from_first(fit) if found is None else None
         is_new, probe = found is None and not config.soup, None
         if is_new:
             check_bands(config)

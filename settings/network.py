@@ -65,6 +65,10 @@ class NetworkSettings(SoundSettings):
     frozen_epochs: NotNegative = OPTIMISATION(
         0, "first epochs in which the head alone is trained", on_resume="fixed"
     )
+    freeze: Literal["none", "all"] = OPTIMISATION(
+        "none", "all: fit a linear head to the frozen backbone, as probe.py, in place of training",
+        on_resume="fixed",
+    )  # fmt: skip
     frozen_statistics: Literal["never", "first", "always"] = OPTIMISATION(
         "never", "keep batch statistics as they are: in the frozen epochs (first), or always",
         on_resume="fixed",

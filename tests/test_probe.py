@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import checkpoint as ckpt
 import dataset as data
 import probe
+import train
 from catalog.pseudo_labels import PSEUDO_COLUMNS, write_pseudo_labels
 from configs import UserError
 from inference.scorers import open_models
-from tests.small_run import SPECIES
+from tests.small_run import SPECIES, same
+from training.floor import HEAD
 
 
 def test_tones_are_told_apart_and_the_files_are_those_of_a_fold(df, config, caplog):
@@ -28,6 +31,32 @@ def test_tones_are_told_apart_and_the_files_are_those_of_a_fold(df, config, capl
     row = pd.read_csv(folder / "fold_2/history.csv").iloc[0]
     assert row["macro_ap"] == summary["folds"]["2"]["macro_ap"]
     assert row["probe_c"] in config.probe_c
+
+
+def test_train_with_all_frozen_leaves_what_the_probe_leaves(df, config, caplog):
+    config = replace(config, folds=[0])
+    probe.run(df, config)
+    summary = train.run(df, replace(config, freeze="all"))
+    folder, other = config.models_dir / "Exp_47_probe/fold_0", config.fold_dir(0)
+    for name in ("history.csv", "valid_predictions.npz", "classes.json"):
+        assert (other / name).read_bytes() == (folder / name).read_bytes()
+    ours, theirs = (ckpt.read_checkpoint(next(one.glob("Exp_47_fold_0_*"))) for one in
+                    (other, folder))  # fmt: skip
+    assert same(ours["model"], theirs["model"]) and ours["config"]["head"] == "linear"
+    assert summary["mean"]["macro_ap"] == pytest.approx(1.0)
+
+    # It is complete, and no start of a training.
+    caplog.clear()
+    train.run(df, replace(config, freeze="all"))
+    assert "frozen features" not in caplog.text
+    with pytest.raises(UserError, match="freeze='all'"):
+        train.run(df, replace(config, **HEAD))
+
+
+@pytest.mark.parametrize("other", ["refit", "find_lr", "soup"])
+def test_what_is_fitted_in_one_go_has_no_use_for_other_modes(df, config, other):
+    with pytest.raises(UserError, match=f"leave out --{other.replace('_', '-')}"):
+        train.run(df, replace(config, freeze="all", **{other: True}))
 
 
 def test_predict_scores_clips_as_the_probe_did(df, config):

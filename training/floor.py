@@ -20,7 +20,7 @@ from catalog.vectors import Vectors
 from configs import Config, UserError, capture_rng, set_seed, versions
 from dataset import WaveformDataset
 from losses.named import binary_cross_entropy, cross_entropy, of_known
-from metrics import MetricMeter
+from metrics import MetricMeter, describe_scores
 from model import SED, build_model
 from training import folder
 from training.fold import Progress
@@ -321,6 +321,43 @@ def compare_with_floor(number: int, progress: Progress) -> None:
             reached,
             floor,
         )
+
+
+# In place of training -----------------------------------------------------------------------------
+
+
+def frozen_settings(config: Config) -> Config:
+    """Give `freeze: all` the head that is fitted; other settings come back as they are.
+
+    Raises:
+        UserError: settings that a head fitted in one go has no use for.
+    """
+    if config.freeze == "none":
+        return config
+    others = {"refit": config.refit, "find_lr": config.find_lr, "soup": config.soup > 0}
+    if clashing := [name for name, is_on in others.items() if is_on]:
+        flag = clashing[0].replace("_", "-")
+        raise UserError(f"--freeze all fits a head to each fold in one go; leave out --{flag}")
+    if config.teacher_embeddings is not None:
+        raise UserError(
+            "--freeze all sees no teacher's vectors; probe.py --teacher-embeddings fits to them"
+        )
+    return probe_settings(config)
+
+
+def leave_frozen(
+    train_part: pd.DataFrame,
+    valid_part: pd.DataFrame,
+    number: int,
+    class_names: list[str],
+    config: Config,
+    device: torch.device,
+    vectors: Vectors | None = None,
+) -> None:
+    """Fit a head to a fold's frozen features, and leave in its folder what a trained one leaves."""
+    probe = fit_probe(train_part, valid_part, class_names, config, device, vectors)
+    logger.info("fold %d: %s", number, describe_scores(probe.row))
+    write_probe(probe, number, class_names, config)
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -11,13 +11,15 @@ from configs import SHOWN, UserError
 
 logger = logging.getLogger("birdclef.columns")
 
+GENUS_NAMES = ("genus", "gen")
+EPITHET_NAMES = ("species", "sp", "specific_epithet", "epithet")
 # Usual names, the first that a table has is taken. Compared without case, spaces, - and _.
 LABEL_NAMES = (
     "primary_label", "label", "species_code", "ebird_code", "species", "species_name", "bird",
     "bird_name", "birds", "labels", "class", "class_name", "class_label", "category", "common_name",
     "english_name", "vernacular_name", "scientific_name", "sci_name", "latin_name", "taxon",
     "taxon_name", "manual_id", "annotation", "annotations", "tag", "tags", "target_name", "en",
-    "code", "art", "espece", "especie", "target", "y",
+    "code", "art", "espece", "especie", "target", "y", *EPITHET_NAMES,
 )  # fmt: skip
 FILENAME_NAMES = (
     "filename", "file_name", "file", "filepath", "file_path", "path", "relative_path", "rel_path",
@@ -32,7 +34,7 @@ SECONDARY_NAMES = (
     "background_species", "background_labels", "background_birds", "background_label",
     "other_species", "other_labels", "additional_species", "also",
 )  # fmt: skip
-WEB_ADDRESS = re.compile(r"(https?:)?//", re.IGNORECASE)
+WEB_ADDRESS = re.compile(r"^(https?:)?//", re.IGNORECASE)
 
 
 def name_columns(
@@ -84,7 +86,10 @@ def name_columns(
 def _join_genus(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Put genus before species where both have a column of their own: `major` is no species."""
     by_word = {_word(name): name for name in reversed(table.columns)}
-    genus, epithet = by_word.get("genus"), by_word.get("species")
+    genus, epithet = (
+        next((by_word[_word(name)] for name in names if _word(name) in by_word), None)
+        for names in (GENUS_NAMES, EPITHET_NAMES)
+    )
     if genus is None or epithet is None or by_word.keys() & {"primarylabel", "label"}:
         return table
     if not table[epithet].str.fullmatch(r"[a-z-]*").all() or not table[genus].str.strip().all():
@@ -111,6 +116,12 @@ def _choose(
         return found
 
     there = ", ".join(map(repr, table.columns))
+    web = [name for name in table.columns if len(table) and _hold(table[name], WEB_ADDRESS)]
+    if is_file and web:
+        raise UserError(
+            f"{source}: column {web[0]!r} holds web addresses that end with no file's name; add a "
+            f"column with the names of the files and give it with {flag}"
+        )
     if is_file and any(AUDIO_SUFFIX.search(str(name)) for name in table.columns):
         raise UserError(
             f"{source}: has no header, its first row is {there}; add a first row such as "
@@ -124,22 +135,22 @@ def _find(
     table: pd.DataFrame, usual: Sequence[str], used: set[str], *, is_file: bool = False
 ) -> str | None:
     """Return the column with the first of the usual names that is not used and holds something."""
-    by_word = {}
-    for name in reversed(table.columns):
-        by_word[_word(name)] = name
+    by_word = {_word(name): name for name in reversed(table.columns)}
+    web = None  # a column of addresses; those that end with a file's name will do
     for name in usual:
         column = by_word.get(_word(name))
         if column is None or column in used:
             continue
-        if is_file and _holds_web_addresses(table[column]):
+        if is_file and _hold(table[column], WEB_ADDRESS):
+            web = web or column
             continue
         return column
-    return None
+    return web if web and _hold(table[web], AUDIO_SUFFIX) else None
 
 
-def _holds_web_addresses(cells: pd.Series) -> bool:
-    first = cells.head(SHOWN).astype(str)
-    return bool(first.str.match(WEB_ADDRESS).all())
+def _hold(cells: pd.Series, pattern: re.Pattern) -> bool:
+    """Say whether the first cells hold a pattern."""
+    return all(pattern.search(str(cell)) for cell in cells.head(SHOWN))
 
 
 def _word(name: object) -> str:

@@ -209,7 +209,7 @@ def check_filenames(names: pd.Series, source: str) -> None:
     refuse(
         names[names.str.contains(BAD_PATH)],
         "is not a plain path in the audio folder",
-        "write it like a/XC1.ogg",
+        "write it like a/XC1.ogg; a recording of such a name has to be renamed and prepared again",
         source=source,
     )
     refuse(

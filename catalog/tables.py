@@ -37,6 +37,7 @@ OTHER_FORMATS = {  # by how a file begins
     b"%PDF": "a PDF",
     b"<!DOCTYPE": "a web page",
     b"<html": "a web page",
+    **dict.fromkeys((b'{"', b"[{", b"{\n", b"[\n"), "JSON"),
 }
 MAX_CELL_LENGTH = 1 << 20  # characters; an unclosed quote makes one cell of the rest of the file
 

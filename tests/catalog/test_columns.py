@@ -69,6 +69,14 @@ def test_a_chosen_column_may_be_written_in_another_case():
 def test_web_addresses_are_no_file_names():
     made = table(species="a", file="//xeno-canto.org/1/download", **{"file-name": "XC1.mp3"})
     assert name_columns(made)["filename"].tolist() == ["XC1.mp3"]
+    alone = table(species="a", file="//xeno-canto.org/1/download")
+    with pytest.raises(UserError, match="'file' holds web addresses .*--filename-column"):
+        name_columns(alone)
+
+
+def test_web_addresses_that_end_with_a_file_name_are_file_names():
+    made = table(species="a", url="x", file="https://example.org/audio/XC1.mp3")
+    assert name_columns(made)["filename"].tolist() == ["https://example.org/audio/XC1.mp3"]
 
 
 def test_other_labels_are_found_too():
@@ -108,5 +116,8 @@ def test_genus_and_species_in_columns_of_their_own_are_one_label():
     assert list(name_columns(whole)["primary_label"]) == ["Parus major", "Dendrocopos major"]
     asked = name_columns(pd.DataFrame(names), label_column="genus")
     assert list(asked["primary_label"]) == ["Parus", "Dendrocopos"]
+    xeno_canto = {"gen": ["Parus", "Dendrocopos"], "sp": ["major", "major"], "file": ["a", "b"]}
+    found = name_columns(pd.DataFrame(xeno_canto))
+    assert list(found["primary_label"]) == ["Parus major", "Dendrocopos major"]
     coded = pd.DataFrame(names | {"label": ["x", "y"]})
     assert list(name_columns(coded)["primary_label"]) == ["x", "y"]

@@ -68,6 +68,7 @@ def test_rows_are_numbered_as_a_spreadsheet_shows_them(tmp_path):
         (HEADER + b'a,[],"x,a/1.ogg\n', "line 2: unexpected end of data"),
         (HEADER + b'a,[],"x"y,a/1.ogg\n', "line 2: ',' expected after"),
         (b"PK\x03\x04 and so on", r"is a spreadsheet file \(.xlsx, .ods\); save it as CSV"),
+        (b'[{"primary_label": "wren"}]', "is JSON; save it as CSV"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"\xff\xfea\0,", "is damaged UTF-16"),
     ],

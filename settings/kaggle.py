@@ -45,10 +45,13 @@ def is_asked_for(args: Sequence[str]) -> bool:
     return wants_kaggle(given)
 
 
-def kaggle_settings() -> dict[str, Any]:
+def kaggle_settings(*, has_root: bool = False) -> dict[str, Any]:
     """Settings that follow from Kaggle's folders; what is given to a script overrides them.
 
     The hub of weights is not asked: notebooks of a competition have no network.
+
+    Args:
+        has_root: a root is given, so the recordings are those below it, not the competition's.
 
     Raises:
         UserError: there are no such folders.
@@ -63,7 +66,7 @@ def kaggle_settings() -> dict[str, Any]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     found: dict[str, Any] = {"kaggle": True, "root": folder / "working"}
     found["max_hours"] = SESSION_HOURS
-    competition = find_competition()
+    competition = None if has_root else find_competition()
     if competition is not None:
         found |= _recordings_of(competition)
     return found

@@ -55,7 +55,7 @@ def read_settings(
     given = read_yaml(Path(first.config)) if first.config else {}
     given |= {key: value for key, value in vars(first).items() if key != "config"}
     if wants_kaggle(given.get("kaggle")):
-        given = kaggle_settings() | given
+        given = kaggle_settings(has_root="root" in given) | given
     params, rest = _scheduler_flags(rest)
     try:
         config = _parse_flags(rest, config_class(**given))

@@ -57,6 +57,9 @@ def test_what_is_given_overrides_it(notebook):
     assert config.train_audio_dir == Path("/mine") and config.max_hours == 2
     assert config.models_dir == Path("/elsewhere/models")
 
+    own = load_config(["--root", "/elsewhere"])  # an archive of one's own
+    assert own.train_audio_dir == Path("/elsewhere/data/train_audio") and own.max_hours
+
     settings = notebook / "mine.yaml"
     settings.write_text("max_hours: 3\n")
     assert load_config(["--config", str(settings)]).max_hours == 3

@@ -1,0 +1,239 @@
+"""The notebooks are those of their source, and run from the first cell to the last."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from configs import UserError
+from notebooks.make import FOLDER, SOURCE, dump, make_notebooks
+
+ROOT = FOLDER.parent
+NAMES = ["kaggle_training", "kaggle_inference", "colab", "tutorial"]
+SMALL = "--base-model-name test_efficientnet --n-mels 32 --period 1 --device cpu".split()
+SMALL += ["--num-workers", "0"]
+PLAN = "--no-trial --listen 4 --no-pretrained --folds 0 --epochs 1".split()
+
+# Scripts in the kernel itself, so that torch is imported once. Processes, as shown, are those that
+# write synthetic recordings.
+IN_ONE_PROCESS = """
+import importlib
+in_a_process = run
+def run(script, *flags):
+    if script.startswith("examples/"):
+        return in_a_process(script, *flags)
+    if str(PROJECT) not in sys.path:
+        sys.path.insert(0, str(PROJECT))
+    sys.argv = [str(PROJECT / script), *map(str, flags)]
+    if importlib.import_module(script.removesuffix(".py")).main():
+        raise RuntimeError(f"{script} ended with status {status}")
+"""
+
+
+# As they are committed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_notebook_is_what_the_source_gives(name):
+    made = make_notebooks(SOURCE.read_text(encoding="utf-8"))
+    assert list(made) == NAMES
+    committed = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert committed == dump(made[name]), "run: python notebooks/make.py"
+
+    cells = made[name]["cells"]
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+    assert [cell["metadata"] for cell in cells if cell["metadata"]] == [{"tags": ["parameters"]}]
+    assert cells[0]["source"][0].startswith("# ")
+
+
+def test_they_are_notebooks_to_jupyter():
+    nbformat = pytest.importorskip("nbformat", reason="requirements-dev.txt has it")
+    for name in NAMES:
+        nbformat.validate(nbformat.read(FOLDER / f"{name}.ipynb", as_version=4))
+
+
+def test_text_code_and_parts_become_cells_in_their_order():
+    source = """<!-- part: common -->
+```python
+import os
+```
+<!-- notebook: one -->
+# Title
+
+Two lines
+of text.
+
+```python parameters
+A = 1
+
+B = 2
+```
+<!-- use: common -->
+The end.
+"""
+    (notebook,) = make_notebooks(source).values()
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert cells == [
+        ("markdown", "# Title\n\nTwo lines\nof text."),
+        ("code", "A = 1\n\nB = 2"),
+        ("code", "import os"),
+        ("markdown", "The end."),
+    ]
+    assert notebook["cells"][1]["metadata"] == {"tags": ["parameters"]}
+    assert [cell["id"] for cell in notebook["cells"]] == ["one-0", "one-1", "one-2", "one-3"]
+
+
+def test_a_part_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="no part wheels"):
+        make_notebooks("<!-- notebook: one -->\n<!-- use: wheels -->\n")
+
+
+# As the notebook for training writes them, where there is a network.
+MAKE_WEIGHTS = """
+import timm
+from safetensors.torch import save_file
+save_file(timm.create_model("test_efficientnet", pretrained=False).state_dict(), {path!r})
+"""
+
+
+# As they run --------------------------------------------------------------------------------------
+
+
+def with_values(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells of a notebook in an empty kernel, with other values for its parameters."""
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    found = [code("%reset -f")]
+    for cell in cells:
+        found.append(cell)
+        if cell["metadata"].get("tags") == ["parameters"]:
+            text = "".join(cell["source"])
+            assert all(re.search(rf"^(\w+, )*{key}\b.* = ", text, re.M) for key in values), values
+            found.append(code("\n".join(f"{key} = {value!r}" for key, value in values.items())))
+        if any(line.startswith("def run(") for line in cell["source"]):
+            found.append(code(IN_ONE_PROCESS))
+    return found
+
+
+def code(text: str) -> dict[str, Any]:
+    return {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [],
+            "source": text}  # fmt: skip
+
+
+def execute(cells: list[dict[str, Any]], folder: Path) -> str:
+    """Run cells in one kernel; return what they printed."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    numbered = [
+        {**cell, "id": f"c{number}", "source": "".join(cell["source"])}
+        for number, cell in enumerate(cells)
+    ]
+    notebook = nbformat.from_dict(
+        {"cells": numbered, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    )
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
+    return "".join(one.get("text", "") for one in outputs)
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    """Eighteen recordings of three species in the layout of BirdCLEF, a tone a species."""
+    rows, time = ["primary_label,secondary_labels,filename"], np.arange(4 * 32_000) / 32_000
+    for number in range(18):
+        label = f"bird{number % 3}"
+        noise = np.random.default_rng(number).standard_normal(len(time))
+        waveform = 0.3 * np.sin(2 * np.pi * (1000 + 2000 * (number % 3)) * time) + 0.03 * noise
+        path = tmp_path / f"archive/train_audio/{label}/{number}.ogg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, waveform, 32_000)
+        rows.append(f"{label},[],{label}/{path.name}")
+    (tmp_path / "archive/train_metadata.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def kaggle(tmp_path, archive, monkeypatch) -> Path:
+    """A folder in the place of /kaggle with competition, project and weights attached."""
+    place = tmp_path / "kaggle"
+    competition = place / "input/competitions/birdclef-2026"
+    shutil.copytree(archive / "train_audio", competition / "train_audio")
+    shutil.copy(archive / "train_metadata.csv", competition / "train.csv")
+    (competition / "test_soundscapes").mkdir()
+    (competition / "test_soundscapes/readme.txt").write_text("hidden until the notebook is run")
+    labels = sorted(path.name for path in (archive / "train_audio").iterdir())
+    with open(competition / "sample_submission.csv", "w", newline="") as file:
+        rows = [f"soundscape_8358733_{second}" for second in (5, 10)]
+        csv.writer(file).writerows(
+            [["row_id", *labels], *([row, *[1 / len(labels)] * len(labels)] for row in rows)]
+        )
+
+    (place / "input/datasets/me").mkdir(parents=True)
+    (place / "input/datasets/me/project").symlink_to(ROOT)
+    (place / "input/datasets/me/made/weights").mkdir(parents=True)
+    (place / "working").mkdir()
+    monkeypatch.setenv("BIRDCLEF_KAGGLE", str(place))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    return place
+
+
+@pytest.mark.slow
+def test_all_four_run_from_the_first_cell_to_the_last(kaggle, archive, tmp_path):
+    for package in ("nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="requirements-dev.txt has it")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="requirements-export.txt has it")
+
+    drive, tutorial = tmp_path / "drive", tmp_path / "tutorial"
+    shutil.copytree(archive / "train_audio", drive / "recordings")
+    shutil.copytree(archive / "train_audio", drive / "field")
+    (drive / "code").symlink_to(ROOT)
+    values = {
+        "kaggle_training": {
+            "BACKBONE": "test_efficientnet", "PREPARED": str(tmp_path / "np"),
+            "FLAGS": ["--exp-id", 1, "--folds", 0, "--epochs", 1, *SMALL],
+        },
+        "kaggle_inference": {"MODEL": str(kaggle / "working/birds.onnx")},
+        "colab": {
+            "DRIVE": str(drive), "LOCAL": str(tmp_path / "local"), "HOURS": 1,
+            "FLAGS": [*SMALL, *PLAN],
+        },
+        "tutorial": {
+            "PROJECT": str(ROOT), "FOLDER": str(tutorial), "RECORDINGS": 4, "SECONDS": 4,
+            "EPOCHS": 1, "FLAGS": [*SMALL, "--max-bad-fraction", 0.2],
+        },
+    }  # fmt: skip
+    weights = kaggle / "input/datasets/me/made/weights/test_efficientnet.safetensors"
+    cells = [code(MAKE_WEIGHTS.format(path=str(weights)))]
+    said = execute(
+        [*cells, *(cell for name in NAMES for cell in with_values(name, values[name]))], tmp_path
+    )
+    assert said.count("compared on 4 of 4 validation clips") == 1
+    assert "submission.csv: 2 rows, submission-2023\n2 rows, 3 columns of species" in said
+
+    submission = kaggle / "working/submission.csv"
+    sample = kaggle / "input/competitions/birdclef-2026/sample_submission.csv"
+    made, wanted = pd.read_csv(submission), pd.read_csv(sample)
+    assert list(made) == list(wanted) and list(made["row_id"]) == list(wanted["row_id"])
+
+    settings = yaml.safe_load((kaggle / "working/models/Exp_1/fold_0/config.yaml").read_text())
+    assert settings["config"]["pretrained_path"] == str(weights)
+
+    assert {path.name for path in drive.glob("found.*")} >= {"found.csv", "found.html"}
+    assert set(pd.read_csv(drive / "found.csv")["species"]) <= {"bird0", "bird1", "bird2"}
+    review = pd.read_csv(tutorial / "review.csv")
+    labels = {path.name for path in (tutorial / "data/train_audio").iterdir()}
+    assert set(review["species"]) <= labels and len(labels) == 6
+    assert ((review["file"].str.split("/").str[0] == review["species"])
+            == (review["verdict"] == "yes")).all()  # fmt: skip
+    assert review.groupby("species").size().max() <= 12 and len(review) > 6

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from audio.decoder_pool import DecoderPool
 from configs import Config, configure_logger, run_main
@@ -25,6 +26,7 @@ from inference.partial import PartialResults
 from inference.results import Results
 from inference.scorers import open_models
 from inference.scoring import score_recordings
+from inference.sharing import Job, blocks_folder, delete_blocks, is_shared, score_shared
 from inference.stream import find_recordings
 from inference.windows import Models
 
@@ -41,6 +43,9 @@ def main() -> int:
 def predict(flags: argparse.Namespace, config: Config) -> int:
     """Find recordings, open models, score windows, write files.
 
+    Where the caller has chosen a backend by `joblib.parallel_config`, its workers score: see
+    examples/predict_on_dask.py.
+
     Returns:
         Exit status: 1 if there are recordings and none of them could be scored, else 0.
     """
@@ -56,7 +61,13 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
         settings |= {name: str(value) for name, value in vars(plan).items()}
         with PartialResults(outputs.partial_path, settings) as partial:
             began = time.monotonic()
-            seconds = score_recordings(models, recordings, plan, partial, decoders)
+            if is_shared():
+                folder = blocks_folder(outputs.partial_path).absolute()
+                identity = tuple(models.identity)
+                job = Job(flags.model, Path.cwd(), config, identity, plan, settings, folder)
+                seconds = score_shared(job, recordings, partial)
+            else:
+                seconds = score_recordings(models, recordings, plan, partial, decoders)
             took_s = time.monotonic() - began
 
             names = list(recordings)
@@ -69,6 +80,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             if plan.frames_dir is not None:
                 lines.append(f"wrote {plan.frames_dir}: framewise scores")
             partial.close(delete=True)
+        delete_blocks(outputs.partial_path)
 
     describe_run(models, len(recordings), seconds, took_s)
     print("\n".join(lines))

@@ -33,6 +33,10 @@ def identity(path: Path) -> list[int]:
     return [info.st_size, info.st_mtime_ns]
 
 
+class InUseError(UserError):
+    """Another run has the file."""
+
+
 @dataclass
 class _Place:
     """Where a recording stands in the file.
@@ -64,7 +68,7 @@ class PartialResults:
         settings: all that the scores depend on, in plain types.
 
     Raises:
-        UserError: another run has the file.
+        InUseError: another run has the file.
         CannotWriteError: the disk refuses.
     """
 
@@ -78,7 +82,7 @@ class PartialResults:
         try:
             self._held.enter_context(locked(self._lock_path))
         except LockedError:
-            raise UserError(
+            raise InUseError(
                 f"{path}: another run is writing this output; choose another --output"
             ) from None
         self._file = GrowingFile(path)
@@ -156,6 +160,10 @@ class PartialResults:
         """Say whether a recording is there to its end, scored from the file with this identity."""
         place = self._place_of(name, identity)
         return place is not None and place.is_finished
+
+    def has_parts(self) -> bool:
+        """Say whether a recording is there in part, so that a run goes on inside it."""
+        return any(not place.is_finished for place in self._places.values())
 
     def n_windows(self, name: str, identity: list[int]) -> int:
         """Count the windows that are there of a recording."""

@@ -19,6 +19,10 @@ from inference.windows import Item, Models, Plan, Scored, batches, clips_of, sco
 
 logger = logging.getLogger("birdclef.predict")
 
+# Of a block, after which the next one begins: a quarter of an hour of WAV, an hour or two of Ogg.
+MOST_BYTES = 2**26
+MOST_RECORDINGS = 256
+
 
 def score_recordings(
     models: Models,
@@ -26,6 +30,8 @@ def score_recordings(
     plan: Plan,
     partial: PartialResults,
     decoders: DecoderPool | None = None,
+    *,
+    keep_decoders: bool = False,
 ) -> float:
     """Score the recordings that are not in the partial results yet, and add each when it is done.
 
@@ -35,11 +41,13 @@ def score_recordings(
         plan: how windows are cut and scored.
         partial: takes a recording as soon as all its windows are scored.
         decoders: processes that decode, ended when this is done; None starts them.
+        keep_decoders: whether they are ended only if this fails.
 
     Returns:
         Seconds of audio scored.
     """
     identities = {name: identity(path) for name, path in recordings.items()}
+    firsts = {names[0] for names in blocks({name: one[0] for name, one in identities.items()})}
     identities = {name: one for name, one in identities.items() if not partial.holds(name, one)}
     if n_done := len(recordings) - len(identities):
         logger.info("%d of %d recordings were done before", n_done, len(recordings))
@@ -47,10 +55,35 @@ def score_recordings(
     to_do = {name: recordings[name] for name in identities}
     n_windows = {name: partial.n_windows(name, one) for name, one in identities.items()}
     decoders = decoders or DecoderPool()
-    items = read_clips(models, to_do, plan, decoders, n_windows)
+    items = read_clips(models, to_do, plan, decoders, n_windows, firsts)
     scored = score_clips(models, items, plan)
-    with contextlib.closing(items), decoders, contextlib.closing(scored):
-        return put_together(models, scored, plan, partial, identities)
+    with contextlib.closing(items), contextlib.ExitStack() as ending:
+        ending.enter_context(decoders)
+        ending.enter_context(contextlib.closing(scored))
+        seconds = put_together(models, scored, plan, partial, identities)
+        if keep_decoders:  # no thread waits for one any more
+            ending.pop_all()
+    return seconds
+
+
+def blocks(sizes: dict[str, int]) -> list[list[str]]:
+    """Divide recordings, in order, into blocks for one worker each; no batch crosses their borders.
+
+    The borders follow from names and sizes alone, so that many workers score the same batches, to
+    the last bit, as one process does.
+
+    Args:
+        sizes: bytes of each recording, by name.
+    """
+    found: list[list[str]] = []
+    n_bytes = MOST_BYTES
+    for name, size in sizes.items():
+        if n_bytes >= MOST_BYTES or len(found[-1]) == MOST_RECORDINGS:
+            found.append([])
+            n_bytes = 0
+        found[-1].append(name)
+        n_bytes += size
+    return found
 
 
 def read_clips(
@@ -59,6 +92,7 @@ def read_clips(
     plan: Plan,
     decoders: DecoderPool,
     n_windows: dict[str, int],
+    firsts: set[str],
 ) -> Generator[Item, None, None]:
     """Decode recordings, cut them into clips and make these ready for the network, in threads.
 
@@ -68,11 +102,12 @@ def read_clips(
         plan: how windows are cut.
         decoders: processes that decode.
         n_windows: by recording, windows that are scored already.
+        firsts: recordings that begin a block.
     """
     decode = functools.partial(decoders.decode, timeout_s=models.config.file_timeout_s)
     clips = functools.partial(clips_of, models=models, plan=plan, decode=decode)
     sources = (
-        functools.partial(clips, name, path, n_done=n_windows[name])
+        functools.partial(clips, name, path, n_done=n_windows[name], begins_block=name in firsts)
         for name, path in recordings.items()
     )
 

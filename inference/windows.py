@@ -70,7 +70,8 @@ class Item(NamedTuple):
         start: sample where the clip's window starts.
         begin: sample where the clip itself begins: the same, unless it is shifted.
         image: what the network takes; None for a clip without signal and at the end.
-        begins_part: whether an interrupted run may go on with this window.
+        begins_batch: whether a batch begins here: an interrupted run may go on with this window, or
+            another worker with this recording.
         is_end: whether the recording ends here.
     """
 
@@ -79,7 +80,7 @@ class Item(NamedTuple):
     start: int = 0
     begin: int = 0
     image: np.ndarray | None = None
-    begins_part: bool = False
+    begins_batch: bool = False
     is_end: bool = False
 
 
@@ -94,30 +95,35 @@ def clips_of(
     *,
     decode: Callable[[Path, int], Iterator[Block]] = decode,
     n_done: int = 0,
+    begins_block: bool = False,
 ) -> Iterator[Item]:
     """Decode a recording and prepare its clips one by one, without the first `n_done` windows."""
     config, stride = models.config, plan.stride(models.config)
     source = stream.Stream(path, config.sample_rate, decode)
+    begins, before = begins_block, -1  # whether the next item begins a batch; the last window
     for clip in stream.cut(source, config.n_samples, stride, plan.shifts(config)):
         if clip.start < n_done * stride:
             continue
-        begins_part = clip.start > 0 and clip.start % (KEPT_WINDOWS * stride) == 0
+        is_part = clip.start > 0 and clip.start % (KEPT_WINDOWS * stride) == 0
+        begins = begins or (is_part and clip.start != before)
         heard = has_signal(clip.samples, config.sample_rate)
         image = models.prepare(clip.samples) if heard else None
-        yield Item(name, source, clip.start, clip.begin, image, begins_part)
+        yield Item(name, source, clip.start, clip.begin, image, begins)
+        begins, before = False, clip.start
 
-    yield Item(name, source, is_end=True)
+    yield Item(name, source, is_end=True, begins_batch=begins)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Collect items until `size` of them have an image, or there are many without one.
 
-    A batch crosses the borders of recordings but not of parts: the last bit of a score depends on
-    the size of its batch, so a run that goes on with a part must batch it as the unbroken run does.
+    A batch crosses the borders of recordings but not of parts and blocks: the last bit of a score
+    depends on the size of its batch, so a run that goes on with a part, or a worker that has a
+    block, must batch it as the unbroken run does.
     """
     batch: list[Item] = []
     for item in items:
-        if batch and item.begins_part and item.start != batch[-1].start:
+        if batch and item.begins_batch:
             yield batch
             batch = []
 

@@ -10,6 +10,7 @@ reliability.csv, a calibration and pictures.
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from catalog.fingerprint import find_same_sound
-from catalog.tables import SHOWN, read_table
+from catalog.tables import SHOWN
 from configs import Config, UserError, configure_logger, run_main
-from files import csv_text, find_experiment, original_cell, write_file
+from files import csv_text, find_experiment, write_file
 from inference.bootstrap import ClassScores, draw_weights
 from inference.calibration import (
     METHODS,
@@ -40,17 +41,22 @@ from inference.learning_curve import N_MORE, summarise
 from inference.out_of_fold import OutOfFold, read_out_of_fold
 from inference.pictures import draw_learning_curve, draw_reliability, draw_species
 from inference.predicted import read_predicted
-from inference.seen import seen_in_training
+from inference.score_notes import Note, as_network_gave, read_note
 from inference.selection import Names, read_taxonomy
+from inference.table_columns import TableColumns
 from inference.timed_truth import meet
+
+logger = logging.getLogger("birdclef.evaluate")
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Evaluate an experiment or a fold, write the tables and print the gist."""
     flags = read_flags(args)
     configure_logger(Config())
-    names = read_names(flags)
-    oof = read_scores(flags, names)
+    table = TableColumns(flags.table)
+    names = table.names() if flags.taxonomy is None else read_taxonomy(flags.taxonomy)
+    note = read_note(flags.scores) if flags.labels else Note()
+    oof = read_scores(flags, names, note)
     recordings = pd.factorize(oof.filenames)[0]
     weights = draw_weights(recordings, flags.draws, flags.seed)
 
@@ -60,21 +66,21 @@ def main(args: Sequence[str] | None = None) -> int:
         tables["doctor"] = note_copies(tables["doctor"], oof, sounds)
     verdict = None
     if flags.calibrate != "off":
-        verdict = choose(oof, flags.calibrate, flags.seed)
+        verdict = choose(oof, flags.calibrate, flags.seed, given=note.given(oof.scores))
         tables["reliability"] = reliability_table(verdict.curves)
     groups = [] if flags.labels else [pd.Series(oof.folds.astype(str), name="fold")]
-    groups += columns_of(flags.table, oof, flags.by) if flags.by else []
-    groups += [seen_or_not(flags.table, oof, name) for name in flags.seen]
+    groups += table.of(oof, flags.by) if flags.by else []
+    groups += [table.seen(oof, name) for name in flags.seen]
     parts = [group_table(oof, values, weights, column=str(values.name)) for values in groups]
     if parts:
         tables["groups"] = pd.concat(parts, ignore_index=True)
 
     output = flags.output or place_of(flags.scores)
-    for name, table in tables.items():
-        write_table(output / f"{name}.csv", table)
+    for name, rows in tables.items():
+        write_table(output / f"{name}.csv", rows)
     draw_species(output, tables["species"], tables["overall"])
     if verdict is not None:
-        write_calibration(output / CALIBRATION, verdict, oof)
+        keep_calibration(output / CALIBRATION, verdict, oof, note)
         draw_reliability(output, verdict.curves)
     if flags.page:
         page = output / "evaluation.html"
@@ -205,24 +211,18 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_names(flags: argparse.Namespace) -> Names:
-    """Read scientific and common names by label: from --taxonomy, or the table if it has them."""
-    if flags.taxonomy is not None:
-        return read_taxonomy(flags.taxonomy)
-    try:
-        return read_taxonomy(flags.table)
-    except UserError:  # no such table, or one without names
-        return {}
-
-
-def read_scores(flags: argparse.Namespace, names: Names) -> OutOfFold:
+def read_scores(flags: argparse.Namespace, names: Names, note: Note) -> OutOfFold:
     """Read scores and labels: out of fold, or of windows against labels with times.
+
+    Scores that predict.py has calibrated are turned back into what the network gave: thresholds and
+    a calibration are of those.
 
     Raises:
         UserError: they cannot be read, or a table of predict.py comes without labels.
     """
     if flags.labels is not None:
-        return meet(read_predicted(flags.scores), flags.labels, names, flags.label_overlap)
+        predicted = as_network_gave(read_predicted(flags.scores), note)
+        return meet(predicted, flags.labels, names, flags.label_overlap)
     if flags.scores.is_file():
         raise UserError(f"{flags.scores}: a table is evaluated against labels; give --labels FILE")
     return read_out_of_fold(flags.scores)
@@ -234,37 +234,14 @@ def place_of(scores: Path) -> Path:
     return (scores if is_experiment else scores.parent) / EVALUATION
 
 
-def columns_of(table: Path, oof: OutOfFold, names: Sequence[str]) -> list[pd.Series]:
-    """Look up columns of the metadata for the scored recordings, a series (n,) each.
-
-    Raises:
-        UserError: no such table or column.
-    """
-    metadata = read_table(table)
-    if missing := [name for name in ("filename", *names) if name not in metadata]:
-        there = ", ".join(metadata.columns)
-        raise UserError(f"{table}: no column {missing[0]!r} (--by); the columns are {there}")
-    metadata["filename"] = metadata["filename"].map(original_cell)
-    by_name = metadata.drop_duplicates("filename").set_index("filename")
-    return [
-        by_name[name].reindex(oof.filenames).fillna("").reset_index(drop=True) for name in names
-    ]
-
-
-def seen_or_not(table: Path, oof: OutOfFold, name: str) -> pd.Series:
-    """Say of each recording whether its fold was trained on others of its site, a series (n,).
-
-    Raises:
-        UserError: no such table or column, or a table without folds.
-    """
-    (own,) = columns_of(table, oof, [name])
-    metadata = read_table(table)
-    if "kfold" not in metadata:
-        raise UserError(f"{table}: no column 'kfold' (--seen); name the train.csv of split_data.py")
-    folds = pd.to_numeric(metadata["kfold"], errors="coerce").fillna(-1).to_numpy(int)
-    values = metadata[name].to_numpy(str)
-    found = seen_in_training(values, folds, oof.folds, own.to_numpy(str))
-    return pd.Series(found, name=f"{name} in training")
+def keep_calibration(path: Path, verdict: Verdict, oof: OutOfFold, note: Note) -> None:
+    """Write a calibration for predict.py, unless it would be of other scores than predict.py's."""
+    if not note.changed_by:
+        write_calibration(path, verdict, oof)
+        return
+    path.unlink(missing_ok=True)  # of an earlier evaluation
+    flags = " and ".join(note.changed_by)
+    logger.warning("scores were changed by %s: no %s, which comes before that", flags, path.name)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -379,7 +356,11 @@ def print_calibration(verdict: Verdict) -> None:
     print(f"\n{line.method} scaling: slope {line.slope:g}, offset {line.offset:g}; expected error")
     for which, what in (("pairs", "of all pairs"), ("highest", "of highest scores")):
         before, after = (found[which, when].expected_error for when in ("before", "after"))
-        print(f"  {what:<18} {before:.4f}, {after:.4f} after it (on recordings held back from it)")
+        chance = verdict.by_chance[which]
+        print(
+            f"  {what:<18} {before:.4f}, {after:.4f} after it (on recordings held back from it; "
+            f"{chance:.4f} by chance)"
+        )
 
 
 def _place(row: Any) -> str:

@@ -25,6 +25,7 @@ from inference.evaluated import (
 from inference.listing import DRAWN_CLIPS
 from inference.places import read_zone
 from inference.results import Results
+from inference.score_notes import write_note
 from inference.selection import Selection
 from inference.site_prior import read_site_shifts
 from inference.text_files import read_header
@@ -32,6 +33,8 @@ from inference.timeline import EventRule
 from inference.windows import Models, Plan
 
 logger = logging.getLogger("birdclef.outputs")
+
+WITHOUT_SCORES = {"submission-2021", "submission-2022"}  # they say yes or no
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def read_selection(
 def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
     """Say which flags change nothing in what is written."""
     lists = set(forms) & set(formats.LISTS)
-    decides = lists or set(forms) & {"submission-2021", "submission-2022"}
+    decides = lists or set(forms) & WITHOUT_SCORES
     names = set(forms) & set(formats.WITH_NAMES) or flags.report or flags.species
     names = names or "names" in flags.columns
     events_only = "without --events"
@@ -298,6 +301,8 @@ def write_outputs(
     for form, path in outputs.paths.items():
         n_rows = formats.write(path, form, results, outputs.selection)
         lines.append(f"wrote {path}: {n_rows} rows, {form}")
+        if form not in WITHOUT_SCORES:
+            write_note(path, outputs.adjustment)
 
     summary = formats.write_bad_files(outputs.bad_path, results, unread)
     if summary.n_silent:

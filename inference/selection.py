@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -145,14 +145,30 @@ def read_metadata_names(config: Config) -> Names:
 
 
 def _read_names(path: Path, table: csv.DictReader) -> Names:
-    columns = {name.strip().lower().replace(" ", "_"): name for name in table.fieldnames or []}
-    for wanted in TAXONOMY_COLUMNS:
-        if columns.keys() >= set(wanted):
-            label, scientific, common = (columns[name] for name in wanted)
-            return {row[label]: (row[scientific], row[common]) for row in table}
+    columns = find_name_columns(table.fieldnames or [])
+    if columns is not None:
+        label, scientific, common = columns
+        return {row[label]: (row[scientific], row[common]) for row in table}
 
     known = " or ".join(", ".join(names) for names in TAXONOMY_COLUMNS)
-    raise UserError(f"{path}: no taxonomy: it has the columns {', '.join(columns)}, not {known}")
+    there = ", ".join(_plain(name) for name in table.fieldnames or [])
+    raise UserError(f"{path}: no taxonomy: it has the columns {there}, not {known}")
+
+
+def find_name_columns(header: Iterable[str]) -> list[str] | None:
+    """Find the columns of label, scientific and common name in a header; None: not all are there.
+
+    They are known in any case and with spaces, too.
+    """
+    columns = {_plain(name): name for name in header}
+    for wanted in TAXONOMY_COLUMNS:
+        if columns.keys() >= set(wanted):
+            return [columns[name] for name in wanted]
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")
 
 
 def read_species(path: Path, class_names: Sequence[str], names: Names) -> np.ndarray:

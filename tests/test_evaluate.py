@@ -6,9 +6,13 @@ import pytest
 
 import evaluate
 from configs import UserError
+from inference.adjusting import Adjustment
+from inference.calibration import Calibration, read_calibration
+from inference.evaluated import CALIBRATION
 from inference.formats import write as write_form
 from inference.out_of_fold import OutOfFold, read_out_of_fold
-from tests.inference.written import one, selection
+from inference.score_notes import write_note
+from tests.inference.written import CLASSES, one, selection
 from tests.made_up_scores import made_up, write
 
 
@@ -81,6 +85,41 @@ def test_a_table_of_windows_is_scored_against_labels(tmp_path, capsys):
     assert ".ogg at 5 s: NA, seems to be 22961" in capsys.readouterr().out
     with pytest.raises(UserError, match="give --labels FILE"):
         evaluate.main([str(tmp_path / "windows.csv")])
+
+
+def test_what_predict_calibrated_is_not_calibrated_twice(tmp_path, rng, capsys, caplog):
+    line = Calibration(0.5, -1.0)
+    scores = rng.uniform(0.05, 0.95, (3, 40, 3)).astype("f4")
+    plain = [one(f"{k}.ogg", rows, seconds=200.0) for k, rows in enumerate(scores)]
+    given = [one(f"{k}.ogg", line.apply(rows), seconds=200.0) for k, rows in enumerate(scores)]
+    labels = ["file,start_s,end_s,label"]
+    for k, rows in enumerate(scores):
+        sings = rng.random(rows.shape) < rows
+        labels += [f"{k}.ogg,{5 * n},{5 * n + 4},{CLASSES[c]}" for n, c in np.argwhere(sings)]
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    flags = ["--labels", str(tmp_path / "labels.csv"), "--draws", "5", "--no-page"]
+    found = {}
+    for name, results, how in (
+        ("plain", plain, Adjustment()),
+        ("given", given, Adjustment(calibration=line)),
+        ("smoothed", given, Adjustment(calibration=line, neighbours=(0.5,))),
+    ):
+        write_form(tmp_path / f"{name}.csv", "long", results, selection())
+        write_note(tmp_path / f"{name}.csv", how)
+        output = tmp_path / name
+        assert evaluate.main([str(tmp_path / f"{name}.csv"), *flags, "--output", str(output)]) == 0
+        found[name] = pd.read_csv(output / "species.csv")["best_f1_threshold"].to_numpy()
+    assert found["given"] == pytest.approx(found["plain"], abs=1e-5)  # of the network's scores
+    lines = [
+        read_calibration(tmp_path / name / CALIBRATION, CLASSES) for name in ("plain", "given")
+    ]
+    assert lines[1].slope == pytest.approx(lines[0].slope, abs=1e-3)  # for the network's scores
+    reliability = pd.read_csv(tmp_path / "given" / "reliability.csv")
+    before = reliability[(reliability["of"] == "pairs") & ~reliability["calibrated"]]
+    assert before["mean_score"].min() < line.apply(np.float32(0.15))  # what predict.py gave
+    assert not (tmp_path / "smoothed" / CALIBRATION).exists()
+    assert "scores were changed by --smooth: no calibration.yaml" in caplog.text
+    assert "by chance)" in capsys.readouterr().out
 
 
 def test_the_spread_of_two_seeds_stands_beside_each_score(tmp_path, rng, capsys):

@@ -8,6 +8,7 @@ from configs import UserError
 from inference.calibration import (
     N_BINS,
     Calibration,
+    chance_error,
     choose,
     count,
     curves,
@@ -57,9 +58,17 @@ def test_the_line_is_that_of_a_logistic_regression(rng):
     oof = miscalibrated(rng, n=4000)
     fitted = fit(count(oof.labels, oof.scores), "platt")
     feature = logit(oof.scores.astype(float)).reshape(-1, 1)
-    theirs = LogisticRegression(C=np.inf).fit(feature, oof.labels.reshape(-1))
-    assert fitted.slope == pytest.approx(theirs.coef_[0, 0], abs=2e-3)
-    assert fitted.offset == pytest.approx(theirs.intercept_[0], abs=2e-3)
+    theirs = LogisticRegression(C=np.inf, tol=1e-8).fit(feature, oof.labels.reshape(-1))
+    assert fitted.slope == pytest.approx(theirs.coef_[0, 0], abs=2e-4)
+    assert fitted.offset == pytest.approx(theirs.intercept_[0], abs=2e-4)
+
+
+def test_few_pairs_do_not_flatten_the_line(rng):
+    oof = miscalibrated(rng, n=30)
+    fitted = fit(count(oof.labels, oof.scores), "platt")
+    feature = logit(oof.scores.astype(float)).reshape(-1, 1)
+    theirs = LogisticRegression(C=np.inf, tol=1e-8).fit(feature, oof.labels.reshape(-1))
+    assert fitted.slope == pytest.approx(theirs.coef_[0, 0], rel=2e-3)
 
 
 def test_the_fit_of_a_part_has_not_seen_it(rng):
@@ -81,6 +90,33 @@ def test_apply_keeps_order_silence_and_the_limit():
     assert found[3] == pytest.approx(sigmoid(1.0))
     assert np.allclose(Calibration().apply(scores), scores, atol=1e-6)
     assert Calibration(2.0, -1.0).apply(np.zeros((2, 0), "f4")).shape == (2, 0)
+
+
+@pytest.mark.parametrize("line", [Calibration(3.0, 1.0), Calibration(0.4, -2.0)])
+def test_what_was_calibrated_can_be_undone(line, rng):
+    scores = rng.uniform(0.02, 0.9, (50, 4)).astype(np.float32)
+    scores[3] = 0
+    assert np.allclose(line.undo(line.apply(scores)), scores, atol=1e-5)  # float32
+
+
+def test_the_error_by_chance_is_that_of_drawn_labels(rng):
+    for n, tolerance in ((40, 0.01), (200_000, 3e-4)):  # drawn, and by the formula
+        scores = rng.beta(0.5, 1.0, n)
+        drawn = [
+            reliability(rng.random(n) < scores, scores).expected_error
+            for _ in range(400 if n == 40 else 40)
+        ]
+        assert chance_error(scores, seed=1) == pytest.approx(np.mean(drawn), abs=tolerance)
+    assert chance_error(np.zeros((0, 3)), seed=1) == 0
+
+
+def test_what_is_drawn_as_before_is_what_was_given(rng):
+    oof = miscalibrated(rng, n=300)
+    given = Calibration(2.5, -1.0).apply(oof.scores)
+    found = choose(oof, "platt", 8, given=given)
+    assert found.curves["pairs", "before"].expected_error < 0.03 < 0.1
+    assert choose(oof, "platt", 8).curves["pairs", "before"].expected_error > 0.08
+    assert found.calibration == choose(oof, "platt", 8).calibration
 
 
 def test_expected_error_by_hand():

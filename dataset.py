@@ -186,7 +186,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         if self.mode == "valid":
             row, window = self._valid_window(self._index(key))
             start = window * self.config.n_samples
-            image = recipe.clip_image(self._waveforms.open(row)[start:], self.view)
+            image = recipe.clip_image(self.waveform(row)[start:], self.view)
             timed = torch.from_numpy(self._timed_targets([row], [0]))
             return {"image": self._channels(image), "targets": timed}
 
@@ -210,6 +210,10 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
     def path(self, row: int) -> Path:
         """Return the prepared file of a row."""
         return self._waveforms.path(row)
+
+    def waveform(self, row: int) -> np.ndarray:
+        """Map what a row shows into memory: (n,), its recording or its window of one."""
+        return self._waveforms.open(row)
 
     def filename(self, row: int) -> str:
         """Name a row as `<label>/<file>`, relative to the prepared folder."""

@@ -106,6 +106,7 @@ import numpy as np
 import pandas as pd
 
 import checkpoint as ckpt
+from catalog.annotated import expand_windows
 from catalog.train_table import check_table, read_train_table, split_fold
 from files import find_experiment, write_file
 from inference.comparison import Comparison, compare, judge, read_clips
@@ -188,11 +189,12 @@ def export(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
 
     parts = [read_parts(models, state["fold"], given) for state in states]
     train_part, valid_part, config = parts[0]
-    held_back = pd.concat([part[1] for part in parts])
+    held_back = expand_windows(pd.concat([part[1] for part in parts]), config)
     clips = read_clips(held_back, flags.clips, config, models.class_names)
     calibration = None
     if flags.precision == "int8":
-        calibration = read_clips(train_part, N_CALIBRATION, config, models.class_names).waveforms
+        heard = expand_windows(train_part, config)
+        calibration = read_clips(heard, N_CALIBRATION, config, models.class_names).waveforms
 
     about = describe(states, models, flags.precision, flags.licence)
     with tempfile.TemporaryDirectory(prefix="export_") as folder:

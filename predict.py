@@ -49,7 +49,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
     Returns:
         Exit status: 1 if there are recordings and none of them could be scored, else 0.
     """
-    recordings, unread = find_recordings(flags.recordings)
+    recordings, unread = find_recordings(flags.recordings, follow_links=config.follow_links)
     with DecoderPool() as decoders:
         decoders.start(1)  # while the models are opened
 

@@ -64,9 +64,10 @@ def label(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
         UserError: nothing to label, models that do not go together, or a soundscape that is a
             labelled recording.
     """
-    recordings, _ = find_recordings(flags.soundscapes)
+    follow = config.follow_links
+    recordings, _ = find_recordings(flags.soundscapes, follow_links=follow)
     if flags.apart is not None:
-        held_back, _ = find_recordings(flags.apart)
+        held_back, _ = find_recordings(flags.apart, follow_links=follow)
         refuse_labelled(recordings, held_back, where=str(flags.apart))
 
     made_from = settle(flags, config, recordings)

@@ -15,6 +15,8 @@ from configs import UserError, some
 
 BAD_PATH = re.compile(r"^'*[=+\-@]|^/|^[A-Za-z]:|[\\\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 UPWARDS = re.compile(r"(?:^|/)\.\.(?:/|$)|\0")
+PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")  # bytes as a web address writes them
+NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
 AUDIO_SUFFIX = re.compile(
     r"\.(wav|mp3|ogg|oga|opus|flac|aiff?|au|caf|w64|m4a|aac|wma)$", re.IGNORECASE
 )
@@ -30,7 +32,8 @@ def match_filenames(
 
     A name is taken as it stands where there is such a file. Else it may differ from the one file
     that fits, and that no other row names better, by: spaces around it, `\` for `/`, folders before
-    it, case, the form of accents, the suffix, or all but a xeno-canto number and the like.
+    it, case, the form of accents, characters as a web address writes them (`%20` for a space), the
+    suffix, or all but a xeno-canto number and the like.
 
     Args:
         names: (n_rows,) file names of the table, the index its rows.
@@ -164,7 +167,13 @@ def describe_repair(name: str, path: str) -> str:
         name = name.strip().strip("\"'")
     changes += _compare_folders(name, path)
     changes += _compare_files(name.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1])
-    return "after " + " and ".join(changes or ["ignoring case or the form of accents"])
+    return "after " + " and ".join(changes or [_compare_spelling(name, path)])
+
+
+def _compare_spelling(name: str, path: str) -> str:
+    if "%" in name and _decode_percent(name) != name:
+        return "reading %20 and the like as characters"
+    return "ignoring case or the form of accents"
 
 
 def _compare_folders(name: str, path: str) -> list[str]:
@@ -182,12 +191,27 @@ def _compare_files(name: str, path: str) -> list[str]:
         return ["comparing the number in the name alone"]
     if fold_name(name) != fold_name(path):
         return ["taking another suffix"]
-    return ["ignoring case or the form of accents"] if name != path else []
+    return [_compare_spelling(name, path)] if name != path else []
 
 
 def fold_name(name: str) -> str:
-    """Give names that differ only in case or the form of accents the same form."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """Give names that differ only in case, the form of accents or `%20` for a space the same form.
+
+    What `%` and two digits stand for is kept as it is if it is no UTF-8, or a slash or control
+    character, which would make another path of a name.
+    """
+    return unicodedata.normalize("NFC", _decode_percent(name)).casefold()
+
+
+def _decode_percent(name: str) -> str:
+    def decode(match: re.Match[str]) -> str:
+        try:
+            text = bytes.fromhex(match[0].replace("%", "")).decode()
+        except UnicodeDecodeError:
+            return match[0]
+        return match[0] if NOT_IN_NAMES.search(text) else text
+
+    return PERCENT.sub(decode, name) if "%" in name else name
 
 
 def _refuse_several(row: object, name: str, paths: list[str], source: str) -> None:

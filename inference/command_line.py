@@ -65,8 +65,9 @@ def _settings(flags: argparse.Namespace) -> list[str]:
     """Hand the flags that are settings of configs.py on to `load_config`."""
     args: list[str] = []
     for name in (*settings_where(for_prediction="given"), "amp_dtype", "config"):
-        if (value := getattr(flags, name)) is not None:
-            args += ["--" + name.replace("_", "-"), value]
+        flag, value = "--" + name.replace("_", "-"), getattr(flags, name)
+        if value is not None:
+            args += [flag] if value is True else [flag, value]
     if flags.amp is not None:
         args.append("--amp" if flags.amp else "--no-amp")
     return args
@@ -325,6 +326,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--amp",
         action=argparse.BooleanOptionalAction,
         help="score in mixed precision (default: as in validation)",
+    )
+    add(
+        "--follow-links",
+        action="store_true",
+        default=None,
+        help="read what lies behind links that lead out of the folder of recordings",
     )
     add("--amp-dtype", metavar="TYPE", help="float16 or bfloat16 (default: as in validation)")
     add("--config", metavar="FILE", help="YAML file with these settings")

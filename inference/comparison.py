@@ -31,7 +31,7 @@ class Clips:
         waveforms: (N, n_samples).
         images: N of (channels, n_frames, n_mels).
         labels: (N, C), 1 for primary birds.
-        n_available: recordings that the clips were taken from.
+        n_available: recordings, or windows of annotated ones, that the clips were taken from.
     """
 
     waveforms: np.ndarray
@@ -41,13 +41,20 @@ class Clips:
 
 
 def read_clips(part: pd.DataFrame, n_clips: int, config: Config, class_names: list[str]) -> Clips:
-    """Take up to `n_clips` rows, evenly spread, through validation's own data set."""
+    """Take up to `n_clips` rows, evenly spread, through validation's own data set.
+
+    Args:
+        part: rows as train.py validates them, windows where labels have a time.
+        n_clips: how many.
+        config: settings of the model, with the place of the recordings.
+        class_names: of the model.
+    """
     chosen = np.linspace(0, len(part) - 1, min(n_clips, len(part))).round().astype(int)
     one_each = replace(config, valid_clips=1)
     rows = WaveformDataset(part.iloc[np.unique(chosen)], one_each, "valid", class_names)
 
     items = [rows[index] for index in range(len(rows))]
-    recordings = [np.load(rows.path(index), mmap_mode="r") for index in range(len(rows))]
+    recordings = [rows.waveform(index) for index in range(len(rows))]
     targets = np.stack([of_clips(item["targets"][None])[0].numpy() for item in items])
     return Clips(
         waveforms=np.stack([crop_or_pad(recording, config.n_samples) for recording in recordings]),

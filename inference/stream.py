@@ -10,7 +10,7 @@ import numpy as np
 from audio.decoder import Block, decode
 from audio.kinds import list_recordings
 from audio.windows import window_starts
-from configs import UserError
+from configs import UserError, some
 
 logger = logging.getLogger("birdclef.stream")
 
@@ -27,8 +27,12 @@ class Found(NamedTuple):
     unread: dict[str, str]
 
 
-def find_recordings(path: Path) -> Found:
+def find_recordings(path: Path, *, follow_links: bool = False) -> Found:
     """Find a recording, or those in a folder and its subfolders; say it if there is none.
+
+    Args:
+        path: the recording or the folder.
+        follow_links: whether to read what lies behind links that lead out of it.
 
     Raises:
         UserError: there is no such path, or a folder that cannot be read.
@@ -39,11 +43,14 @@ def find_recordings(path: Path) -> Found:
         raise UserError(f"{path}: no such recording or folder")
 
     try:
-        listing = list_recordings(path, follow_links=True)
+        listing = list_recordings(path, follow_links=follow_links)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     for name, reason in listing.unread.items():
         logger.warning("%s is left out: %s", name, reason)
+    if listing.links:
+        message = "%d links lead out of %s and are not followed: %s; --follow-links reads them"
+        logger.warning(message, len(listing.links), path, some(listing.links))
     if not listing.recordings and not listing.unread:
         logger.warning("no recordings in %s or below", path.resolve())
     return Found({name: path / name for name in listing.recordings}, listing.unread)

@@ -64,8 +64,8 @@ class ArchiveSettings:
         0.5, "largest fraction of annotated training windows that have no label", used_by="train"
     )
     follow_links: bool = RECORDINGS(
-        False, "read what lies behind links that lead out of the audio folder",
-        used_by="prepare_audios split_data", on_resume="free",
+        False, "read what lies behind links that lead out of the folder of recordings",
+        used_by="prepare_audios split_data", on_resume="free", for_prediction="given",
     )  # fmt: skip
     file_timeout_s: Positive = RECORDINGS(
         120.0, "longest time for one recording; then it counts as unreadable", unit="s",

@@ -48,6 +48,8 @@ def match(*rows: tuple[str, str], files: list[str] = FILES, folder: str = "/audi
         ("wren", "wren/XC100.mp3", "wren/XC100.wav", "taking another suffix"),
         ("wren", "wren/XC100", "wren/XC100.wav", "taking another suffix"),
         ("robin", "robin/cafe\u0301.mp3", "robin/caf\u00e9.mp3", "ignoring case or the form of"),
+        ("wren", "wren/Rec%201.WAV", "wren/Rec 1.WAV", "reading %20 and the like as characters"),
+        ("robin", "caf%c3%a9.mp3", "robin/caf\u00e9.mp3", "adding the folder and reading %20"),
         ("wren", "/home/ann/wren/XC100.wav", "wren/XC100.wav", "dropping folders before them"),
         ("wren", "/audio/wren/XC100.wav", "wren/XC100.wav", "dropping folders before them"),
         ("wren", "C:\\birds\\wren\\XC100.wav", "wren/XC100.wav", "changing \\ to / and dropping"),
@@ -77,10 +79,17 @@ def test_a_name_that_is_there_is_taken_as_it_stands():
         ("wren", "wren/../flat.wav"),
         ("wren", "100.wav"),
         ("wren", ""),
+        ("wren", "wren%2F001.wav"),  # not a slash
+        ("robin", "robin/caf%E9.mp3"),  # no UTF-8
+        ("wren", "%2e%2e/wren/002.wav"),
     ],
 )
 def test_a_name_of_another_file_is_not_guessed(label, name):
     assert match((label, name)) == ([name], {})
+
+
+def test_a_file_whose_name_was_saved_as_in_a_web_address_is_found():
+    assert match(("wren", "wren/Rec 2.wav"), files=["wren/Rec%202.wav"])[0] == ["wren/Rec%202.wav"]
 
 
 def test_several_files_that_fit_are_refused_with_their_paths():

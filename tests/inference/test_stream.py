@@ -152,6 +152,20 @@ def test_recordings_are_found_in_subfolders_in_order(tmp_path):
     assert stream.find_recordings(notes).paths == {"notes.txt": notes}
 
 
+def test_links_out_of_the_folder_are_said_and_followed_if_asked(tmp_path, caplog):
+    """As prepare_audios.py does, so that both read the same."""
+    folder, disk = tmp_path / "field", tmp_path / "disk"
+    for path in (folder / "a.wav", disk / "b.wav"):
+        path.parent.mkdir()
+        path.write_text("")
+    (folder / "out").symlink_to(disk)
+    (folder / "again.wav").symlink_to(folder / "a.wav")
+    assert list(stream.find_recordings(folder).paths) == ["a.wav", "again.wav"]
+    assert "1 links lead out of" in caplog.text and "not followed: out; --follow" in caplog.text
+    found = stream.find_recordings(folder, follow_links=True)
+    assert list(found.paths) == ["a.wav", "again.wav", "out/b.wav"]
+
+
 def test_sound_of_other_kinds_is_named_with_the_way_out(tmp_path, caplog):
     """A phone's recording, one without a suffix, and a table beside them."""
     soundfile.write(tmp_path / "plain", np.zeros(100), 8000, format="WAV")

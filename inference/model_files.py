@@ -105,9 +105,10 @@ def merge_settings(trained: dict[str, Any], given: Config, path: Path) -> Config
     """
     default = Config()
     trained = {field.name: trained[field.name] for field in fields(Config) if field.name in trained}
+    wanted, usual = given.to_dict(), default.to_dict()  # as a checkpoint has them: pairs are lists
     for name in (*settings_where(identity="clip"), *settings_where(identity="network")):
-        value, own = getattr(given, name), trained.get(name)
-        if value not in (getattr(default, name), own):
+        value, own = wanted[name], trained.get(name)
+        if value not in (usual[name], own):
             raise UserError(
                 f"{name}: {path} was trained with {own!r}; {value!r} cannot be had from it"
             )

@@ -76,6 +76,10 @@ def test_windows_have_the_labels_of_their_own_time(config):
     unknown = expand_windows(table.assign(kfold=0), replace(config, unlabelled="unknown"))
     assert len(unknown) == 4 and (unknown["labels"] != "").all()
 
+    # Half of the robin's three seconds lie in the second window.
+    half = expand_windows(table.assign(kfold=0), replace(config, label_overlap=0.6))
+    assert list(half["labels"])[:2] == ["robin wren", ""]
+
 
 def test_a_table_of_other_recordings_is_returned_as_it_is(config):
     table = pd.DataFrame({"filename": ["a/one.wav"], "primary_label": ["wren"]})

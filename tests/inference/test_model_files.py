@@ -103,5 +103,7 @@ def test_settings_of_the_model_cannot_be_changed_and_those_of_the_run_can(tmp_pa
     assert settings.amp_dtype == "bfloat16"  # as validation scored
     assert model_files.merge_settings(trained, Config(amp=False), Path("m.pth")).amp is False
     model_files.merge_settings(trained, tiny(), Path("m.pth"))  # the run's own YAML
+    own = tiny(image_size=(16, 8))  # in a checkpoint pairs are lists
+    model_files.merge_settings(own.to_dict(), own, Path("m.pth"))
     with pytest.raises(UserError, match=r"n_mels: m\.pth was trained with 32; 64 cannot"):
         model_files.merge_settings(trained, Config(n_mels=64), Path("m.pth"))

@@ -17,27 +17,13 @@ from inference.hub_card import hub_card
 from inference.scorers import open_models
 from model import PROJECTION, build_model
 from tests.small_run import build, copy_of, make_recordings, run_until, same, tiny_config
+from tests.switches import LICENCE, write_teacher
+from tests.switches import VECTOR_SIZE as SIZE
 from training.batches import collate
 from training.distillation import beside, cosine_loss, taught
 from training.mixed import Mixed, mix_batch, mixed_loss
 
-SIZE = 5
-LICENCE = "CC BY-NC-SA 4.0"
 CALM = {"p_mixup": 0.0, "p_cutmix": 0.0, "p_spec_augment": 0.0, "max_mixed_birds": 1}
-
-
-def write_teacher(path: Path, df: pd.DataFrame, *, seed: int = 5) -> Path:
-    """Write vectors of each half second of each recording but the last, a direction a species."""
-    rng = np.random.default_rng(seed)
-    of_species = {label: rng.standard_normal(SIZE) for label in sorted(set(df["primary_label"]))}
-    names, starts, vectors = [], [], []
-    for row in df.iloc[:-1].itertuples():
-        for start_s in np.arange(0, 2.5, 0.5):
-            names.append(row.filepath.removesuffix(".npy"))
-            starts.append(start_s)
-            vectors.append(of_species[row.primary_label] + 0.3 * rng.standard_normal(SIZE))
-    write_vectors(path, names, np.array(starts), np.array(vectors), About("Owl", LICENCE, 0.5))
-    return path
 
 
 @pytest.fixture

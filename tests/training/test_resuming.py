@@ -14,7 +14,8 @@ from tests.small_run import (
     run_until,
     tiny_config,
 )
-from training.resuming import split_digest
+from training import resuming
+from training.resuming import SaveTimer, split_digest
 
 WAVEFORM = ("noise_injection", "gaussian_noise", "pink_noise", "random_volume", "cosine_volume")
 EVERYTHING_ON = {
@@ -166,3 +167,17 @@ def test_the_settings_of_the_first_epochs_and_of_the_later_ones_are_both_kept(df
     rates = {name: yaml.safe_load(text)["config"]["lr"] for name, text in texts.items()}
     assert rates["config.yaml"] == config.lr
     assert rates["config_from_epoch_2.yaml"] == config.lr / 2
+
+
+def test_a_checkpoint_within_an_epoch_is_due_by_steps_or_by_the_clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
+    timer = SaveTimer(Config(checkpoint_every_minutes=2, checkpoint_every_steps=5))
+    assert [timer.is_due(step) for step in (4, 5, 6)] == [False, True, False]
+    now[0] += 121
+    assert timer.is_due(6)
+    timer.restart()
+    assert not timer.is_due(6)
+    never = SaveTimer(Config())
+    now[0] += 1e6
+    assert not never.is_due(5)

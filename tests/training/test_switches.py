@@ -1,38 +1,147 @@
-"""Every switch of the head and of its training: resumed, on the device front end, with --debug."""
+"""Every switch of training: resumed, on the device front end, with --debug, in two processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-import dataset as data
 import train
-from configs import Config, UserError
+from configs import Config, UserError, settings
 from inference.scorers import open_models
-from tests.small_run import assert_same_end, copy_of, make_recordings, run_until, tiny_config
+from tests.small_run import (
+    assert_same_end,
+    copy_of,
+    make_recordings,
+    run_until,
+    tiny_config,
+)
+from tests.switches import BASE, ELSEWHERE, SWITCHES, make_material
 from training.floor import compare_with_floor
 from training.fold import Progress, rank
 
-LINEAR = {"head": "linear", "head_input": "rows", "head_block": -1, "mel_statistics": 8}
-SWITCHES = {
-    "start from the probe": {
-        **LINEAR, "probe_start": True, "loss_name": "cross_entropy", "smoothing": 0.1,
-        "frozen_statistics": "always", "head_lr": 1e-4, "monitor": "last", "ema_decay": 0.9,
-    },
-    "probe beside": {"probe_below": 100, "monitor": "macro_ap"},
-    "head first": {"frozen_epochs": 1, "frozen_statistics": "first", "monitor": "macro_roc_auc"},
-    "layer by layer": {"layer_decay": 0.7, "head_lr": 2e-3, "scheduler_name": "one_cycle"},
-    "log-mean-exp": {"pooling": "log_mean_exp", "loss_name": "asymmetric", "p_late_stripes": 1.0},
-    "max, rows": {"pooling": "max", "head_input": "rows", "loss_name": "soft_auc_bce"},
-    "gem, masked": {
-        "pooling": "gem", "head": "linear", "loss_name": "bce_focal_2way",
-        "secondary_targets": "masked", "monitor": "cmap_pad_5",
-    },
-    "no bird": {"no_bird_class": True, "loss_name": "cross_entropy_2way", "head_block": -2},
-    "steps of warm-up": {
-        "scheduler_name": "linear_warmup_cosine", "scheduler_params": {"warmup_steps": 2},
-        "score_by": "softmax",
-    },
+ROOT = Path(train.__file__).resolve().parent
+PROBE = {
+    "head": "linear", "head_input": "rows", "head_block": -1, "mel_statistics": 8,
+    "probe_start": True, "loss_name": "cross_entropy", "smoothing": 0.1,
+    "frozen_statistics": "always", "head_lr": 1e-4, "monitor": "last",
 }  # fmt: skip
+
+
+def test_every_setting_of_training_is_switched_on_somewhere():
+    """A new one belongs into a group of tests/switches.py, or into a test of its own."""
+    used = {name for name, setting in settings().items() if "train" in setting.used_by}
+    switched = set().union(*SWITCHES.values())
+    assert switched | BASE | ELSEWHERE.keys() == used
+    for name, file in ELSEWHERE.items():
+        assert name in (ROOT / "tests" / file).read_text(), f"{file} does not speak of {name}"
+    assert not switched & ELSEWHERE.keys()
+
+
+def test_each_switch_is_on_in_one_group_at_least():
+    plain = Config()
+    for name in set().union(*SWITCHES.values()):
+        values = [group[name] for group in SWITCHES.values() if name in group]
+        own = getattr(plain, name)
+        own = list(own) if isinstance(own, tuple) else own
+        assert any(value != own for value in values), name
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> tuple[Config, pd.DataFrame]:
+    return make_material(tmp_path_factory.mktemp("switches"))
+
+
+def switched_on(config: Config, name: str, **changes) -> Config:
+    return copy_of(config, **{**SWITCHES[name], **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_stopped_run_goes_on_as_if_it_had_not(material, tmp_path, monkeypatch, name):
+    config, df = material
+    config = switched_on(config, name, checkpoint_every_steps=1, models_dir=tmp_path / "whole")
+    train.run(df, config)
+    n_steps = int(pd.read_csv(config.fold_dir(0) / "history.csv")["step"][0])
+    broken = copy_of(config, models_dir=tmp_path / "broken")
+    for step in (1, n_steps + 1):  # inside the first epoch, and inside the second
+        run_until(df, broken, monkeypatch, step=step)
+    train.run(df, broken)
+    assert_same_end(config, broken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWITCHES)
+def test_debug_and_the_device_front_end_train_what_predict_takes(material, tmp_path, name):
+    config, df = material
+    config = switched_on(config, name, debug=True, frontend="device", models_dir=tmp_path)
+    train.run(df, config)
+    history = pd.read_csv(config.fold_dir(0) / "history.csv")
+    assert len(history) == 2 + (config.average_epochs > 0)
+    assert np.isfinite(history["train_loss"][:2]).all()
+
+    models = open_models(config.fold_dir(0), config)
+    stored = np.load(config.fold_dir(0) / "valid_predictions.npz")
+    images = [
+        models.prepare(np.load(config.train_np_dir / f"{recording}.npy")[start:][:32_000])
+        for recording in stored["filenames"]
+        for start in range(0, config.valid_clips * 32_000, 32_000)
+    ]
+    scores, _, _ = models.score(images, frames=False)
+    shape = (len(stored["filenames"]), config.valid_clips, -1)
+    np.testing.assert_allclose(scores[0].reshape(shape).mean(1), stored["scores"], atol=1e-4)
+
+
+# train.run for each file of settings, one after the other in the same two processes; each writes a
+# digest of the weights that it ends with.
+IN_TWO = """
+import hashlib, os, sys
+from pathlib import Path
+import pandas, torch, yaml
+import train
+from configs import Config
+finish_epoch = train.finish_epoch
+def told(fold, *rest):
+    finish_epoch(fold, *rest)
+    state = fold.parts.scored_model.state_dict().values()
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state)).hexdigest()
+    path.with_suffix("." + os.environ["RANK"]).write_text(digest)
+train.finish_epoch = told
+torch.distributed.init_process_group("gloo")
+for path in map(Path, sys.argv[1:]):
+    config = Config(**yaml.safe_load(path.read_text()))
+    train.run(pandas.read_csv(config.train_dataframe_path), config)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_one_model(material, tmp_path):
+    config, _ = material
+    paths = []
+    for number, name in enumerate(SWITCHES):
+        paths.append(tmp_path / f"{number}.yaml")
+        models_dir = tmp_path / f"models_{number}"
+        one = switched_on(config, name, epochs=1, exp_id=number, models_dir=models_dir)
+        paths[-1].write_text(yaml.safe_dump(one.to_dict()))
+    script = tmp_path / "in_two.py"
+    script.write_text(IN_TWO)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+         str(script), *map(str, paths)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for number, path in enumerate(paths):
+        first, second = (path.with_suffix(f".{rank_}").read_text() for rank_ in (0, 1))
+        assert first == second, list(SWITCHES)[number]
+        history = pd.read_csv(tmp_path / f"models_{number}/Exp_{number}/fold_0/history.csv")
+        assert np.isfinite(history["train_loss"][0])
 
 
 @pytest.fixture
@@ -45,40 +154,8 @@ def df(config) -> pd.DataFrame:
     return make_recordings(config, 16)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SWITCHES)
-def test_a_stopped_run_goes_on_as_if_it_had_not(df, config, monkeypatch, name):
-    config = copy_of(config, checkpoint_every_steps=1, **SWITCHES[name])
-    train.run(df, config)
-    broken = copy_of(config, models_dir=config.root / "other")
-    for step in (1, 5):  # inside the first epoch, and inside the second
-        run_until(df, broken, monkeypatch, step=step)
-    train.run(df, broken)
-    assert_same_end(config, broken)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SWITCHES)
-def test_debug_and_the_device_front_end_train_what_predict_takes(df, config, name):
-    config = copy_of(config, debug=True, frontend="device", **SWITCHES[name])
-    train.run(df, config)
-    history = pd.read_csv(config.fold_dir(0) / "history.csv")
-    assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
-
-    models = open_models(config.fold_dir(0), config)
-    stored = np.load(config.fold_dir(0) / "valid_predictions.npz")
-    _, valid_part = data.split_fold(df, 0, [])
-    images = [
-        models.prepare(np.load(config.train_np_dir / path)) for path in valid_part["filepath"]
-    ]
-    clipwise, _, _ = models.score(images, frames=False)
-    np.testing.assert_allclose(clipwise[0], stored["scores"], atol=1e-4)
-
-
 def test_a_training_that_starts_from_the_probe_has_its_scores_at_once(df, config, monkeypatch):
-    config = copy_of(
-        config, epochs=1, lr=1e-12, weight_decay=0.0, **SWITCHES["start from the probe"]
-    )
+    config = copy_of(config, epochs=1, lr=1e-12, weight_decay=0.0, **PROBE)
     config = copy_of(config, ema_decay=None, head_lr=1e-12)
     train.run(df, config)
     row = pd.read_csv(config.fold_dir(0) / "history.csv").iloc[0]

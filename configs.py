@@ -29,12 +29,15 @@ from settings.groups import (
     RUN,
     STRICT,
     TARGETS,
+    Compiling,
     Count,
     NotNegative,
     NotNegativeFloat,
     Positive,
     Probability,
+    Switch,
 )
+from settings.groups import as_word as as_word
 from settings.network import NetworkSettings
 from settings.random_state import capture_rng as capture_rng
 from settings.random_state import restore_rng as restore_rng
@@ -249,11 +252,11 @@ class Config(NetworkSettings):
         "type in mixed precision; auto: float16 on CUDA, no mixed precision elsewhere",
         for_prediction="if given",
     )
-    channels_last: bool = OPTIMISATION(
-        True, "use the channels_last memory format, faster for most backbones"
+    channels_last: Switch = OPTIMISATION(
+        "auto", "memory format: channels_last or not; auto: by the backbone on CUDA, else on"
     )
-    compile_model: bool = OPTIMISATION(
-        False, "torch.compile for whole training batches; the first step takes minutes"
+    compile_model: Compiling = OPTIMISATION(
+        "auto", "torch.compile of whole batches; graphs: captured, too; auto: long CUDA runs"
     )
 
     # Checkpoints

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -403,7 +403,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
+def compile_model(
+    model: nn.Module, how: Literal["on", "graphs"] = "on"
+) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return the model's forward pass as torch.compile makes it.
 
     Parameters, names and random draws stay the model's.
@@ -411,8 +413,16 @@ def compile_model(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
     Each shape is compiled by itself, so that numbers do not depend on which came first, as they
     would where one code serves several. Draws are torch's own: the model is masked as it is
     without.
+
+    Args:
+        model: the network.
+        how: "graphs" captures the kernels as CUDA graphs as well, which one launch replays. Not run
+            on CUDA.
     """
-    return torch.compile(model, dynamic=False, options={"fallback_random": True})
+    options: dict[str, Any] = {"fallback_random": True}
+    if how == "graphs":
+        options["triton.cudagraphs"] = True
+    return torch.compile(model, dynamic=False, options=options)
 
 
 def pick_amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:

@@ -35,6 +35,7 @@ from catalog.sources import check_sources
 from dataset import WaveformDataset
 from metrics import AverageMeter, MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
+from network.memory_format import torch_format
 from scheduler import get_scheduler, step_after_epoch, stepped_on
 from training import bad_steps, folder, forecast, late_steps, memory, processes, resuming
 from training.averaging import average_weights, collect_weights
@@ -48,6 +49,7 @@ from training.epoch_files import history_row, leave_files
 from training.epoch_report import EpochClock, log_best
 from training.floor import Probe, compare_with_floor, find_floor, frozen_settings, leave_frozen
 from training.fold import Fold, Parts, Precision, Progress
+from training.launches import settle_launches
 from training.loggers import followed
 from training.mixed import Mixed, mix_batch, mixed_loss
 from training.naming import settle_number
@@ -154,6 +156,7 @@ def train_fold(
     config = replace(config, train_dir=config.fold_dir(number), frontend=frontend)
     config, n_epochs = refit_plan(config)  # as it is, unless all rows are to be trained on
     with folder.opened(config), followed(config) as logs:
+        config = settle_launches(config, device, len(table))
         if config.debug:
             table, config = train_table.shrink(table, number, config)
         parts = split_rows(table, number, config)
@@ -169,8 +172,9 @@ def train_fold(
             check_bands(config)
             probe = processes.from_first(lambda: find_floor(*parts, class_names, config, device))
         fold = build_fold(
-            *parts, number, class_names, config, device, load_weights=is_new, probe=probe
-        )
+            *parts, number, class_names, config, device,
+            load_weights=is_new, probe=probe, split=split,
+        )  # fmt: skip
         fold.clock, fold.stop_after, fold.logs = clock, n_epochs, logs
         if config.find_lr:
             return search_rates(fold, train_step)
@@ -215,6 +219,7 @@ def build_fold(
     *,
     load_weights: bool = True,
     probe: Probe | None = None,
+    split: str = "",
 ) -> Fold:
     """Make data, model, optimizer, schedule and loss, as they are before the first step."""
     set_seed(config.seed)
@@ -234,8 +239,7 @@ def build_fold(
     if train_set.vector_size:
         sed.project_to(train_set.vector_size)
     model = processes.synchronize_batch_norm(sed).to(device)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch_format(config.channels_last != "off"))
     amp_dtype = pick_amp_dtype(config, device)
 
     # Optimizer, schedule, loss
@@ -248,11 +252,13 @@ def build_fold(
     n_columns = len(class_names) + config.no_bird_class
     labels_loss = build_loss(config, is_timed=train_set.is_timed)
     criterion = taught(labels_loss, config, n_columns, epoch=lambda: progress.epoch)
+    how = config.compile_model
+    compiled = compile_model(model, how) if how in ("on", "graphs") else None
 
     return Fold(
         number=number,
         class_names=class_names,
-        split=resuming.split_digest(train_part, valid_part, config.pseudo_labels),
+        split=split or resuming.split_digest(train_part, valid_part, config.pseudo_labels),
         config=config,
         device=device,
         train_loader=train_loader,
@@ -261,7 +267,7 @@ def build_fold(
         valid_sampler=valid_sampler,
         criterion=criterion,
         parts=Parts(model, optimizer, scheduler, scaler, ema),
-        precision=Precision(amp_dtype, compile_model(model) if config.compile_model else None),
+        precision=Precision(amp_dtype, compiled),
         progress=progress,
     )
 

@@ -303,6 +303,7 @@ def between(sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
             rest = time.perf_counter() - started
         parts = ("validation: model", VALID_WAITING, "metric", "checkpoint")
         seconds = fold.watch.seconds()
+        fold.writer.wait()  # for the files, which the next epoch would not wait for
     found = {f"{part} s": seconds[part] for part in parts}
     yield {"training s": training, **found, "share %": 100 * rest / (training + rest), "goal %": 10}
 

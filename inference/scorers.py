@@ -82,9 +82,9 @@ class TorchModels:
         return model.to(self.device).to(memory_format=self._memory_format()).eval()
 
     def _memory_format(self) -> Any:
-        import torch
+        from network.memory_format import torch_format
 
-        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return torch_format(self.config.channels_last != "off")
 
     def enter_thread(self) -> None:
         """Give a thread that will call `prepare` or `score` its share of the cores."""

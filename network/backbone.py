@@ -1,7 +1,9 @@
 """The backbone: any timm model with feature maps, and where its weights come from."""
 
 import difflib
+import functools
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ logger = logging.getLogger("birdclef.model")
 
 HUB_TIMEOUT_S = 10.0  # for one answer of the server that holds timm's weights
 PROBE_FRAMES = 101  # wide enough for every stem; odd, as 313 is: a backbone must take any length
+KEPT_BYTES = 256 * 2**20  # the most that a backbone's weights may take to be kept for later folds
 HUBS = ("hf-hub:", "local-dir:")  # names of models outside timm's own list
 
 
@@ -48,10 +51,12 @@ def find_backbone(name: str) -> str:
     raise UserError(f"unknown base_model_name {name!r}; {hint}")
 
 
+@functools.cache
 def examine(name: str, in_channels: int, n_mels: int, block: int | None = None) -> Maps:
     """Find out what maps a backbone makes of images of `n_mels` bands.
 
-    A twin without storage is asked: it computes and draws nothing.
+    A twin without storage is asked: it computes and draws nothing. It is asked once in a process,
+    as it takes half a second.
 
     Raises:
         UserError: it takes no such images, or makes tokens in place of maps.
@@ -102,9 +107,14 @@ def create_encoder(
     """
     if not pretrained:
         return trim(_create(name, in_channels), block)
-    if path is None:
-        return trim(_download(name, in_channels), block)
-    return trim(_load(name, in_channels, Path(path)), block)
+
+    encoder = _from_earlier(name, in_channels, path)
+    if encoder is None:
+        encoder = (
+            _download(name, in_channels) if path is None else _load(name, in_channels, Path(path))
+        )
+        _keep(encoder, name, in_channels, path)
+    return trim(encoder, block)
 
 
 def trim(encoder: Any, block: int | None) -> Any:
@@ -139,6 +149,41 @@ def trim(encoder: Any, block: int | None) -> Any:
 
 
 # Weights ------------------------------------------------------------------------------------------
+
+# Those that were read last, by what they are: the folds of a run start from the same ones.
+_read_last: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+
+
+def _key(name: str, in_channels: int, path: Path | str | None) -> tuple[Any, ...]:
+    if path is None:
+        return name, in_channels
+    about = Path(path).stat()
+    return name, in_channels, os.path.abspath(path), about.st_size, about.st_mtime_ns
+
+
+def _keep(encoder: Any, name: str, in_channels: int, path: Path | str | None) -> None:
+    """Keep a copy of a backbone's weights for the next fold, unless they are large."""
+    _read_last.clear()
+    state = encoder.state_dict()
+    if sum(one.numel() * one.element_size() for one in state.values()) <= KEPT_BYTES:
+        copies = {key: value.clone() for key, value in state.items()}
+        _read_last[_key(name, in_channels, path)] = copies
+
+
+def _from_earlier(name: str, in_channels: int, path: Path | str | None) -> Any:
+    """Make the backbone from the weights that were read last, if they are its; else None.
+
+    The same random numbers are drawn as when they are read.
+    """
+    try:
+        state = _read_last.get(_key(name, in_channels, path))
+    except OSError:  # what reads the file says what is wrong with it
+        return None
+    if state is None:
+        return None
+    encoder = _create(name, in_channels)
+    encoder.load_state_dict(state)
+    return encoder
 
 
 def _create(name: str, in_channels: int, **weights: Any) -> Any:

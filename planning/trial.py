@@ -15,6 +15,7 @@ import torch
 from configs import Config
 from dataset import WaveformDataset
 from model import build_model, pick_amp_dtype, pick_device
+from network.memory_format import torch_format
 from planning.facts import Pace
 from training.criterion import build_loss
 
@@ -41,8 +42,8 @@ def try_out(config: Config, n_classes: int) -> Pace:
     item_s = time_items(config, n_classes)
 
     model = build_model(config, n_classes).to(device)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    is_last = config.channels_last != "off"
+    model = model.to(memory_format=torch_format(is_last))
     batch = config.batch_size
     while True:
         try:

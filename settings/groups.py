@@ -1,8 +1,8 @@
 """The groups of settings, in the order of the help, and the types that their fields share."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from settings.about import Group
 
@@ -17,6 +17,15 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+def as_word(value: Any) -> Any:
+    """Make true and false "on" and "off", as YAML reads these words and as earlier versions had."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(as_word)]
+Compiling = Annotated[Literal["auto", "on", "off", "graphs"], BeforeValidator(as_word)]
 
 RUN = Group("run", "train", on_resume="warn")
 PATHS = Group("paths", "prepare_audios", "split_data", "train", on_resume="free", is_local=True)

@@ -172,6 +172,8 @@ def build_loader(
         )
     batch_bytes = sampler.batch_size * item_bytes(dataset, config)
     num_workers = workers_that_fit(config.num_workers, batch_bytes)
+    if num_workers and len(dataset):
+        _ = dataset[1, 0]  # loads code and tables, which the forked workers then find there
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from checkpoint import SCHEDULED, CheckpointError
-from configs import Config, settings_where
+from configs import Config, as_word, settings_where
 from scheduler import SCHEDULERS, find_schedule
 
 logger = logging.getLogger("birdclef.train")
 
+SWITCHES = ("channels_last", "compile_model")
 REMEDY = "choose another --exp-id, or --no-resume to set the earlier run aside"
 
 
@@ -58,11 +59,18 @@ def _fixed_settings(state: dict[str, Any], config: Config) -> set[str]:
 
 
 def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the default parameters of the schedule, which older versions did not write down."""
+    """Say settings of older versions in today's words, with the schedule's default parameters."""
+    settings = in_todays_words(settings)
     name, params = settings.get("scheduler_name"), settings.get("scheduler_params")
     if not isinstance(name, str) or name not in SCHEDULERS or not isinstance(params, dict):
         return settings
     return settings | {"scheduler_params": SCHEDULERS[name].params | params}
+
+
+def in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """Say settings as this version would: switches were true or false before."""
+    switches = {name: as_word(settings[name]) for name in SWITCHES if name in settings}
+    return settings | switches
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, scheduler: Any, ratio: float) -> None:

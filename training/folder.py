@@ -25,6 +25,7 @@ from files import (
 )
 from metrics import MetricMeter
 from training import processes
+from training.changes import in_todays_words
 from training.fold import Fold, rank
 
 logger = logging.getLogger("birdclef.folder")
@@ -162,7 +163,7 @@ def newest_settings(train_dir: Path) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return {}
-    return settings if isinstance(settings, dict) else {}
+    return in_todays_words(settings) if isinstance(settings, dict) else {}
 
 
 def _same_settings(earlier: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from training import batches
 from training.batches import (
     EpochSampler,
     batches_in_turn,
+    build_loader,
     collate,
     fill_batch,
     item_bytes,
@@ -159,3 +160,14 @@ def test_filled_validation_has_one_shape_and_the_same_scores(df, config, monkeyp
     assert sizes == [4, 2] + [4, 4]
     assert filled_loss == pytest.approx(loss, rel=1e-6)
     assert abs(filled.scores - meter.scores).max() < 1e-6 and filled.scores.shape == (6, 3)
+
+
+def test_workers_are_forked_from_a_process_that_has_made_an_item(df, config, monkeypatch):
+    made = []
+    monkeypatch.setattr(WaveformDataset, "__getitem__", lambda self, key: made.append(key))
+    for num_workers, expected in ((0, []), (2, [(1, 0)])):
+        made.clear()
+        config.num_workers = num_workers
+        dataset = WaveformDataset(df, config, "train", SPECIES)
+        build_loader(dataset, config, CPU)
+        assert made == expected

@@ -144,6 +144,15 @@ def test_the_order_of_the_table_and_folds_that_are_not_held_back_make_no_other_s
     assert digest != split_digest(first.assign(labels="bird9"), second)
 
 
+def test_a_split_is_identified_once_a_fold(df, config, monkeypatch):
+    original, asked = train.resuming.split_digest, []
+    monkeypatch.setattr(
+        train.resuming, "split_digest", lambda *args: (asked.append(1), original(*args))[1]
+    )
+    train.run(df, copy_of(config, epochs=1, folds=[0, 1]))
+    assert len(asked) == 2
+
+
 def test_a_checkpoint_without_a_split_goes_on(df, config):
     train.run(df, copy_of(config, epochs=1))
     path = config.fold_dir(0) / "last.pth"

@@ -150,8 +150,8 @@ def test_a_compiled_run_makes_the_same_draws_and_its_files_fit_one_that_is_not(
     sizes = []
     original = train.compile_model
 
-    def counted(model):
-        forward = original(model)
+    def counted(model, how):
+        forward = original(model, how)
         return lambda images: (sizes.append(len(images)), forward(images))[1]
 
     monkeypatch.setattr(train, "compile_model", counted)

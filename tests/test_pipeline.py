@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from configs import Config
 from examples.sample_songs import SPECIES, render_clip
 from images import recipe
 from images.view import View
+from inference.doctor import find_suspicious
+from inference.out_of_fold import read_out_of_fold
 from model import SED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +81,26 @@ def test_the_model_has_learnt_far_above_the_floor(archive):
         floor = best[f"{score}_floor"]
         assert best[score] > floor + 0.5 * (1 - floor), score
     assert best["macro_roc_auc"] > 0.85
+
+
+@pytest.mark.slow
+def test_a_wrong_label_is_among_the_first_three_of_the_doctor(archive):
+    """The model never saw the label of a recording that was held back, so a wrong one is planted.
+
+    Of recordings that it names rightly, for it cannot know better of the others.
+    """
+    oof = read_out_of_fold(archive / "models" / "Exp_3")
+    is_known = oof.labels[np.arange(len(oof.labels)), oof.scores.argmax(axis=1)] == 1
+    assert is_known.mean() > 0.6
+    held_back = np.flatnonzero(oof.labels.any(axis=0))  # species; a lone recording is as usual
+    places = []
+    for row in np.flatnonzero(is_known):
+        for species in held_back[oof.labels[row, held_back] == 0]:
+            labels = oof.labels.copy()
+            labels[row] = np.arange(labels.shape[1]) == species
+            doctor = find_suspicious(replace(oof, labels=labels))
+            places.append(doctor["filename"].tolist().index(oof.filenames[row]))
+    assert np.mean(np.array(places) < 3) > 0.9, places
 
 
 @pytest.mark.slow

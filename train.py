@@ -110,9 +110,8 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     warn_of_one_species(class_names, config)
 
     def trial(config: Config) -> Fold:  # is thrown away
-        number = config.folds[0]
-        parts = split_rows(rows, number, config)
-        return build_fold(*parts, number, class_names, config, device, load_weights=False)
+        parts = split_rows(rows, config.folds[0], config)
+        return build_fold(*parts, 0, class_names, config, device, load_weights=False)
 
     set_up_device(device, config, n_rows=len(rows))
     with processes.joined(device), STOP.noted():
@@ -442,8 +441,7 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
 
     is_best = progress.end_epoch(row, config.monitor)
     if processes.is_first():
-        with fold.watch.part("checkpoint"):
-            leave_files(fold, meter, is_best=is_best and not config.refit)
+        leave_files(fold, meter, is_best=is_best and not config.refit)
 
 
 if __name__ == "__main__":

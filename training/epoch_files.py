@@ -45,7 +45,8 @@ def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
     Raises:
         Whatever the files of the epoch before have failed with.
     """
-    state = snapshot(resuming.state_of(fold))
+    with fold.watch.part("checkpoint"):
+        state = snapshot(resuming.state_of(fold))
 
     def write() -> None:
         if is_best:
@@ -54,10 +55,11 @@ def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
         ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state)
         folder.write_history(fold.dir, state["history"])
 
-    fold.writer.start(write)
-    if fold.logs.open:  # they are told what stands in history.csv, and nothing else
-        fold.writer.wait()
-        fold.logs.rows(fold.progress.history)
+    with fold.watch.part("checkpoint"):
+        fold.writer.start(write)
+        if fold.logs.open:  # they are told what stands in history.csv, and nothing else
+            fold.writer.wait()
+            fold.logs.rows(fold.progress.history)
 
 
 def add_timing(fold: Fold, timing: dict[str, Any]) -> None:

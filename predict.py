@@ -21,14 +21,15 @@ from pathlib import Path
 from audio.decoder_pool import DecoderPool
 from configs import Config, configure_logger, run_main
 from inference.command_line import read_command_line
-from inference.outputs import make_plan, plan_outputs, write_activity, write_outputs, write_page
+from inference.outputs import make_plan, plan_outputs, write_activity, write_outputs
 from inference.partial import PartialResults
 from inference.results import Results
 from inference.scorers import open_models
 from inference.scoring import score_recordings
+from inference.selection import Selection
 from inference.sharing import Job, blocks_folder, delete_blocks, is_shared, score_shared
 from inference.stream import find_recordings
-from inference.windows import Models
+from inference.windows import Models, Plan
 
 logger = logging.getLogger("birdclef.predict")
 
@@ -73,10 +74,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             names = list(recordings)
             results = Results(partial, names, plan.average, outputs.adjustment, plan.weights)
             lines, summary = write_outputs(outputs, results, unread)
-            told, picture = write_activity(flags, results, outputs.selection)
-            lines += told
-            if flags.report is not None:
-                lines.append(write_page(flags, results, outputs.selection, models, plan, picture))
+            lines += write_pages(flags, results, outputs.selection, models, plan)
             if plan.frames_dir is not None:
                 lines.append(f"wrote {plan.frames_dir}: framewise scores")
             partial.close(delete=True)
@@ -90,6 +88,22 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
         logger.error(message, n_found, outputs.bad_path)
         return 1
     return 0
+
+
+def write_pages(
+    flags: argparse.Namespace, results: Results, chosen: Selection, models: Models, plan: Plan
+) -> list[str]:
+    """Write activity, the page of detections and that of clips to label, where asked for."""
+    lines, picture = write_activity(flags, results, chosen)
+    if flags.report is None and flags.suggest is None:
+        return lines
+    from inference.pages import suggest, write_page
+
+    if flags.report is not None:
+        lines.append(write_page(flags, results, chosen, models, plan, picture))
+    if flags.suggest is not None:
+        lines += suggest(flags, results, chosen, models, plan)
+    return lines
 
 
 def describe_run(models: Models, n_recordings: int, seconds: float, took_s: float) -> None:

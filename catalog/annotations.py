@@ -124,6 +124,8 @@ def read_annotations(
         frame = frame.drop(columns=list(REVIEW_COLUMNS))
     else:
         frame = without_undecided(frame)
+        if frame.empty:
+            raise UserError(f"{flag}{path}: no row has a verdict or a label yet")
     frame = frame.drop_duplicates().sort_values(["filename", "start_s", "end_s", "label"])
     return frame.reset_index(drop=True)
 

@@ -25,10 +25,6 @@ logger = logging.getLogger("birdclef.reviews")
 
 VERDICTS = ("yes", "no", "other", "unsure")
 REVIEW_COLUMNS = ("verdict", "refuted")  # of spans
-# Of the tables that pages save and --suggest writes.
-TABLE_COLUMNS = (
-    *("filename", "start_s", "end_s", "label", "verdict", "detected", "score", "note"),
-)
 SLACK_S = 0.05  # by which a clip may be shorter than the window that it is taken for
 
 

@@ -35,6 +35,7 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
     on_kaggle = is_asked_for(sys.argv[1:] if args is None else args)
     _add_paths(parser, is_named=not on_kaggle)
     for add_group in (
+        _add_pages,
         _add_species,
         _add_windows,
         _add_evaluation,
@@ -109,6 +110,10 @@ def _add_paths(parser: argparse.ArgumentParser, *, is_named: bool) -> None:
         "parquet for a .parquet, else submission-2023). With several, each file's name holds its "
         "format",
     )
+
+
+def _add_pages(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what else to write").add_argument
     add(
         "--report",
         type=Path,
@@ -128,6 +133,13 @@ def _add_paths(parser: argparse.ArgumentParser, *, is_named: bool) -> None:
         metavar="DIR",
         help="also write when and where species were found: DIR/activity.png, detections by day "
         "and hour, and DIR/species_by_site.csv",
+    )
+    add(
+        "--suggest",
+        type=number(1, kind=int),
+        metavar="N",
+        help="also suggest N clips to label next, unsure and unlike each other: a table, "
+        "FILE.suggested.csv, and a page, FILE.suggested.html, beside the output",
     )
     add(
         "--frames",

@@ -8,33 +8,41 @@ stratum, and counts all. From the verdicts on such a sample review.js estimates 
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from inference.detections import Event
+from inference.selection import Selection
 
+# Of the table that a page saves, and of suggestions; catalog/reviews.py reads it.
+TABLE_COLUMNS = (
+    *("filename", "start_s", "end_s", "label", "verdict", "detected", "score", "note"),
+)
 SCORE_BINS = 20  # of scores from 0 to 1, equally wide
 DRAWN_CLIPS = 200  # detections of a page that have a clip for being drawn, if no number is given
 MAX_LISTED = 20_000  # detections of a page, about 40 bytes each
 
 
 class Listed(NamedTuple):
-    """The n detections of a page, by recording and time.
+    """The n detections of a page, by recording and time, or clips that were suggested.
 
     Attributes:
         places: (n,) int, place of each one's recording in the run.
         events: what and when.
-        order: (n,) int, the random order, from 0.
-        counts: (C, SCORE_BINS) int, all detections by class and score bin.
+        order: (n,) int, the random order, from 0; of suggestions their own.
+        counts: (C, SCORE_BINS) int, all detections by class and score bin; None: these are
+            suggestions, of which nothing can be estimated.
         depth: every stratum has its first `depth` detections here; None: all detections are.
     """
 
     places: np.ndarray
     events: list[Event]
     order: np.ndarray
-    counts: np.ndarray
+    counts: np.ndarray | None
     depth: int | None
 
     def first_drawn(self, n: int) -> list[int]:
@@ -123,3 +131,43 @@ def ranks_in(strata: np.ndarray, draws: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order)) - first
     return ranks
+
+
+def describe_review(
+    path: Path, data: Mapping[str, Any], listed: Listed, selection: Selection
+) -> dict[str, Any]:
+    """Say what review.js needs: the listed detections in columns, and how to name what it saves.
+
+    The `identity` is that of the recordings' folder, so all pages of it share their verdicts.
+
+    Args:
+        path: of the page.
+        data: of the page: recordings, and the species that are found.
+        listed: what is reviewed.
+        selection: folder of the recordings, and names.
+    """
+    labels = [one["label"] for one in data["species"]]
+    folder, classes = selection.folder.resolve(), selection.class_names
+    text = str(folder).encode("utf-8", "surrogateescape")
+    number = {label: place for place, label in enumerate(labels)}
+    return {
+        "identity": hashlib.sha256(text).hexdigest()[:16],
+        "folder": Path(os.path.relpath(folder, path.resolve().parent)).as_posix(),
+        "save_as": f"{path.stem}_review.csv",
+        "columns": TABLE_COLUMNS,
+        "classes": [[label, *selection.name(place)] for place, label in enumerate(classes)],
+        "first_order": "listed" if listed.counts is None else "drawn",
+        "n_bins": SCORE_BINS,
+        "depth": listed.depth,
+        "counts": _counts_of(listed, [classes.index(label) for label in labels]),
+        "recording": listed.places.tolist(),
+        "species": [number[classes[event.species]] for event in listed.events],
+        "start": [event.start_s for event in listed.events],
+        "end": [event.end_s for event in listed.events],
+        "score": [event.score for event in listed.events],
+        "order": listed.order.tolist(),
+    }
+
+
+def _counts_of(listed: Listed, species: list[int]) -> list[list[int]] | None:
+    return None if listed.counts is None else listed.counts[species].tolist()

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from files import CannotWriteError, write_file
 from inference import activity, formats, selection, submissions
 from inference.adjusting import Adjustment, read_by_species, read_neighbours
 from inference.calibration import Calibration
-from inference.detections import DETECTED, average_models
+from inference.detections import DETECTED
 from inference.evaluated import (
     UNKNOWN,
     find_evaluation,
@@ -22,7 +21,6 @@ from inference.evaluated import (
     read_thresholds,
     settle_calibration,
 )
-from inference.listing import DRAWN_CLIPS
 from inference.places import read_zone
 from inference.results import Results
 from inference.score_notes import write_note
@@ -338,58 +336,3 @@ def write_activity(
         write_file(flags.activity / "activity.png", picture)
         lines.append(f"wrote {flags.activity / 'activity.png'}: detections by day and hour")
     return lines, picture
-
-
-def write_page(
-    flags: argparse.Namespace,
-    results: Results,
-    chosen: Selection,
-    models: Models,
-    plan: Plan,
-    picture: bytes | None = None,
-) -> str:
-    """Write the page of the run, with the best detections to see and hear; say so in a line.
-
-    Args:
-        flags: of the command line.
-        results: of the recordings that were tried.
-        chosen: what of them is shown.
-        models: what scored.
-        plan: how it did.
-        picture: PNG of detections by day and hour, if there is one.
-    """
-    from inference.report import write_report
-
-    calibration = results.adjustment.calibration
-
-    def framewise(samples: np.ndarray) -> np.ndarray:
-        frames = models.score([models.prepare(samples)], frames=True)[2]  # (models, 1, n_frames, C)
-        assert frames is not None
-        mean = average_models(frames[:, 0], plan.average, plan.weights)
-        return mean if calibration is None else calibration.apply(mean)
-
-    n_models, period = len(models.models), models.config.period
-    model, score = str(flags.model), plan.score
-    if n_models > 1:
-        weighted = "" if plan.weights is None else "weighted "
-        model += f", {weighted}mean of {n_models} by {plan.average}"
-    if calibration is not None:
-        score += ", calibrated"
-    for name in ("power", "smooth", "lean", "site_prior"):
-        if value := getattr(flags, name):
-            words = value if isinstance(value, list) else [str(value)]
-            score += f", --{name.replace('_', '-')} {' '.join(words)}"
-    facts = {
-        "Model": model,
-        "Recordings": str(flags.recordings.resolve()),
-        "Windows": f"{period:g} s, one every {plan.stride_s or period:g} s",
-        "Score": score,
-        "Written": time.strftime("%Y-%m-%d %H:%M"),
-    }
-    names = chosen.names or selection.read_metadata_names(models.config)
-    chosen = replace(chosen, names=names)
-    n_drawn = DRAWN_CLIPS if flags.review_clips is None else flags.review_clips
-    n_clips = write_report(
-        flags.report, results, chosen, models.config, facts, framewise, n_drawn, picture
-    )
-    return f"wrote {flags.report}: {n_clips} clips to look at and listen to"

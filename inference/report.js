@@ -97,7 +97,8 @@ function overview() {
   ];
   return [
     make("h2", { tabindex: "-1" }, "This run"),
-    make("p", { class: "quiet" }, `${plural(count, "detection")} at ${data.threshold} or above, of ` +
+    make("p", { class: "quiet" },
+      `${R.counts ? `${plural(count, "detection")} at ${data.threshold} or above` : plural(count, "suggested clip")}, of ` +
       `${data.species.length} species in ${plural(data.recordings.length, "recording")}, ${length}`),
     make("dl", {}, ...facts),
     data.species.length ? make("p", { class: "after" }, make("a", { href: "#review" }, "Review detections")) : "",
@@ -328,4 +329,5 @@ document.getElementById("sort").addEventListener("change", drawList);
 addEventListener("hashchange", () => show(true));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(false)); // canvases hold their colours
 drawList();
+if (!R.counts && !location.hash) history.replaceState(null, "", "#review"); // suggestions are there to be reviewed
 show(location.hash !== "");

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import struct
 import sys
 import zlib
@@ -28,11 +27,10 @@ import soundfile
 import soxr
 
 from audio.decoder_pool import DECODER_DIED
-from catalog.reviews import TABLE_COLUMNS
 from configs import Config
 from files import write_file
 from inference.detections import DETECTED, Event, Recording
-from inference.listing import SCORE_BINS, Listed, Listing
+from inference.listing import Listed, Listing, describe_review
 from inference.selection import Selection
 
 logger = logging.getLogger("birdclef.report")
@@ -106,19 +104,60 @@ def write_report(
     drawn = [(int(listed.places[n]), listed.events[n]) for n in listed.first_drawn(n_drawn)]
     best = [one[1:] for one in chosen]
     media = add_clips(recordings, best, drawn, selection.folder, config, framewise)
-    data: Json = {
-        "facts": dict(facts),
-        "threshold": threshold,
+    data = {"facts": dict(facts), "threshold": threshold, "recordings": recordings, "media": media}
+    data["activity"] = to_text(activity or b"")
+    _write(path, data, listed, selection, config)
+    return len(chosen)
+
+
+def write_suggested_page(
+    path: Path,
+    results: Iterable[Recording],
+    suggested: Sequence[tuple[str, Event]],
+    selection: Selection,
+    config: Config,
+    facts: Mapping[str, str],
+    framewise: Framewise | None = None,
+) -> None:
+    """Write a page of clips to label, which opens with the review of them.
+
+    Args:
+        path: the HTML file.
+        results: recordings with scores (n, C); gone through once.
+        suggested: recording's name, and when with the likeliest species, in the order to label.
+        selection: as in `write_report`.
+        config: settings of the model.
+        facts: what the head of the page says of the run.
+        framewise: as in `write_report`.
+    """
+    by_name: dict[str, list[Event]] = defaultdict(list)
+    for name, event in suggested:
+        by_name[name].append(event)
+    recordings: list[Json] = []
+    place: dict[str, int] = {}
+    for recording in results:
+        if recording.name in by_name:
+            place[recording.name] = len(recordings)
+            recordings.append(summarise(recording, by_name[recording.name]))
+
+    chosen = [(place[name], event) for name, event in suggested]
+    media = add_clips(recordings, chosen, [], selection.folder, config, framewise)
+    places, order = np.array([one[0] for one in chosen]), np.arange(len(chosen))
+    listed = Listed(places, [one[1] for one in chosen], order, None, None)
+    data = {"facts": dict(facts), "threshold": 0.0, "recordings": recordings, "media": media}
+    data["activity"] = ""
+    _write(path, data, listed, selection, config)
+
+
+def _write(path: Path, data: Json, listed: Listed, selection: Selection, config: Config) -> None:
+    """Complete the data of a page, and write it."""
+    data |= {
         "max_clips": [MAX_CLIPS_OF_RECORDING, MAX_CLIPS],
-        "ticks": frequency_ticks(config) if media else [],
-        "species": number_species(recordings, selection),
-        "recordings": recordings,
-        "media": media,
-        "activity": to_text(activity or b""),
+        "ticks": frequency_ticks(config) if data["media"] else [],
+        "species": number_species(data["recordings"], selection),
     }
     data["review"] = describe_review(path, data, listed, selection)
     write_file(path, fill_page(data, ("review.js", "report.js"), WORDS))
-    return len(chosen)
 
 
 def fill_page(data: Json, script_names: Sequence[str], words: Mapping[str, str]) -> str:
@@ -132,9 +171,7 @@ def fill_page(data: Json, script_names: Sequence[str], words: Mapping[str, str])
     here = Path(__file__)
     names = ("page.js", *script_names)
     script = "\n".join(here.with_name(name).read_text(encoding="utf-8") for name in names)
-    digest = base64.b64encode(
-        hashlib.sha256(script.encode()).digest()
-    ).decode()  # the only script that may run
+    digest = to_text(hashlib.sha256(script.encode()).digest())  # of the only script that may run
     parts = {
         **words,
         "@SCRIPT_HASH@": digest,
@@ -222,40 +259,6 @@ def number_species(recordings: Sequence[Json], selection: Selection) -> list[Jso
         {"label": label, "scientific": scientific, "common": common}
         for label, scientific, common in names
     ]
-
-
-def describe_review(path: Path, data: Json, listed: Listed, selection: Selection) -> Json:
-    """Say what review.js needs: the listed detections in columns, and how to name what it saves.
-
-    The `identity` is that of the recordings, so verdicts last where a page is written anew.
-    """
-    place = {one["label"]: number for number, one in enumerate(data["species"])}
-    labels = [selection.class_names[event.species] for event in listed.events]
-    names = [recording["name"] for recording in data["recordings"]]
-    folder = selection.folder.resolve()
-    identity = hashlib.sha256("\n".join([str(folder), *names]).encode("utf-8", "surrogateescape"))
-    return {
-        "identity": identity.hexdigest()[:16],
-        "folder": Path(os.path.relpath(folder, path.resolve().parent)).as_posix(),
-        "save_as": f"{path.stem}_review.csv",
-        "first_order": "drawn",
-        "columns": TABLE_COLUMNS,
-        "classes": [
-            [label, *selection.name(number)] for number, label in enumerate(selection.class_names)
-        ],
-        "n_bins": SCORE_BINS,
-        "depth": listed.depth,
-        "counts": [
-            listed.counts[selection.class_names.index(one["label"])].tolist()
-            for one in data["species"]
-        ],
-        "recording": listed.places.tolist(),
-        "species": [place[label] for label in labels],
-        "start": [event.start_s for event in listed.events],
-        "end": [event.end_s for event in listed.events],
-        "score": [event.score for event in listed.events],
-        "order": listed.order.tolist(),
-    }
 
 
 # Pictures and clips -------------------------------------------------------------------------------
@@ -409,11 +412,7 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
     peak = np.abs(resampled).max(initial=0)
     levelled = resampled * (0.7 / peak) if peak > 0 else resampled
     file = io.BytesIO()
-    settings: dict[str, Any] = {
-        "format": "MP3",
-        "bitrate_mode": "VARIABLE",
-        "compression_level": 0.9,
-    }
+    settings: Json = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.9}
     with soundfile.SoundFile(file, "w", samplerate=CLIP_RATE, channels=1, **settings) as sound:
         sound.write(levelled)
     return file.getvalue()

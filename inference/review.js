@@ -1,5 +1,6 @@
 // The view in which a person says of each detection whether it is right. Verdicts are kept in the browser under the
-// identity of the recordings, and saved as a table that --annotations reads (catalog/reviews.py).
+// identity of the recordings' folder, which its pages share, and saved as a table that --annotations reads
+// (catalog/reviews.py).
 
 const R = data.review;
 const ROW_HEIGHT = 30; // px of a row of the list, as in the style sheet
@@ -21,12 +22,13 @@ const parts = {}; // of the view: status, estimate, card, rows, ...
 
 const nameOf = (one) => data.recordings[R.recording[one]].name;
 const labelOf = (one) => data.species[R.species[one]].label;
-const keyOf = (one) => `${nameOf(one)}\t${R.start[one].toFixed(3)}\t${labelOf(one)}`;
-const keys = R.score.map((_, one) => keyOf(one));
+// With the length, for another recording may come to have the name.
+const keyOf = ({ name, seconds }, start, label) => [name, seconds.toFixed(1), start.toFixed(3), label].join("\t");
+const keys = R.score.map((_, one) => keyOf(data.recordings[R.recording[one]], R.start[one], labelOf(one)));
 const binOf = (value) => Math.min(R.n_bins - 1, Math.floor(value * R.n_bins));
 
 const clipsByKey = new Map(data.recordings.flatMap((recording) =>
-  recording.clips.map((clip) => [`${recording.name}\t${clip.start.toFixed(3)}\t${data.species[clip.species].label}`, clip])));
+  recording.clips.map((clip) => [keyOf(recording, clip.start, data.species[clip.species].label), clip])));
 
 let verdicts = readStored(); // by key: [verdict, labels, note]
 
@@ -313,9 +315,9 @@ function closeChooser() {
 
 function offer() {
   const text = chooser.input.value.trim().toLowerCase();
-  const starts = (one) => one.some((name) => name.toLowerCase().startsWith(text));
+  const begins = (one) => one.some((name) => ` ${name.toLowerCase()}`.includes(` ${text}`)); // a word of it
   const fits = R.classes.filter((one) => one.some((name) => name.toLowerCase().includes(text)));
-  fits.sort((a, b) => starts(b) - starts(a) || a[2].localeCompare(b[2]));
+  fits.sort((a, b) => begins(b) - begins(a) || a[2].localeCompare(b[2]));
   chooser.offered = fits.slice(0, MOST_CHOICES).map(([label, scientific, common]) => ({ label,
     text: [common, scientific, label].filter((name, n, all) => all.indexOf(name) === n).join(", ") }));
   const typed = chooser.input.value.trim();

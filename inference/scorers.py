@@ -3,6 +3,7 @@
 Torch is imported only where it is needed, so that an exported file runs without it.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -110,12 +111,7 @@ class TorchModels:
         Raises:
             UserError: scores that are not finite.
         """
-        import torch
-
-        given = torch.from_numpy(np.stack(images)).to(self.device)  # equal channels are one
-        batch = given.expand(-1, self.config.in_channels, -1, -1)
-        batch = batch.contiguous(memory_format=self._memory_format())
-
+        batch = self._batch(images)
         clipwise, frame_max, framewise = [], [], []
         for model in self.models:
             output = self._forward(model, batch)
@@ -128,14 +124,38 @@ class TorchModels:
             raise UserError("scores are not finite; try --no-amp")
         return np.stack(clipwise), np.stack(frame_max), np.stack(framewise) if frames else None
 
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Say what the first model makes of B clips before its head: (B, n) float32, over time."""
+        model: Any = self.models[0]
+        batch = self._batch(images)
+        with self._inference():
+            if model.linear_head is not None:
+                features = model.clip_features(batch)  # (B, n)
+            else:
+                features = model.columns(model.feature_map(batch)).mean(dim=2)  # (B, n)
+        return features.float().cpu().numpy()
+
+    def _batch(self, images: Sequence[np.ndarray]) -> Any:
+        import torch
+
+        given = torch.from_numpy(np.stack(images)).to(self.device)  # equal channels are one
+        batch = given.expand(-1, self.config.in_channels, -1, -1)
+        return batch.contiguous(memory_format=self._memory_format())
+
     def _forward(self, model: Any, batch: Any) -> dict[str, Any]:
+        with self._inference():
+            return model(batch)
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Run networks without gradients, in the precision of validation."""
         import torch
 
         amp = torch.autocast(
             self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         )
         with torch.inference_mode(), amp:
-            return model(batch)
+            yield
 
 
 def _read_states(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -200,6 +220,11 @@ class ExportedModel:
         if not np.isfinite(clipwise).all():
             raise UserError("scores are not finite; export the model again")
         return clipwise[None], framewise.max(axis=1)[None], framewise[None] if frames else None
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Stand in for what lies before the head, which the file keeps: (B, C) logits."""
+        scores = np.clip(self._run(np.stack(waveforms))[0].astype(np.float64), 1e-6, 1 - 1e-6)
+        return np.log(scores / (1 - scores)).astype(np.float32)
 
 
 def share_out(config: Config, *, on_cpu: bool) -> tuple[int, int]:

@@ -350,6 +350,22 @@ def test_a_page_to_look_at_holds_the_detections_and_their_sound(
     assert "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text
 
 
+def test_clips_to_label_next_are_suggested_as_a_table_and_a_page(
+    monkeypatch, capsys, tmp_path, sounds, caplog
+):
+    path = save_model(tmp_path / "m.pth", tiny())
+    args = ["--output", tmp_path / "out.csv", "--num-workers", 1, "--no-amp"]
+    assert call(monkeypatch, path, sounds, *args, "--suggest", 4, "--review-clips", 3) == 0
+    assert "--review-clips has no effect: without --report" in caplog.text
+    said = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'out.suggested.csv'}: 4 clips to label next" in said
+    table = pd.read_csv(tmp_path / "out.suggested.csv", keep_default_na=False)
+    assert len(table) == 4 and set(table["detected"]) <= set(SPECIES)
+    assert not table.duplicated(["filename", "start_s"]).any()
+    page = (tmp_path / "out.suggested.html").read_text(encoding="utf-8")
+    assert '"counts":null' in page and page.count('"curve":[') == 4
+
+
 def test_an_interrupted_command_keeps_its_partial_results(monkeypatch, tmp_path, sounds, caplog):
     path = save_model(tmp_path / "m.pth", tiny())
     args = [path, sounds, "--output", tmp_path / "s.csv", "--valid-bs", 4, "--device", "cpu"]

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from configs import Config
+from inference.listing import TABLE_COLUMNS
 from tests.test_house import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 
 # Pages whose commands are run, in this order and in one folder.
 RUN_PAGES = ["README.md", "docs/settings.md", "docs/predicting.md", "docs/worked_example.md"]
+RUN_PAGES += ["docs/reviewing.md"]
 
 # Later flags win: these make each command small.
 SMALL = {
@@ -31,6 +33,7 @@ SMALL = {
     "prepare_audios.py": "--max-bad-fraction 0.2",
     "plan.py": "--no-trial --listen 4",
     "examples/make_soundscapes.py": "--count 2 --seconds 30",
+    "examples/suggested_labels.py": "--pool 40 --test 30 --batch 10 --rounds 1 --repeats 1",
 }
 
 
@@ -133,6 +136,9 @@ def write_labelled_recordings(folder: Path) -> None:
         soundfile.write(path, waveform, 32_000)
         labels = folder / "labels" / f"morning_{number}.txt"
         labels.write_text("2.0\t5.0\trobin\n7.0\t10.0\twren\n")
+
+    rows = [f"site_{n}/morning_{n}.wav,0,5,robin,yes,robin,0.9," for n in range(5)]
+    (folder / "review.csv").write_text("\n".join([",".join(TABLE_COLUMNS), *rows]) + "\n")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import torch
 
 from configs import Config, UserError
 from inference import scorers
+from model import build_model
 from tests import predicting
 from tests.predicting import RATE, save_model, song, tiny
 
@@ -36,6 +37,17 @@ def test_each_model_has_its_row_and_frames_have_the_maximum(tmp_path):
         alone, _, _ = scorers.TorchModels([path], tiny()).score([image], frames=False)
         np.testing.assert_allclose(clipwise[number, 0], alone[0, 0], atol=1e-6)
     assert np.abs(clipwise[0] - clipwise[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"head": "linear", "mel_statistics": 16}])
+def test_what_lies_before_the_head_is_the_same_alone_and_in_a_batch(tmp_path, settings):
+    models = scorers.TorchModels([save_model(tmp_path / "m.pth", tiny())], tiny())
+    models.models = [build_model(tiny(**settings), 3, load_weights=False).eval()]
+    images = [models.prepare(song(1.0, seed=seed)) for seed in range(3)]
+    together = models.embed(images)
+    assert together.dtype == np.float32 and len(together) == 3
+    np.testing.assert_allclose(models.embed(images[1:2])[0], together[1], atol=1e-4)
+    assert np.ptp(together, axis=0).max() > 1e-3  # songs differ
 
 
 def test_averaged_weights_are_taken_where_there_are_any(tmp_path):

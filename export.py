@@ -31,6 +31,7 @@ where the recordings are (default: where they were in training).
 examples:
   python export.py models/Exp_47/fold_0 --to onnx --output birds.onnx
   python export.py models/Exp_47 --ensemble --precision int8
+  python export.py models/blend.yaml --to openvino
   python export.py models/Exp_47 --ensemble --to hub --output shared/birds
 """
 
@@ -47,7 +48,8 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         "model",
         metavar="MODEL",
         type=find_experiment,
-        help="a fold's folder, a checkpoint, or with --ensemble an experiment's folder",
+        help="a fold's folder, a checkpoint, blend.yaml of compare.py for all its networks in "
+        "one file, or with --ensemble an experiment's folder",
     )
     add(
         "--ensemble",
@@ -91,12 +93,24 @@ def read_command_line(args: Sequence[str] | None = None) -> tuple[argparse.Names
         help="largest difference of a score that passes (default: by precision)",
     )
     flags, rest = parser.parse_own(args)
+    check_together(flags)
+    return flags, load_config(rest)
+
+
+def check_together(flags: argparse.Namespace) -> None:
+    """Refuse flags that do not go together (UserError)."""
     if flags.to == "openvino" and flags.precision == "int8":
         # OpenVINO's reading of such a file moved scores by up to 0.98.
         raise UserError("--precision int8 works with --to onnx only")
+    if flags.to == HUB and is_blend(flags.model):
+        raise UserError(f"--to hub takes one experiment, and {flags.model} is a blend of several")
     if flags.to == HUB and flags.precision != PRECISIONS[0]:
         raise UserError("--to hub writes float32 weights; leave out --precision")
-    return flags, load_config(rest)
+
+
+def is_blend(path: Path) -> bool:
+    """Say whether it is a file that compare.py --blend wrote, by its suffix."""
+    return path.suffix in (".yaml", ".yml")
 
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
@@ -116,7 +130,7 @@ from inference.hub import HUB_WEIGHTS
 from inference.hub_card import write_hub
 from inference.model_card import describe, model_card
 from inference.model_files import find_checkpoints, fold_folders
-from inference.scorers import TorchModels
+from inference.scorers import TorchModels, find_weighted
 from inference.waveform_model import WaveformModel
 
 logger = logging.getLogger("birdclef.export")
@@ -167,12 +181,14 @@ def export_hub(flags: argparse.Namespace, given: Config) -> Path:
     return output
 
 
-def open_states(paths: Sequence[Path], given: Config) -> tuple[TorchModels, list[dict[str, Any]]]:
+def open_states(
+    paths: Sequence[Path], given: Config, weights: tuple[float, ...] | None = None
+) -> tuple[TorchModels, list[dict[str, Any]]]:
     """Open checkpoints as models and as states (UserError: one without a complete epoch)."""
     states = [ckpt.read_checkpoint(path) for path in paths]
     if not all(state["history"] for state in states):
         raise UserError(f"{paths[0]}: holds no complete epoch")
-    return TorchModels(paths, given), states
+    return TorchModels(paths, given, weights), states
 
 
 def export(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
@@ -183,11 +199,12 @@ def export(flags: argparse.Namespace, given: Config) -> tuple[Path, Comparison]:
             scores too far off.
     """
     check_packages(flags.to)
-    paths = choose_checkpoints(flags.model, ensemble=flags.ensemble)
-    models, states = open_states(paths, replace(given, device="cpu", amp=False))
+    paths, weights = choose_weighted(flags.model, ensemble=flags.ensemble)
+    models, states = open_states(paths, replace(given, device="cpu", amp=False), weights)
     output = place_output(flags, paths[0], states[0])
 
-    parts = [read_parts(models, state["fold"], given) for state in states]
+    folds = {state["fold"] for state in states}  # experiments of a blend have the same ones
+    parts = [read_parts(models, fold, given) for fold in sorted(folds)]
     train_part, valid_part, config = parts[0]
     held_back = expand_windows(pd.concat([part[1] for part in parts]), config)
     clips = read_clips(held_back, flags.clips, config, models.class_names)
@@ -221,11 +238,23 @@ def write_graph(
     """Write the graph of the models under a stem with the suffix it takes; return its path."""
     path = stem.with_name(f"{stem.name}.onnx")
     half = flags.precision == "float16"
-    graph = WaveformModel(models.models, models.config, half=half and flags.to == "onnx")
+    graph = WaveformModel(
+        models.models,
+        models.config,
+        half=half and flags.to == "onnx",
+        weights=models.weights,
+    )
     draft(path, graph, models.config.n_samples, about, calibration)
     if flags.to == "openvino":
         path = convert_to_openvino(path, about, half=half)
     return path
+
+
+def choose_weighted(path: Path, *, ensemble: bool) -> tuple[list[Path], tuple[float, ...] | None]:
+    """Find the checkpoints as `choose_checkpoints`, or all of a blend with their weights."""
+    if is_blend(path):
+        return find_weighted(path)
+    return choose_checkpoints(path, ensemble=ensemble), None
 
 
 def choose_checkpoints(path: Path, *, ensemble: bool) -> list[Path]:
@@ -246,13 +275,16 @@ def choose_checkpoints(path: Path, *, ensemble: bool) -> list[Path]:
 def place_output(flags: argparse.Namespace, first: Path, state: Mapping[str, Any]) -> Path:
     """Settle the file's name (UserError: one that cannot be written)."""
     suffix = BACKENDS[flags.to]
-    name = f"Exp_{state['config']['exp_id']}"
-    if not flags.ensemble:
+    is_one = not (flags.ensemble or is_blend(flags.model))
+    name = flags.model.stem if is_blend(flags.model) else f"Exp_{state['config']['exp_id']}"
+    if is_one:
         name += "_refit" if state["config"].get("refit") else f"_fold_{state['fold']}"
     if flags.precision != "float32":
         name += f"_{flags.precision}"
 
     folder = flags.model if flags.ensemble else first.parent
+    if is_blend(flags.model):
+        folder = flags.model.parent
     output: Path = flags.output or folder / f"{name}{suffix}"
     if output.suffix != suffix or output.is_dir():
         raise UserError(

@@ -116,11 +116,11 @@ def compare(scorer: Session, models: TorchModels, clips: Clips) -> Comparison:
         clipwise_expected, _, framewise_expected = answer
         assert framewise_expected is not None
         scores.append(clipwise)
-        expected.append(clipwise_expected.mean(axis=0))  # of the folds
+        expected.append(np.average(clipwise_expected, axis=0, weights=models.weights))
         difference = max(
             difference,
             largest_gap(clipwise, expected[-1]),
-            largest_gap(framewise, framewise_expected.mean(axis=0)),
+            largest_gap(framewise, np.average(framewise_expected, axis=0, weights=models.weights)),
         )
 
     n_clips, labels = len(clips.images), clips.labels

@@ -1,5 +1,6 @@
 """The metadata of an exported file, and the model card that describes it."""
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -26,10 +27,23 @@ def describe(
         "settings": {name: value for name, value in everything.items() if name not in local},
         "folds": [_last_row(state) for state in states],
         "trained_with": states[0]["versions"],
-        "exported_with": versions() | {"onnx": importlib.metadata.version("onnx")},
+        "exported_with": versions() | _converters(),
     }
+    if models.weights is not None:
+        parts["networks"] = [
+            {"base_model_name": state["config"]["base_model_name"], "weight": round(weight, 6)}
+            for state, weight in zip(states, models.weights, strict=True)
+        ]
     about = {"format": EXPORT_FORMAT, "precision": precision, "licence": licence}
     return about | {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
+
+
+def _converters() -> dict[str, str]:
+    found = {}
+    for name in ("onnx", "openvino"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def model_card(
@@ -60,6 +74,12 @@ def model_card(
         *_scores(folds, result),
         *_data(table, settings["n_folds"]),
     ]
+    if "networks" in about:
+        lines += ["", "## Networks in the mean", ""]
+        lines += [
+            f"- {one['base_model_name']}: weight {one['weight']:g}"
+            for one in json.loads(about["networks"])
+        ]
     sections = {
         "Classes": dict(enumerate(names)),
         "Settings": settings,

@@ -105,10 +105,19 @@ class WaveformModel(nn.Module):
         models: the folds' networks; scores are the mean of their probabilities.
         config: audio settings.
         half: run the encoders in float16.
+        weights: of the networks in the mean, summing to 1; None weighs them alike.
     """
 
-    def __init__(self, models: Sequence[nn.Module], config: Config, *, half: bool = False) -> None:
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        config: Config,
+        *,
+        half: bool = False,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
+        self.weights = weights
         self.front_end = FrontEnd(config)
         self.in_channels = config.in_channels
         self.models = nn.ModuleList(copy.deepcopy(model) for model in models)
@@ -121,7 +130,13 @@ class WaveformModel(nn.Module):
         images = self.front_end(waveform).expand(-1, self.in_channels, -1, -1)
         outputs = [model(images) for model in self.models]
         clipwise, framewise = (
-            torch.stack([output[name] for output in outputs]).mean(dim=0).clamp(max=BELOW_ONE)
+            self._average([output[name] for output in outputs]).clamp(max=BELOW_ONE)
             for name in ("clipwise_output", "framewise_output")
         )
         return clipwise, framewise
+
+    def _average(self, scores: list[Tensor]) -> Tensor:
+        if self.weights is None:
+            return torch.stack(scores).mean(dim=0)
+        weighed = [weight * one for weight, one in zip(self.weights, scores, strict=True)]
+        return torch.stack(weighed).sum(dim=0)

@@ -15,6 +15,7 @@ import export
 from configs import Config, UserError, run_main
 from inference.exported import open_exported
 from inference.model_files import find_checkpoints
+from inference.scorers import open_models
 from model import SED
 from tests.exporting import (
     CLASSES,
@@ -90,6 +91,44 @@ def test_an_ensemble_is_the_mean_of_its_folds(trained_folds, rng):
     )
 
 
+@pytest.mark.slow
+def test_a_blend_of_experiments_is_one_file_with_one_log_mel(trained_folds, rng, tmp_path):
+    need_onnx()
+    import onnx
+
+    other = Config(**{**trained_folds.to_dict(), "exp_id": 7, "base_model_name": "test_resnet"})
+    save_fold(other, 0, CLASSES, seed=5)
+    blend = tmp_path / "blend.yaml"
+    first, second = trained_folds.exp_dir, other.exp_dir
+    blend.write_text(
+        f"models:\n- {{model: {first}, weight: 3}}\n- {{model: {second}, weight: 1}}\n"
+    )
+    path, result = export_with(trained_folds, blend, "--output", tmp_path / "birds.onnx")
+    assert result.n_clips == result.n_available == 24 and result.difference < 1e-4
+
+    clips = list(rng.standard_normal((2, 32_000)).astype(np.float32))
+    singles = [expected_scores(trained_folds.fold_dir(fold), clips) for fold in (0, 1)]
+    singles.append(expected_scores(other.fold_dir(0), clips))
+    opened = open_models(blend, Config(device="cpu", amp=False))  # what predict.py averages
+    ours = opened.score([opened.prepare(clip) for clip in clips], frames=False)[0]
+    assert opened.weights == (0.375, 0.375, 0.25)
+    for number, made in enumerate(open_exported(path)[0](np.stack(clips))):
+        weighed = zip((0.375, 0.375, 0.25), singles, strict=True)
+        wanted = sum(weight * one[number] for weight, one in weighed)
+        np.testing.assert_allclose(made, wanted, atol=1e-5)
+        if number == 0:
+            np.testing.assert_allclose(
+                made, np.average(ours, axis=0, weights=opened.weights), atol=1e-5
+            )
+    assert np.abs(singles[0][0] - singles[2][0]).max() > 0.01
+
+    names = [node.name for node in onnx.load(path).graph.initializer]
+    assert sum("front_end.bank" in name for name in names) <= 1
+    assert sum("encoder.conv_stem" in name or "encoder.stem" in name for name in names) >= 2
+    card = path.with_name("birds.onnx.md").read_text()
+    assert "- test_efficientnet: weight 0.375" in card and "- test_resnet: weight 0.25" in card
+
+
 def test_openvino_files_give_the_same(trained_folds, exported, monkeypatch):
     openvino = pytest.importorskip("openvino", reason=f"no openvino: {INSTALL}")
     monkeypatch.setattr(export, "draft", lambda path, *_: shutil.copy(exported[0], path))
@@ -145,6 +184,8 @@ def test_mistakes_are_one_line(trained_folds, tmp_path, monkeypatch, capsys):
             (trained_folds.fold_dir(0), "--precision", "int8", "--to", "openvino"),
             "works with --to onnx only",
         ),
+        ((tmp_path / "b.yaml", "--to", "hub"), "takes one experiment"),
+        ((tmp_path / "b.yaml",), "b.yaml: cannot be read"),
         ((trained_folds.fold_dir(0), "--clips", "0"), "0 is not 1 or more"),
         ((trained_folds.fold_dir(0), "--presision", "int8"), "--presision"),
     ):

@@ -24,6 +24,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 # Pages whose commands are run, in this order and in one folder.
 RUN_PAGES = ["README.md", "docs/settings.md", "docs/predicting.md", "docs/worked_example.md"]
 RUN_PAGES += ["docs/reviewing.md"]
+RUN_ELSEWHERE = ["docs/archives.md", "docs/field.md"]  # by tests of their own
+NOT_RUN = "*The commands of this page are not run by a test; one checks that"
 
 # Later flags win: these make each command small.
 SMALL = {
@@ -139,6 +141,35 @@ def write_labelled_recordings(folder: Path) -> None:
 
     rows = [f"site_{n}/morning_{n}.wav,0,5,robin,yes,robin,0.9," for n in range(5)]
     (folder / "review.csv").write_text("\n".join([",".join(TABLE_COLUMNS), *rows]) + "\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_whose_commands_no_test_runs_says_so(page):
+    text = page.read_text(encoding="utf-8")
+    name = page.relative_to(ROOT).as_posix()
+    is_run = name in [*RUN_PAGES, *RUN_ELSEWHERE]
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
+    if re.search(r"^python (?!-m)", blocks, re.M):
+        assert is_run != (NOT_RUN in text)
+    else:
+        assert NOT_RUN not in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_script_and_flag_of_a_page_exists(page):
+    fields = {"--" + name.replace("_", "-") for name in Config.__dataclass_fields__}
+    known = {*fields, *("--no-" + name[2:] for name in fields), "--config", "--help"}
+    for command in commands(page.read_text(encoding="utf-8")):
+        _, script, *flags = shlex.split(command)
+        if script in ("-m", "-c"):
+            continue
+        source = (ROOT / script).read_text(encoding="utf-8")
+        if script == "predict.py":
+            source += (ROOT / "inference/command_line.py").read_text(encoding="utf-8")
+        for flag in flags:
+            if not flag.startswith("--") or flag == "--" or flag.startswith("--scheduler-params."):
+                continue
+            assert flag.replace("_", "-") in known or f'"{flag}"' in source, command
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ def tell_ending(summary: Mapping[str, Any], config: Config) -> None:
     if folds:
         print(f"mean of {len(folds)}: {describe_scores(summary['mean'])}")
 
-    following = shlex.join(["python", "plot_loss_metric.py", str(exp_dir)])
+    script = "evaluate.py" if config.soup else "plot_loss_metric.py"  # a soup has no epochs
+    following = shlex.join(["python", script, str(exp_dir)])
     if unfinished := summary.get("unfinished"):
         print(describe_unfinished(unfinished, exp_dir, config))
         following = resume_command()

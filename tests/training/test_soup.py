@@ -17,6 +17,7 @@ from inference.scorers import open_models
 from tests.small_run import SPECIES, build, copy_of, make_recordings, tiny_config
 from training import soup
 from training.batches import collate
+from training.ending import tell_ending
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,9 @@ def test_a_soup_is_the_average_made_by_hand_and_a_model_like_a_folds(df, config,
     assert summary["folds"]["0"]["macro_ap"] == row["macro_ap"] and np.isfinite(row["valid_loss"])
     taken = pd.read_csv(folder / "ingredients.csv")
     assert list(taken["epoch"]) == [2, 3] and list(taken["is_taken"]) == [1, 1]
+
+    tell_ending(summary, soup_config)
+    assert f"next: python evaluate.py {folder.parent}" in capsys.readouterr().out
 
     # compare.py takes it beside its experiment; made again, the earlier one is set aside.
     assert compare.main([str(folder.parent), str(config.exp_dir), "--draws", "50"]) == 0

@@ -22,15 +22,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 
 # Pages whose commands are run, in this order and in one folder.
-RUN_PAGES = ["README.md", "docs/settings.md", "docs/predicting.md", "docs/worked_example.md"]
-RUN_PAGES += ["docs/reviewing.md"]
+RUN_PAGES = ["README.md", "docs/settings.md", "docs/following.md", "docs/predicting.md"]
+RUN_PAGES += ["docs/worked_example.md", "docs/reviewing.md"]
 RUN_ELSEWHERE = ["docs/archives.md", "docs/field.md"]  # by tests of their own
 NOT_RUN = "*The commands of this page are not run by a test; one checks that"
 
 # Later flags win: these make each command small.
 SMALL = {
     "train.py": "--epochs 1 --base-model-name test_efficientnet --n-mels 32 --period 1 "
-    "--no-pretrained --folds 0 --device cpu --num-workers 0 --lr 1e-4",
+    "--no-pretrained --folds 0 --device cpu --num-workers 0 --lr 1e-4 --worst-clips 2",
     "dataset.py": "--n-mels 32 --period 1",
     "prepare_audios.py": "--max-bad-fraction 0.2",
     "plan.py": "--no-trial --listen 4",

@@ -16,9 +16,10 @@ QUICK := tests/test_configs.py tests/test_files.py tests/losses tests/test_metri
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(QUICK)
 
-# A process a core, each with files of its own: fixtures that train are made once a file.
+# A process a core, each with files of its own: fixtures that train are made once a file. The
+# longest files go first (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from configs import Config, UserError
+from settings.help import negative_flag
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -44,6 +45,7 @@ class FlagParser(argparse.ArgumentParser):
         own = [name for action in self._actions for name in action.option_strings]
         settings = ["--" + field.name.replace("_", "-") for field in fields(Config)]
         settings += ["--no-" + name.removeprefix("--") for name in settings] + ["--config"]
+        settings += [negative_flag(field.name) for field in fields(Config)]
         for word in rest:
             name = word.partition("=")[0].replace("_", "-")
             if not name.startswith("--") or name in settings or name.startswith("--scheduler-pa"):

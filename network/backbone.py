@@ -40,8 +40,7 @@ def find_backbone(name: str) -> str:
     if name.startswith(HUBS):
         return name
 
-    renamed = timm.models.get_deprecated_models()
-    known = {*timm.list_models(include_tags=True), *timm.list_models(), *renamed}
+    renamed, known = _list_backbones()
     current = renamed.get(name, name)
     if current in known:
         return str(current)
@@ -49,6 +48,13 @@ def find_backbone(name: str) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the names"
     raise UserError(f"unknown base_model_name {name!r}; {hint}")
+
+
+@functools.cache
+def _list_backbones() -> tuple[dict[str, str | None], set[str]]:
+    """List today's names of renamed backbones, and all names that timm knows."""
+    renamed = timm.models.get_deprecated_models()
+    return renamed, {*timm.list_models(include_tags=True), *timm.list_models(), *renamed}
 
 
 @functools.cache

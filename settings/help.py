@@ -39,10 +39,16 @@ def _program(script: str) -> str:
     return name if name.endswith(".py") and not name.startswith("_") else f"{script}.py"
 
 
+def negative_flag(name: str) -> str:
+    """Name the flag that switches a setting off: --no-amp, and --without-no-bird-class."""
+    start = "without" if name.startswith("no_") else "no"
+    return f"--{start}-{name.replace('_', '-')}"
+
+
 def _help_of(name: str, setting: Setting, default: Any, annotation: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(default, bool):
-        flag += f", --no-{name.replace('_', '-')}"
+        flag += f", {negative_flag(name)}"
     if get_origin(annotation) is Literal:
         flag += " {" + ",".join(map(str, get_args(annotation))) + "}"
 

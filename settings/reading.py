@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from settings.help import format_help
+from settings.help import format_help, negative_flag
 from settings.kaggle import find_weights, kaggle_settings, wants_kaggle
 from settings.running import UserError
 
@@ -127,6 +127,8 @@ def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
     import tyro
 
     names = [field.name for field in fields(defaults)]
+    negatives = {negative_flag(name): f"--no-{name.replace('_', '-')}" for name in names}
+    args = [negatives.get(word, word) for word in args]  # tyro knows no other negative
     named = {word[2:].partition("=")[0].replace("-", "_") for word in args if word[:2] == "--"}
     named = {name if name in names else name.removeprefix("no_") for name in named}
     shown = [

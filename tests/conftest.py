@@ -1,5 +1,6 @@
 """What every test may use."""
 
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
 
     from inference.comparison import Comparison
     from inference.scorers import TorchModels
+
+
+# The files that take longest. A core that begins one of them last works alone in the end.
+LONGEST = [
+    *("test_readme.py", "test_switches.py", "test_faults.py", "test_field_page.py"),
+    *("test_processes.py", "test_pipeline.py", "test_resuming.py", "test_self_training.py"),
+]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files, give out the longest first, then those with slow tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(LONGEST)), -n_slow[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)

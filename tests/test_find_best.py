@@ -4,7 +4,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ import yaml
 
 import find_best
 from configs import Config, UserError
+from tests.in_process import run_here
 from tests.made_up_scores import made_up, write
 from tests.small_run import make_recordings, tiny_config
-
-ROOT = Path(find_best.__file__).resolve().parent
 
 
 @pytest.fixture
@@ -86,9 +84,7 @@ def test_without_a_table_nothing_is_trained(tmp_path):
 def test_its_command_predicts(prepared, monkeypatch):
     monkeypatch.chdir(prepared)
     flags = "--config plan.yaml --neighbours 0 --draws 100".split()
-    script = [sys.executable, str(ROOT / "find_best.py"), *flags]
-    answer = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
+    assert find_best.main(flags) == 0
     command = (prepared / "how_to_predict.md").read_text().split("```bash\n")[1].split("\n```")[0]
 
     (prepared / "my/recordings").mkdir(parents=True)
@@ -96,8 +92,6 @@ def test_its_command_predicts(prepared, monkeypatch):
     tone = 0.5 * np.sin(2 * np.pi * 3500 * time)
     soundfile.write(prepared / "my/recordings/tone.wav", tone, 32_000)
     _, name, *words = shlex.split(command)
-    predict = [sys.executable, str(ROOT / name), *words, "--device", "cpu"]
-    answer = subprocess.run(predict, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
+    assert run_here(prepared, name, *words, "--device", "cpu") == 0
     assert any(prepared.glob("found*.csv"))
     shutil.rmtree(prepared / "models")

@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from images.view import View
 from inference.doctor import find_suspicious
 from inference.out_of_fold import read_out_of_fold
 from model import SED
+from tests.in_process import run_here
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = (
@@ -105,9 +107,14 @@ def test_a_wrong_label_is_among_the_first_three_of_the_doctor(archive):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [["fold_0"], [".", "0"], [".", "0", "mine.png"]])
-def test_the_plot_in_each_documented_form(archive, form):
+def test_the_plot_in_each_documented_form(archive, form, capsys):
     folder, *rest = form
-    said = run_stage(archive, "plot_loss_metric.py", str(Path("models/Exp_3") / folder), *rest)
+    flags = [str(Path("models/Exp_3") / folder), *rest]
+    if rest:
+        assert run_here(archive, "plot_loss_metric.py", *flags) == 0
+        said = capsys.readouterr().out
+    else:
+        said = run_stage(archive, "plot_loss_metric.py", *flags)
     picture = archive / said.strip().splitlines()[-1].removeprefix("wrote ")
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
@@ -182,18 +189,27 @@ def test_the_frames_peak_where_the_only_bird_sings(archive, trained):
 # People's mistakes, from the shell ----------------------------------------------------------------
 
 
-def mistake(folder: Path, script: str, *flags: str) -> str:
-    answer = run_script(folder, script, *flags)
-    assert answer.returncode == 2 and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
-    assert answer.stderr.startswith("error: ")
-    return answer.stderr
+@pytest.fixture
+def mistake(capsys) -> Callable[..., str]:
+    """Runs a script that has to end with one line and status 2, and returns the line."""
+
+    def mistake(folder: Path, script: str, *flags: str) -> str:
+        status = run_here(folder, script, *flags)
+        said = capsys.readouterr().err
+        assert status == 2 and len(said.strip().splitlines()) == 1, said
+        assert said.startswith("error: ")
+        return said
+
+    return mistake
 
 
-def test_nothing_there_yet(tmp_path):
+def test_nothing_there_yet(tmp_path, mistake):
     assert "data/train_audio" in mistake(tmp_path, "prepare_audios.py")
     assert "data/train_metadata.csv" in mistake(tmp_path, "split_data.py")
     assert "train.csv: no such file; run split_data.py first" in mistake(tmp_path, "train.py")
-    assert "nowhere" in mistake(tmp_path, "plot_loss_metric.py", "nowhere")
+    answer = run_script(tmp_path, "plot_loss_metric.py", "nowhere")  # which has a main of its own
+    assert answer.returncode == 2 and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    assert "nowhere" in answer.stderr
 
 
 def write_tiny_table(folder: Path, **columns: str) -> None:
@@ -204,25 +220,25 @@ def write_tiny_table(folder: Path, **columns: str) -> None:
     pd.DataFrame([row, row | {"kfold": "1"}]).to_csv(folder / "train.csv", index=False)
 
 
-def test_a_table_without_kfold(tmp_path):
+def test_a_table_without_kfold(tmp_path, mistake):
     write_tiny_table(tmp_path)
     table = pd.read_csv(tmp_path / "train.csv").drop(columns="kfold")
     table.to_csv(tmp_path / "train.csv", index=False)
     assert "no column kfold" in mistake(tmp_path, "train.py")
 
 
-def test_a_fold_that_does_not_exist(tmp_path):
+def test_a_fold_that_does_not_exist(tmp_path, mistake):
     write_tiny_table(tmp_path)
     assert "there is no fold 9" in mistake(tmp_path, "train.py", "--folds", "9")
 
 
-def test_prepared_files_missing(tmp_path):
+def test_prepared_files_missing(tmp_path, mistake):
     write_tiny_table(tmp_path, filepath="a/gone.ogg.npy")
     said = mistake(tmp_path, "train.py", "--folds", "0")
     assert "gone.ogg.npy is missing; run prepare_audios.py" in said
 
 
-def test_a_backbone_with_a_typo(tmp_path):
+def test_a_backbone_with_a_typo(tmp_path, mistake):
     write_tiny_table(tmp_path)
     flags = "--folds 0 --no-pretrained --base-model-name tf_eficientnet_b0".split()
     said = mistake(tmp_path, "train.py", *flags)

@@ -15,6 +15,7 @@ import soundfile
 
 from configs import Config
 from inference.listing import TABLE_COLUMNS
+from tests.in_process import run_here
 from tests.test_house import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,8 +104,7 @@ def archive(tmp_path_factory) -> Path:
     """A reader's folder: Kaggle's layout in data/, an archive of one's own in my/."""
     folder = tmp_path_factory.mktemp("reader")
     make = "--output data --species 4 --recordings 14 --seconds 4".split()
-    script = str(ROOT / "examples/make_sample_data.py")
-    subprocess.run([sys.executable, script, *make], cwd=folder, check=True, capture_output=True)
+    assert run_here(folder, "examples/make_sample_data.py", *make) == 0
 
     shutil.copytree(folder / "data" / "train_audio", folder / "my" / "recordings")
     shutil.copy(folder / "data" / "train_metadata.csv", folder / "my" / "table.csv")
@@ -172,23 +172,27 @@ def test_every_script_and_flag_of_a_page_exists(page):
             assert flag.replace("_", "-") in known or f'"{flag}"' in source, command
 
 
+def test_every_script_can_be_run_from_the_shell():
+    """The tests of commands call what the last lines of a script call."""
+    for path in ROOT.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if "main" in names:
+            last = ast.unparse(tree.body[-1])
+            assert last.startswith("if __name__ == '__main__':"), path
+            assert "run_main(main)" in last or "sys.exit(main())" in last, path
+
+
 @pytest.mark.slow
-def test_every_command_runs_in_the_order_shown(archive):
+def test_every_command_runs_in_the_order_shown(archive, capsys):
     shown = list(dict.fromkeys(line for page in RUN_PAGES for line in commands(read(page))))
     assert len(shown) > 18
     for command in shown:
         _, script, *flags = shlex.split(command)
         if "--help" not in flags:
             flags += SMALL.get(script, "").split()
-        answer = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags],
-            cwd=archive,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert answer.returncode == 0, f"{command}\n{answer.stderr}"
+        status = run_here(archive, script, *flags)
+        assert status == 0, f"{command}\n{capsys.readouterr().err}"
 
 
 @pytest.mark.slow
@@ -197,8 +201,7 @@ def test_the_python_of_the_settings_page_runs(archive):
     small = "exp_id=8, folds=[0], epochs=1, n_mels=32, period=1.0, pretrained=False, device='cpu'"
     code = code.replace("Config()", f"Config({small}, base_model_name='test_efficientnet')")
     for script in ("prepare_audios.py --max-bad-fraction 0.2", "split_data.py"):
-        stage = [sys.executable, *f"{ROOT}/{script}".split()]
-        subprocess.run(stage, cwd=archive, check=True, capture_output=True)
+        assert run_here(archive, *script.split()) == 0
 
     answer = subprocess.run(
         [sys.executable, "-c", code],
@@ -212,17 +215,13 @@ def test_the_python_of_the_settings_page_runs(archive):
     assert (archive / "models/Exp_8/summary.json").exists()
 
 
-def test_the_table_of_ones_own_needs_two_columns_only(tmp_path, archive):
+def test_the_table_of_ones_own_needs_two_columns_only(tmp_path, archive, capsys):
     table = pd.read_csv(archive / "my" / "table.csv", dtype=str, keep_default_na=False)
     table[["primary_label", "filename"]].to_csv(tmp_path / "table.csv", index=False)
     audio = archive / "my" / "recordings"
     flags = f"--root {tmp_path} --train-audio-dir {audio} --metadata-path table.csv".split()
     for script in ("prepare_audios.py", "split_data.py"):
-        answer = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags, *SMALL.get(script, "").split()],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert answer.returncode == 0, answer.stderr
+        small = SMALL.get(script, "").split()
+        status = run_here(archive, script, *flags, *small)
+        assert status == 0, capsys.readouterr().err
     assert {"labels", "filepath", "kfold"} <= set(pd.read_csv(tmp_path / "train.csv").columns)

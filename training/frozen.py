@@ -162,7 +162,7 @@ def with_vectors(
     """
     if (clips.kind == EMPTY).any():
         raise UserError(
-            "teacher_embeddings: there are no vectors of backgrounds alone; --no-no-bird-class"
+            "teacher_embeddings: there are no vectors of backgrounds alone; --without-no-bird-class"
         )
     names = [name.removesuffix(".npy") for name in table["filepath"]]
     vectors.check_covers(names, config.teacher_embeddings)

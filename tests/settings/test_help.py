@@ -42,6 +42,7 @@ def test_a_setting_is_shown_with_its_choices_unit_and_default():
 
 def test_defaults_are_shown_as_people_type_them():
     text = " ".join(format_help(Config, "train", "").split())
+    assert " --no-bird-class, --without-no-bird-class " in text
     assert "(default: 0 1 2 3 4)" in text
     assert "(default: factor 0.9, patience 5)" in text
     assert "(default: yes)" in text and "(default: none)" in text

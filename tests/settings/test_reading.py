@@ -27,6 +27,14 @@ def test_one_key_of_a_dict_and_lists_come_from_flags():
     assert (config.folds, config.amp) == ([0, 1], False)
 
 
+def test_a_setting_whose_name_says_no_is_switched_off_without_a_second_no(tmp_path):
+    (tmp_path / "on.yaml").write_text("no_bird_class: true\n")
+    on = ["--config", str(tmp_path / "on.yaml")]
+    assert load_config(on).no_bird_class and load_config(["--no-bird-class"]).no_bird_class
+    assert not load_config([*on, "--without-no-bird-class"]).no_bird_class
+    assert not load_config([*on, "--no-no-bird-class"]).no_bird_class  # as it was called before
+
+
 def test_a_parameter_of_the_schedule_may_be_written_with_dashes():
     config = load_config(
         ["--scheduler-name", "linear_warmup_cosine", "--scheduler-params.warmup-epochs", "1.5"]

@@ -27,7 +27,14 @@ from inference.results import Results
 from inference.scorers import open_models
 from inference.scoring import score_recordings
 from inference.selection import Selection
-from inference.sharing import Job, blocks_folder, delete_blocks, is_shared, score_shared
+from inference.sharing import (
+    Job,
+    blocks_folder,
+    delete_blocks,
+    is_shared,
+    score_shared,
+    torch_threads,
+)
 from inference.stream import find_recordings
 from inference.windows import Models, Plan
 
@@ -65,7 +72,10 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
             if is_shared():
                 folder = blocks_folder(outputs.partial_path).absolute()
                 identity = tuple(models.identity)
-                job = Job(flags.model, Path.cwd(), config, identity, plan, settings, folder)
+                job = Job(
+                    flags.model, Path.cwd(), config, identity, plan, settings, folder,
+                    torch_threads(),
+                )  # fmt: skip
                 seconds = score_shared(job, recordings, partial)
             else:
                 seconds = score_recordings(models, recordings, plan, partial, decoders)

@@ -44,6 +44,8 @@ class Job:
         plan: how windows are cut and scored.
         settings: all that the scores depend on, in plain types.
         folder: where workers keep what they have of a block.
+        torch_threads: of the process that shares out; sums in another number of threads differ in
+            their last bits. None where it scores without torch.
     """
 
     model: Path
@@ -53,6 +55,7 @@ class Job:
     plan: Plan
     settings: dict[str, Any]
     folder: Path
+    torch_threads: int | None = None
 
     @property
     def own_plan(self) -> Plan:
@@ -70,6 +73,11 @@ def is_shared() -> bool:
         return False
     backend, n_jobs = sys.modules["joblib"].parallel.get_active_backend()
     return n_jobs is not None or backend.default_n_jobs != 1
+
+
+def torch_threads() -> int | None:
+    """Say how many threads torch has here; None where it is not loaded."""
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
 
 
 def blocks_folder(partial_path: Path) -> Path:
@@ -210,6 +218,10 @@ def _open_same(job: Job) -> Models:
     Raises:
         UserError: they are other ones here.
     """
+    if job.torch_threads is not None:
+        import torch
+
+        torch.set_num_threads(job.torch_threads)  # a cluster may have set it to 1
     is_address = not job.model.is_absolute() and not (job.here / job.model).exists()
     models = open_models(job.model if is_address else job.here / job.model, job.config)
     if _contents(models.identity) != _contents(list(job.identity)):

@@ -104,11 +104,12 @@ def write_pages(
     flags: argparse.Namespace, results: Results, chosen: Selection, models: Models, plan: Plan
 ) -> list[str]:
     """Write activity, the page of detections and that of clips to label, where asked for."""
-    lines, picture = write_activity(flags, results, chosen)
-    if flags.report is None and flags.suggest is None:
-        return lines
-    from inference.pages import suggest, write_page
+    if flags.activity is None and flags.report is None and flags.suggest is None:
+        return []
+    from inference.pages import named, suggest, write_page
 
+    chosen = named(chosen, models)
+    lines, picture = write_activity(flags, results, chosen)
     if flags.report is not None:
         lines.append(write_page(flags, results, chosen, models, plan, picture))
     if flags.suggest is not None:

@@ -1,12 +1,12 @@
 """The pages of a run: what was found, and what to label next; with the table beside it."""
 
 import argparse
+import logging
 import time
 from dataclasses import replace
 
 import numpy as np
 
-from configs import UserError
 from inference.detections import Event, average_models
 from inference.listing import DRAWN_CLIPS
 from inference.report import Framewise, read_clip, write_report, write_suggested_page
@@ -14,6 +14,8 @@ from inference.results import Results
 from inference.selection import Selection, read_metadata_names
 from inference.suggesting import choose_clips, find_candidates, write_suggestions
 from inference.windows import Models, Plan
+
+logger = logging.getLogger("birdclef.pages")
 
 
 def write_page(
@@ -38,7 +40,7 @@ def write_page(
     n_clips = write_report(
         flags.report,
         results,
-        named(chosen, models),
+        chosen,
         models.config,
         describe(flags, results, models, plan),
         framewise_of(results, models, plan),
@@ -51,11 +53,7 @@ def write_page(
 def suggest(
     flags: argparse.Namespace, results: Results, chosen: Selection, models: Models, plan: Plan
 ) -> list[str]:
-    """Write which clips to label next, as a table and a page; say so in lines.
-
-    Raises:
-        UserError: there is no clip to suggest.
-    """
+    """Write which clips to label next, as a table and a page; say so in lines, or that none is."""
     table = flags.output.with_name(f"{flags.output.stem}.suggested.csv")
     page = table.with_suffix(".html")
     sample_rate = models.config.sample_rate
@@ -67,15 +65,14 @@ def suggest(
         embed=lambda clips: models.embed([models.prepare(clip) for clip in clips]),
     )
     if not found:
-        raise UserError(f"--suggest {flags.suggest}: no clip with a signal could be read")
+        logger.warning("--suggest %d: no clip with a signal could be read", flags.suggest)
+        return []
 
     n_rows = write_suggestions(table, found, chosen)
     pairs: list[tuple[str, Event]] = [(one.name, one.event) for one in found]
     facts = describe(flags, results, models, plan)
     framewise = framewise_of(results, models, plan)
-    write_suggested_page(
-        page, results, pairs, named(chosen, models), models.config, facts, framewise
-    )
+    write_suggested_page(page, results, pairs, chosen, models.config, facts, framewise)
     return [f"wrote {table}: {n_rows} clips to label next", f"wrote {page}: the same to listen to"]
 
 

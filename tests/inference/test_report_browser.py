@@ -188,6 +188,7 @@ def test_the_heat_map_is_read_by_arrow_keys_and_leads_to_clips(
     assert browser.texts(".readout") == ["Eurasian Wren, 0:10 to 0:15: 0.60"]
     browser.press("\ue007")  # enter
     browser.wait("location.hash === '#r0/2'")
+    browser.wait("document.querySelector('.clip.chosen .controls a') !== null")
     assert browser.texts(".clip.chosen .controls a") == ["0:10 to 0:15"]
     assert browser.texts(".clip.chosen h4 .number") == ["0.600"]
 

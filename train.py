@@ -39,7 +39,7 @@ from network.memory_format import torch_format
 from scheduler import get_scheduler, step_after_epoch, stepped_on
 from training import bad_steps, folder, forecast, late_steps, memory, processes, resuming
 from training.averaging import average_weights, collect_weights
-from training.batch_size import settle_batch_size
+from training.batch_size import Training, settle_batch_size
 from training.batches import batches_in_turn, build_loader, fill_batch
 from training.criterion import build_loss
 from training.devices import pick_frontend, set_up_device
@@ -117,9 +117,8 @@ def run(train_df: pd.DataFrame, config: Config | None = None) -> dict[str, Any]:
     with processes.joined(device), STOP.noted():
         number = processes.from_first(functools.partial(settle_number, config))
         config = replace(config, exp_id=number)
-        config = settle_batch_size(
-            config, device, len(rows), trial, forward_backward, optimizer_step
-        )
+        training = Training(trial, forward_backward, optimizer_step)
+        config = settle_batch_size(config, device, len(rows), training)
         if config.verify:
             processes.from_first(lambda: verify_prepared(table, config))
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,17 +30,25 @@ MOST_ON_CPU = 32  # clips, from which on a CPU gains nothing
 SHARE_ON_CPU = 0.5  # of the free memory
 BACKWARD = 2  # times the bytes of the activations: gradients of them come to it
 
-BuildFold = Callable[[Config], Fold]
 ForwardBackward = Callable[[Fold, Mixed], torch.Tensor]
 
 
+class Training(NamedTuple):
+    """What train.py does, of which a trial takes a step.
+
+    Attributes:
+        build: makes a fold, which is thrown away.
+        forward_backward: adds the gradients of a batch.
+        optimizer_step: steps.
+    """
+
+    build: Callable[[Config], Fold]
+    forward_backward: ForwardBackward
+    optimizer_step: Callable[[Fold], None]
+
+
 def settle_batch_size(
-    config: Config,
-    device: torch.device,
-    n_clips: int,
-    build: BuildFold,
-    forward_backward: ForwardBackward,
-    optimizer_step: Callable[[Fold], None],
+    config: Config, device: torch.device, n_clips: int, training: Training
 ) -> Config:
     """Put a number in the place of `train_bs: auto`; other settings come back as they are.
 
@@ -48,9 +56,7 @@ def settle_batch_size(
         config: settings of the run.
         device: that is trained on.
         n_clips: of an epoch, about.
-        build: makes a fold, which is thrown away.
-        forward_backward: of train.py.
-        optimizer_step: of train.py.
+        training: of train.py.
 
     Returns:
         Settings with the size of the experiment's earlier folds, or of those it goes on with, if
@@ -63,10 +69,7 @@ def settle_batch_size(
         return config
 
     size, why = processes.from_first(
-        lambda: (
-            earlier_size(config)
-            or find_size(config, device, n_clips, build, forward_backward, optimizer_step)
-        )
+        lambda: earlier_size(config) or find_size(config, device, n_clips, training)
     )
     if device.type == "cuda":
         torch.cuda.empty_cache()  # of what the trial has left
@@ -86,31 +89,26 @@ def earlier_size(config: Config) -> tuple[int, str] | None:
 
 
 def find_size(
-    config: Config,
-    device: torch.device,
-    n_clips: int,
-    build: BuildFold,
-    forward_backward: ForwardBackward,
-    optimizer_step: Callable[[Fold], None],
+    config: Config, device: torch.device, n_clips: int, training: Training
 ) -> tuple[int, str]:
     """Find the size for this device; say by which rule (see the module)."""
     frontend = pick_frontend(config, device)
     trial = replace(config, train_bs=2, num_workers=0, frontend=frontend, find_lr=False)
     trial = replace(trial, train_dir=config.fold_dir(config.folds[0]), last_batch="keep")
-    fold = build(trial)
+    fold = training.build(trial)
     fold.parts.model.train()
     most = max(1, n_clips // FEWEST_STEPS)
 
     if not runs_out_of_memory(device):
         free = free_bytes()
-        clip = activation_bytes(fold, forward_backward)
+        clip = activation_bytes(fold, training.forward_backward)
         size = size_for_memory(clip, free, most)
         told = f"{clip / 1e6:.0f} MB of activations each, {free / 1e9:.1f} GB are free"
         return size, f"a CPU's share: {told}"
 
     with _without_trials_of_convolutions():
         size = largest_that_fits(
-            lambda n: _fits(fold, n, forward_backward, optimizer_step),
+            lambda n: _fits(fold, n, training),
             most // processes.world_size(),
         )
     return size * processes.world_size(), f"the most that fit on {device} and leave 8 steps"
@@ -161,12 +159,7 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     return size
 
 
-def _fits(
-    fold: Fold,
-    size: int,
-    forward_backward: ForwardBackward,
-    optimizer_step: Callable[[Fold], None],
-) -> bool:
+def _fits(fold: Fold, size: int, training: Training) -> bool:
     """Take an optimizer step with a batch of real clips; say whether memory sufficed."""
     try:
         fold.group.losses = {}
@@ -176,8 +169,8 @@ def _fits(
         mixed = _real_batch(fold, size)
         # Mixed clips lie in memory beside those that they are made of.
         mixed = mixed._replace(images=mixed.images.clone(memory_format=torch.contiguous_format))
-        fold.group.losses[0] = [(forward_backward(fold, mixed), size)]
-        optimizer_step(fold)
+        fold.group.losses[0] = [(training.forward_backward(fold, mixed), size)]
+        training.optimizer_step(fold)
         return True
     except torch.OutOfMemoryError:
         return False

@@ -45,8 +45,6 @@ def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
     Raises:
         Whatever the files of the epoch before have failed with.
     """
-    with fold.watch.part("checkpoint"):
-        state = snapshot(resuming.state_of(fold))
 
     def write() -> None:
         if is_best:
@@ -56,6 +54,7 @@ def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
         folder.write_history(fold.dir, state["history"])
 
     with fold.watch.part("checkpoint"):
+        state = snapshot(resuming.state_of(fold))
         fold.writer.start(write)
         if fold.logs.open:  # they are told what stands in history.csv, and nothing else
             fold.writer.wait()

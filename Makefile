@@ -17,9 +17,10 @@ quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(QUICK)
 
 # A process a core, each with files of its own: fixtures that train are made once a file. The
-# longest files go first (tests/conftest.py).
+# longest files go first (tests/conftest.py). Each has one thread: threads of several processes that
+# spin for the same cores make training tests ten times as long.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -145,7 +145,7 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         n_windows = np.ones(self.n_rows, np.int64)
         if config.valid_clips > 1:
             lengths = [len(self._waveforms.open(row)) for row in range(self.n_rows)]
-            n_windows = windows_of(np.array(lengths), config)
+            n_windows = clips.windows_of(np.array(lengths), config)
         self._first_item = np.cumsum(n_windows) - n_windows  # (n_rows,)
         self._n_items = int(n_windows.sum())
 
@@ -190,17 +190,31 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             timed = torch.from_numpy(self._timed_targets([row], [0]))
             return {"image": self._channels(image), "targets": timed}
 
+        ingredients, targets = self._draw_item(key)
+        if self.config.frontend == "device":
+            return {**ingredients.tensors(), **targets}
+        image = recipe.training_image(ingredients, self.view, self.pink)
+        return {"image": self._channels(image), **targets}
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        """Make the items of a batch, as torch's loader asks for them.
+
+        Waveforms for a device are lists of (n_samples,) arrays, parts of mapped files: `collate`
+        copies them where they are to lie, and nothing does before.
+        """
+        if self.mode == "valid" or self.config.frontend != "device":
+            return [self[key] for key in keys]
+        drawn = map(self._draw_item, keys)
+        return [{**ingredients.loose(), **targets} for ingredients, targets in drawn]
+
+    def _draw_item(self, key: int | Key) -> tuple[recipe.Ingredients, dict[str, torch.Tensor]]:
+        """Draw all that a training item is made from, and make its targets."""
         rng, mixing = self._rng(key), self._draw_mixing(key)
         birds = self._draw_birds(key, rng, is_mixed=mixing is not None)
         heard = birds if mixing is None else [*birds, mixing.partner]
         cuts = [self._waveforms.placed_clip(bird, rng) for bird in heard]
         waveforms, targets = self._put_together(heard, cuts, mixing)
-
-        ingredients = recipe.draw_ingredients(waveforms, self.config, self.pink.size, rng)
-        if self.config.frontend == "device":
-            return {**ingredients.tensors(), **targets}
-        image = recipe.training_image(ingredients, self.view, self.pink)
-        return {"image": self._channels(image), **targets}
+        return recipe.draw_ingredients(waveforms, self.config, self.pink.size, rng), targets
 
     def _channels(self, image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(image).expand(self.config.in_channels, -1, -1)
@@ -391,21 +405,6 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
             )
             targets = lam * of_own + (1 - lam) * of_other
         return transforms.normalize_peak(mixed), targets
-
-
-def windows_of(lengths: np.ndarray, config: Config) -> np.ndarray:
-    """Count the clips of recordings in validation: whole ones, and a rest of a second or more.
-
-    Args:
-        lengths: samples of each recording (n,).
-        config: clip settings.
-
-    Returns:
-        (n,) int64, from 1 to `valid_clips`.
-    """
-    rest = np.maximum(0, lengths - config.sample_rate)
-    n_windows = -(-rest // config.n_samples)
-    return np.clip(n_windows, 1, config.valid_clips)
 
 
 def main() -> int:

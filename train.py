@@ -33,7 +33,7 @@ from catalog.annotated import expand_windows
 from catalog.frame_targets import of_clips
 from catalog.sources import check_sources
 from dataset import WaveformDataset
-from metrics import AverageMeter, MetricMeter
+from metrics import MetricMeter
 from model import build_model, compile_model, pick_amp_dtype, pick_device
 from network.memory_format import torch_format
 from scheduler import get_scheduler, step_after_epoch, stepped_on
@@ -55,8 +55,10 @@ from training.mixed import Mixed, mix_batch, mixed_loss
 from training.naming import settle_number
 from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
+from training.readings import BatchLoss
 from training.refit import refit_plan, save_refit, split_rows
 from training.run_clock import OutOfTimeError, RunClock
+from training.scored import Scored
 from training.sheets import begin_logs, leave_worst_clips
 from training.soup import make_soup, soup_settings
 from training.stopping import STOP, stop_if_asked
@@ -386,18 +388,16 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
     loader, sampler, watch = fold.valid_loader, fold.valid_sampler, fold.watch
     fold.writer.wait()  # the loader's processes are forked, once, and not beside a thread
     fold.parts.scored_model.eval()
-    loss, scores, labels = AverageMeter(), [], []
+    scored = Scored()
     sampler.set_position(0)
     for batch in batches_in_turn(loader, watch, VALID_WAITING, what="validation"):
         if batch:  # a process may have no share in the last one
             with watch.part("validation: model"):
-                batch_loss, batch_scores = score_batch(fold, batch)
-            loss.update(batch_loss, len(batch_scores))
-            scores.append(batch_scores.numpy())
-            labels.append((of_clips(batch["targets"])[:, : len(fold.class_names)] >= 0.5).numpy())
+                scored.add(*score_batch(fold, batch))
         stop_if_asked(fold)
 
     with watch.part("metric"):
+        loss, scores, labels = scored.read()
         all_scores, all_labels = processes.gather_rows(sampler.rows(), scores, labels)  # (N, C)
         bad_steps.check_scores(fold, all_scores)
         meter = MetricMeter()
@@ -407,20 +407,23 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
     return summed / count, meter
 
 
-def score_batch(fold: Fold, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
-    """Score a batch: its loss averaged over clips, and the clipwise scores (B, C) on the CPU."""
+def score_batch(
+    fold: Fold, batch: dict[str, torch.Tensor]
+) -> tuple[list[BatchLoss], torch.Tensor, torch.Tensor]:
+    """Score a batch: the losses of its parts, clipwise scores and labels, both (B, C)."""
     images, targets = fold.to_device(batch)
 
-    def score(clips: slice) -> tuple[float, torch.Tensor]:
+    def score(clips: slice) -> tuple[BatchLoss, torch.Tensor]:
         part = images[clips]
         filled = fold.call(fold.parts.scored_model, fill_batch(part, fold.constant_valid_size()))
         output = {name: value[: len(part)] for name, value in filled.items()}
-        loss = float(fold.criterion(output, targets[clips]))
-        return loss * len(part) / len(images), output["clipwise_output"].cpu()
+        loss = fold.criterion(output, targets[clips])
+        return (loss, len(part)), output["clipwise_output"]
 
     parts = memory.score_in_parts_that_fit(fold, images, score)
     losses, scores = zip(*parts, strict=True)
-    return sum(losses), torch.cat(scores)
+    labels = of_clips(targets)[:, : len(fold.class_names)] >= 0.5
+    return list(losses), torch.cat(scores), labels
 
 
 # What an epoch leaves -----------------------------------------------------------------------------

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 
+from audio.mel import check_bands
 from benchmarks import timing
 from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
 from dataset import WaveformDataset
-from training.batches import collate
+from training.batches import collate, item_bytes, pieces_of
+from training.slots import Slots
 
+BATCH = 32
 PINK_IMAGES = 20  # enough to draw from; 2000 would take minutes before the first item
 
 
@@ -28,6 +31,7 @@ def main() -> None:
     options = timing.parse_options("item", __doc__ or "", root=None, items=50, growth=0)
     with prepared_archive(options.root) as (config, df), timing.one_core():
         # Data sets
+        check_bands(config)  # imports scipy, once
         started = time.perf_counter()
         train = WaveformDataset(df, config, "train")
         ours_s = time.perf_counter() - started
@@ -53,6 +57,16 @@ def main() -> None:
             rows += [{"item": what, **row} for row in timing.summarise(runs, options.items, "clip")]
 
         theirs = f"the baseline's construction with {PINK_IMAGES} pink-noise images, ms"
+        settings = on_device.config
+        slots = Slots(1, 4, BATCH * item_bytes(on_device[1, 0], settings.max_mixed_birds))
+        batches = {
+            "ours": take_batches(on_device, lambda items: slots.write(pieces_of(items))),
+            "items made and joined": take_batches(on_device, collate, one_by_one=True),
+        }
+        runs = timing.alternate(batches, options.repeats)
+        what = "into a slot, device"
+        rows += [{"item": what, **row} for row in timing.summarise(runs, BATCH, "clip")]
+
         facts: dict[str, Any] = {"construction, ms": 1e3 * ours_s, theirs: 1e3 * baseline_s}
         for name, dataset in [("cpu", train), ("device", on_device)]:
             items = [dataset[1, index] for index in range(len(dataset))]
@@ -72,6 +86,23 @@ def take(dataset: Any, n_items: int) -> Callable[[], None]:
     def run() -> None:
         for index in itertools.islice(indices, n_items):
             dataset[index]
+
+    return run
+
+
+def take_batches(
+    dataset: WaveformDataset,
+    collate: Callable[[list[Any]], Any],
+    *,
+    one_by_one: bool = False,
+) -> Callable[[], None]:
+    """Return a function that makes the next batch as a loader's worker does."""
+    epochs = itertools.count(1)
+
+    def run() -> None:
+        epoch = next(epochs)
+        keys = [(epoch, number % len(dataset)) for number in range(BATCH)]
+        collate([dataset[key] for key in keys] if one_by_one else dataset.__getitems__(keys))
 
     return run
 

@@ -22,7 +22,7 @@ from benchmarks.baseline import BaselineDataset
 from benchmarks.material import prepared_archive
 from configs import Config
 from dataset import Key, WaveformDataset
-from training.batches import build_loader
+from training.batches import Loader, build_loader
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def with_workers(config: Config, num_workers: int) -> Config:
     return replace(config, num_workers=num_workers)
 
 
-def whole_epoch(loader: DataLoader, sampler: Any = None) -> Callable[[], None]:
+def whole_epoch(loader: Loader, sampler: Any = None) -> Callable[[], None]:
     """Return a function that goes through the next epoch."""
     epoch = 0
 

@@ -1,12 +1,15 @@
 """Waveforms of training clips: where they are cut, what lies under them, and how two are mixed.
 
-Axes: a waveform is (n_samples,). Results are new arrays; all randomness comes from the generator
-that is passed in.
+Axes: a waveform is (n_samples,). Results are new arrays, but for `cut`; all randomness comes from
+the generator that is passed in.
 """
 
 import math
 
 import numpy as np
+
+import transforms
+from configs import Config
 
 FRAME = 512  # samples in a frame, by which loud and active parts are found
 ACTIVE_DB = 6.0  # above the median of a recording's frames
@@ -74,6 +77,20 @@ def frame_energy(recording: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", whole, whole).astype(np.float64)
 
 
+def cut(recording: np.ndarray, start: int, n_samples: int) -> np.ndarray:
+    """Cut n_samples from `start` on: a view, or where the recording ends before, as `cut_clip`.
+
+    Args:
+        recording: (n,) float32 or int16.
+        start: first sample.
+        n_samples: length of the clip.
+    """
+    clip = recording[start : start + n_samples]
+    if len(clip) == n_samples:
+        return clip
+    return transforms.cut_clip(recording, n_samples, start=start)
+
+
 def cut_background(background: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Cut a background at a random place and roll it in time; a short one is repeated."""
     spare = len(background) - n_samples
@@ -99,3 +116,18 @@ def add_at_snr(waveform: np.ndarray, other: np.ndarray, snr_db: float) -> np.nda
 def blend(waveform: np.ndarray, other: np.ndarray, lam: float) -> np.ndarray:
     """MixUp of two waveforms of one peak: lam of the first and 1 - lam of the other."""
     return np.float32(lam) * waveform + np.float32(1 - lam) * other
+
+
+def windows_of(lengths: np.ndarray, config: Config) -> np.ndarray:
+    """Count the clips of recordings in validation: whole ones, and a rest of a second or more.
+
+    Args:
+        lengths: samples of each recording (n,).
+        config: clip settings.
+
+    Returns:
+        (n,) int64, from 1 to `valid_clips`.
+    """
+    rest = np.maximum(0, lengths - config.sample_rate)
+    n_windows = -(-rest // config.n_samples)
+    return np.clip(n_windows, 1, config.valid_clips)

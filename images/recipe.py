@@ -5,7 +5,7 @@ are a few numbers, so that `training_image` here and device_frontend.py, which m
 training device, do the same with them.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -61,17 +61,22 @@ class Ingredients(NamedTuple):
         """Return them for batches.collate: waveforms stacked, draws in float32."""
         import torch
 
+        together = {**self.loose(), "waveforms": np.stack(self.waveforms)}
+        return {name: torch.from_numpy(value) for name, value in together.items()}
+
+    def loose(self) -> dict[str, Any]:
+        """As `tensors`, but arrays; waveforms stay a list, as they lie in memory or in files."""
         found = {
-            "waveforms": torch.from_numpy(np.stack(self.waveforms)),
-            "bird_draws": torch.tensor(self.bird_draws, dtype=torch.float32),
-            "draws": torch.tensor(self.draws, dtype=torch.float32),
+            "waveforms": self.waveforms,
+            "bird_draws": np.array(self.bird_draws, np.float32),
+            "draws": np.array(self.draws, np.float32),
         }
         if self.mask is not None:
-            found["masks"] = torch.from_numpy(self.mask)
+            found["masks"] = self.mask
         if self.band_gains is not None:
-            found["band_gains"] = torch.from_numpy(self.band_gains)
+            found["band_gains"] = self.band_gains
         if self.crop is not None:
-            found["crops"] = torch.tensor(self.crop, dtype=torch.float32)
+            found["crops"] = np.array(self.crop, np.float32)
         return found
 
 

@@ -175,11 +175,11 @@ class Waveforms:
         start = clips.choose_start(recording, n_cut, config.clip_position, rng)
         if start is None:
             start = transforms.draw_start(len(recording), n_cut, rng)
-        clip = transforms.cut_clip(recording, n_cut, start=start)
+        clip = clips.cut(recording, start, n_cut)
         if len(recording) > n_cut and not clips.has_signal(clip):
             other = clips.start_with_signal(recording, n_cut, rng)
             if other is not None:
-                start, clip = other, transforms.cut_clip(recording, n_cut, start=other)
+                start, clip = other, clips.cut(recording, other, n_cut)
 
         times = (start / config.sample_rate, (start + n_cut) / config.sample_rate)
         is_whole = len(recording) <= n_cut

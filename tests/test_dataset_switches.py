@@ -11,7 +11,8 @@ import torch
 
 import train
 from configs import Config
-from dataset import WaveformDataset, windows_of
+from dataset import WaveformDataset
+from images.clips import windows_of
 from images.device_frontend import DeviceFrontend
 from images.recipe import clip_image
 from images.view import View

@@ -1,30 +1,34 @@
 """Batches: which rows, in which order, and which processes load them."""
 
+import functools
 import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from configs import Config, UserError
 from dataset import Key, WaveformDataset
 from training import processes
+from training.kept import KeptBatches
+from training.slots import ALIGNED_TO, SlotLoader, Slots, Stored, join
 from training.stopwatch import Stopwatch
 
 logger = logging.getLogger("birdclef.train")
 
 Last = Literal["keep", "fill", "drop"]
+Loader = DataLoader | KeptBatches
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker is ahead, so that one slow batch holds nothing up
-FLOAT32_BYTES = 4
 SECONDS_TO_FINISH_A_STEP = 10  # that workers give the main process after SIGTERM
+BIRDS = {"waveforms", "bird_draws"}  # of which an item has one to three
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -112,34 +116,42 @@ def leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_TO_FINISH_A_STEP))
 
 
-def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Stack items into a batch.
 
     An empty list gives an empty dict (a process without a share of the last batch).
 
     Where an image is one plane seen three times (stride 0), the batch has the plane alone, (B, 1,
     T, F): a third of the bytes to write, share between processes, pin and copy. `Fold.to_device`
-    makes three channels of it.
+    makes three channels of it. Waveforms of one item come after another's, as an image has one to
+    three; `n_birds` (B,) says how many.
     """
+    return join(pieces_of(items))
+
+
+def collate_into(
+    slots: Slots, items: Sequence[Mapping[str, Any]]
+) -> Stored | dict[str, torch.Tensor]:
+    """Stack items into a batch in a worker's next slot."""
+    return slots.write(pieces_of(items))
+
+
+def pieces_of(items: Sequence[Mapping[str, Any]]) -> dict[str, list[np.ndarray]]:
+    """List what lies one after another in a batch of items, by name."""
     if not items:
         return {}
 
+    stacked = [name for name in items[0] if name not in BIRDS]
+    found = {name: [np.asarray(item[name])[None] for item in items] for name in stacked}
+    if "image" in found and all(item["image"].stride(0) == 0 for item in items):
+        found["image"] = [image[:, :1] for image in found["image"]]
     if "waveforms" in items[0]:
-        return collate_waveforms(items)
-
-    if all("image" in item and item["image"].stride(0) == 0 for item in items):
-        items = [{**item, "image": item["image"][:1]} for item in items]
-    return default_collate(items)
-
-
-def collate_waveforms(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Put one item's birds after another's, as an image has one to three; stack the rest."""
-    joined = ("waveforms", "bird_draws")
-    birds = {name: torch.cat([item[name] for item in items]) for name in joined}
-    n_birds = torch.tensor([len(item["waveforms"]) for item in items])
-
-    rest = [{name: item[name] for name in item if name not in joined} for item in items]
-    return {**birds, **default_collate(rest), "n_birds": n_birds}
+        found["waveforms"] = [
+            np.asarray(waveform)[None] for item in items for waveform in item["waveforms"]
+        ]
+        found["bird_draws"] = [np.asarray(item["bird_draws"]) for item in items]
+        found["n_birds"] = [np.array([len(item["waveforms"])]) for item in items]
+    return found
 
 
 def build_loader(
@@ -149,7 +161,7 @@ def build_loader(
     *,
     rank: int = 0,
     world_size: int = 1,
-) -> tuple[DataLoader, EpochSampler]:
+) -> tuple[Loader, EpochSampler]:
     """Make a data set's loader and the sampler that says which epoch and batch it starts with.
 
     Raises:
@@ -170,24 +182,50 @@ def build_loader(
             f"last_batch=drop: {len(dataset)} clips are less than a batch of {config.train_bs}, "
             "so nothing would be trained on; take last_batch=fill or a smaller train_bs"
         )
-    batch_bytes = sampler.batch_size * item_bytes(dataset, config)
-    num_workers = workers_that_fit(config.num_workers, batch_bytes)
-    if num_workers and len(dataset):
-        _ = dataset[1, 0]  # loads code and tables, which the forked workers then find there
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        worker_init_fn=leave_signals_to_the_main_process,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        prefetch_factor=PREFETCHED if num_workers else None,
+    num_workers, slots = settle_workers(dataset, config, device, sampler.batch_size)
+    settings: dict[str, Any] = {
+        "batch_sampler": sampler,
+        "collate_fn": collate,
+        "worker_init_fn": leave_signals_to_the_main_process,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "prefetch_factor": PREFETCHED if num_workers else None,
         # So that the copy to the device can run beside the computation
-        pin_memory=device.type == "cuda",
+        "pin_memory": device.type == "cuda",
         # Its own, or each epoch would draw the workers' seed from torch's global one
-        generator=torch.Generator(),
-    )
+        "generator": torch.Generator(),
+    }
+    if slots is None:
+        loader = DataLoader(dataset, **settings)
+    else:
+        settings["collate_fn"] = functools.partial(collate_into, slots)
+        loader = SlotLoader(dataset, slots=slots, device=device, **settings)
+    if device.type == "cuda" and not is_train:
+        return KeptBatches(loader, device), sampler
     return loader, sampler
+
+
+def settle_workers(
+    dataset: WaveformDataset, config: Config, device: torch.device, batch_size: int
+) -> tuple[int, Slots | None]:
+    """Choose how many processes load batches, and where a GPU copies from make their memory.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    if not config.num_workers or not len(dataset):
+        return config.num_workers, None
+
+    item = dataset[1, 0]  # loads code and tables, which the forked workers then find there
+    batch_bytes = batch_size * item_bytes(item, config.max_mixed_birds)
+    n_batches = PREFETCHED + (2 if device.type == "cuda" else 1)
+    num_workers = workers_that_fit(config.num_workers, batch_bytes, n_batches=n_batches)
+    if not num_workers or device.type != "cuda":
+        return num_workers, None
+    try:
+        return num_workers, Slots(num_workers, n_batches, batch_bytes)
+    except RuntimeError as error:
+        raise no_shared_memory() from error
 
 
 def pick_last_batch(config: Config, device: torch.device) -> Last:
@@ -209,15 +247,26 @@ def fill_batch(images: torch.Tensor, n_clips: int) -> torch.Tensor:
     return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
 
 
-def item_bytes(dataset: WaveformDataset, config: Config) -> int:
-    """Bytes that a worker hands over for an item, at most."""
-    if dataset.mode == "train" and config.frontend == "device":
-        return FLOAT32_BYTES * config.max_mixed_birds * config.n_samples
-    return FLOAT32_BYTES * (config.image_frames * config.image_bands + len(dataset.class_names))
+def item_bytes(item: Mapping[str, torch.Tensor], max_birds: int) -> int:
+    """Bytes of a batch that an item like this one takes, at most.
+
+    Args:
+        item: of a data set.
+        max_birds: waveforms that an item may have.
+    """
+    pieces = pieces_of([item])
+    n_birds = len(pieces.get("waveforms", []))
+    sizes = {name: sum(part.nbytes for part in parts) for name, parts in pieces.items()}
+    sizes |= {name: sizes[name] * max_birds // n_birds for name in BIRDS & sizes.keys()}
+    return sum(sizes.values()) + ALIGNED_TO * len(sizes)
 
 
 def workers_that_fit(
-    num_workers: int, batch_bytes: int, shared_memory: Path = SHARED_MEMORY
+    num_workers: int,
+    batch_bytes: int,
+    shared_memory: Path = SHARED_MEMORY,
+    *,
+    n_batches: int = PREFETCHED + 1,
 ) -> int:
     """Lower the number of workers to what shared memory has room for, with a warning.
 
@@ -227,12 +276,13 @@ def workers_that_fit(
         num_workers: wanted.
         batch_bytes: of one batch.
         shared_memory: where it is mounted; where nothing is, the system has no such limit.
+        n_batches: of each worker that lie there at a time.
     """
-    if num_workers == 0 or not shared_memory.is_dir():
+    if not shared_memory.is_dir():
         return num_workers
 
     free = shutil.disk_usage(shared_memory).free
-    fit = int(free // ((PREFETCHED + 1) * batch_bytes))
+    fit = int(free // (n_batches * batch_bytes))
     if fit >= num_workers:
         return num_workers
 
@@ -252,7 +302,7 @@ def workers_that_fit(
 
 
 def batches_in_turn(
-    loader: DataLoader,
+    loader: Loader,
     watch: Stopwatch,
     part: str,
     *,
@@ -291,7 +341,12 @@ def _next_batch(batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.T
     except RuntimeError as error:
         if "shared memory" not in str(error):
             raise
-    raise UserError(
+    raise no_shared_memory()
+
+
+def no_shared_memory() -> UserError:
+    """Say what to do where shared memory is used up."""
+    return UserError(
         f"{SHARED_MEMORY} has no shared memory left for the loader's batches; start the container "
         "with a larger --shm-size, or set --num-workers 0"
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
-from torch.utils.data import DataLoader
 
 from configs import Config, UserError
 from dataset import WaveformDataset
@@ -18,7 +17,7 @@ from images.device_frontend import DeviceFrontend
 from metrics import AverageMeter
 from training import processes
 from training.background import Writer
-from training.batches import EpochSampler
+from training.batches import EpochSampler, Loader
 from training.devices import reads_late
 from training.distillation import VECTOR, beside
 from training.loggers import Logs
@@ -129,9 +128,9 @@ class Fold:
     split: str  # digest of the recordings and labels that it trains and validates on
     config: Config
     device: torch.device
-    train_loader: DataLoader
+    train_loader: Loader
     train_sampler: EpochSampler
-    valid_loader: DataLoader
+    valid_loader: Loader
     valid_sampler: EpochSampler
     criterion: Any
     parts: Parts

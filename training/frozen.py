@@ -25,7 +25,6 @@ from audio.prepared import open_recording
 from catalog.pseudo_labels import PseudoLabels
 from catalog.vectors import Vectors
 from configs import Config, UserError, settings_where
-from dataset import windows_of
 from files import write_file
 from images import clips, recipe
 from images.view import View
@@ -189,8 +188,8 @@ def list_clips(table: pd.DataFrame, config: Config) -> FrozenClips:
 def _plan(recordings: Waveforms, config: Config) -> Iterator[tuple[int, int, int, int]]:
     """List the clips: row, window, kind, and which copy or background."""
     lengths = np.array([len(recordings.open(row)) for row in range(recordings.n_rows)])
-    n_fitted = windows_of(lengths, replace(config, valid_clips=config.probe_clips))
-    n_scored = windows_of(lengths, config)
+    n_fitted = clips.windows_of(lengths, replace(config, valid_clips=config.probe_clips))
+    n_scored = clips.windows_of(lengths, config)
 
     for row in range(recordings.n_rows):
         for window in range(max(n_fitted[row], n_scored[row])):

@@ -13,6 +13,7 @@ from configs import UserError
 from dataset import WaveformDataset
 from images.contact_sheet import describe_targets, draw_images
 from training import processes
+from training.batches import collate
 from training.fold import Fold
 
 logger = logging.getLogger("birdclef.train")
@@ -77,7 +78,7 @@ def draw_training_images(fold: Fold, n_images: int, save_path: Path) -> None:
     """Draw items of the first epoch as the model gets them, with their targets."""
     dataset = fold.train_set
     indices = [position * len(dataset) // n_images for position in range(n_images)]
-    batch = fold.train_loader.collate_fn([dataset[1, index] for index in indices])
+    batch = collate([dataset[1, index] for index in indices])
     with torch.inference_mode():
         images, targets = fold.to_device(batch)  # (n, channels, T, F), (n, C)
 

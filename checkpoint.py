@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -152,7 +152,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             format.
     """
     try:
-        _check_digest(path)
+        check_digest(path)
         _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         _check_plain(state)
@@ -180,7 +180,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _check_digest(path: Path) -> None:
+def check_digest(path: Path) -> None:
+    """Refuse a file that was damaged, or is none of ours (CheckpointError)."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - DIGEST_LENGTH))
@@ -311,35 +312,13 @@ def get_initial_checkpoint(config: Config) -> Path | None:
     return newest
 
 
-def save_best(train_dir: Path, state: dict[str, Any], *, keep: int) -> None:
-    """Save the last epoch of the state's history under a name of its own; keep the last `keep`."""
-    row = state["history"][-1]
-    name = checkpoint_name(
-        exp_id=state["config"]["exp_id"],
-        fold=state["fold"],
-        epoch=state["epoch"],
-        loss=row["valid_loss"],
-        cmap=row["cmap_pad_5"],
-    )
-    save_checkpoint(train_dir / name, state)
-    prune_checkpoints(train_dir, keep)
-
-
-def prune_checkpoints(train_dir: Path, keep: int) -> None:
-    """Delete the best checkpoints but the last `keep` sound ones; the newest is the best of all."""
-    n_sound = 0
-    for named in reversed(named_checkpoints(train_dir)):
-        if n_sound >= keep:
-            named.path.unlink(missing_ok=True)
-            continue
-        try:
-            _check_digest(named.path)
-            n_sound += 1
-        except (CheckpointError, OSError):  # the one that it should replace stays
-            logger.warning("%s is damaged", named.path)
-
-
 # Into the parts of a run --------------------------------------------------------------------------
+
+
+def scored_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Take the weights that validation scored: averaged ones, of EMA or of epochs, if there are."""
+    averaged: dict[str, torch.Tensor] | None = state.get("ema")
+    return state["model"] if averaged is None else averaged
 
 
 def load_checkpoint(

@@ -56,7 +56,7 @@ from training.naming import settle_number
 from training.rate_finder import search_rates, search_settings
 from training.rates import begin_training, build_optimizer
 from training.readings import BatchLoss
-from training.refit import refit_plan, save_refit, split_rows
+from training.refit import refit, refit_plan, split_rows
 from training.run_clock import OutOfTimeError, RunClock
 from training.scored import Scored
 from training.sheets import begin_logs, leave_worst_clips
@@ -179,6 +179,8 @@ def train_fold(
         if config.find_lr:
             return search_rates(fold, train_step)
         resuming.begin(fold, found)
+        if config.refit:
+            return refit(fold, train_one_epoch)
         with fold.writer.finishing():
             if config.soup:
                 make_soup(fold, validate)
@@ -187,8 +189,6 @@ def train_fold(
             begin_logs(fold)
             train_epochs(fold)
 
-        if config.refit:
-            return save_refit(fold)
         log_best(fold)
         compare_with_floor(number, fold.progress)
         leave_worst_clips(fold)
@@ -205,7 +205,7 @@ def train_epochs(fold: Fold) -> None:
         finish_epoch(fold, *validate(fold))
         times.report(fold)
 
-    if average_weights(fold) and not config.refit:
+    if average_weights(fold):
         finish_epoch(fold, *validate(fold))
 
 
@@ -378,13 +378,11 @@ def validate(fold: Fold) -> tuple[float, MetricMeter]:
 
     Returns:
         Loss on hard targets averaged over samples, and the meter with all scores (N, C) and labels
-        (N, C). A refit has neither: NaN and an empty meter.
+        (N, C).
 
     Raises:
         UserError: a score is not finite.
     """
-    if fold.config.refit:
-        return math.nan, MetricMeter()
     loader, sampler, watch = fold.valid_loader, fold.valid_sampler, fold.watch
     fold.writer.wait()  # the loader's processes are forked, once, and not beside a thread
     fold.parts.scored_model.eval()
@@ -433,17 +431,16 @@ def finish_epoch(fold: Fold, valid_loss: float, meter: MetricMeter) -> None:
     """Step the schedule, add the history row, and write the epoch's files."""
     config, parts, progress = fold.config, fold.parts, fold.progress
     with fold.watch.part("metric"):
-        scores = {} if config.refit else meter.compute()
+        scores = meter.compute()
     row = history_row(fold, valid_loss, scores)
     progress.is_averaged = parts.average is not None
     if not progress.is_averaged:
         collect_weights(fold)
-        loss = progress.train_loss.avg if config.refit else valid_loss
-        step_after_epoch(config.scheduler_name, parts.scheduler, loss)
+        step_after_epoch(config.scheduler_name, parts.scheduler, valid_loss)
 
     is_best = progress.end_epoch(row, config.monitor)
     if processes.is_first():
-        leave_files(fold, meter, is_best=is_best and not config.refit)
+        leave_files(fold, meter, is_best=is_best)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from catalog.class_names import difference
 from configs import UserError
 from inference.model_files import FOLD
 from inference.out_of_fold import OutOfFold, read_out_of_fold
@@ -29,8 +30,8 @@ def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold
         UserError: they are not; the message says what differs.
     """
     if one.class_names != other.class_names:
-        differ = sorted(set(one.class_names) ^ set(other.class_names))[:5]
-        raise UserError(f"{first} and {second} have other classes: {', '.join(differ)}")
+        differ = difference(one.class_names, other.class_names)
+        raise UserError(f"{first} and {second} have other classes: {differ}")
     if set(one.folds) != set(other.folds):
         trained = f"{sorted(set(one.folds))} and {sorted(set(other.folds))}"
         raise UserError(f"{first} and {second} have other folds trained: {trained}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from catalog.class_names import difference
 from configs import Config, UserError, settings_where
 
 logger = logging.getLogger("birdclef.model_files")
@@ -134,7 +135,7 @@ def check_agreement(
 ) -> None:
     """Refuse a fold whose scores cannot be averaged with the first one's (UserError)."""
     if list(class_names) != list(first_names):
-        differ = ", ".join(sorted(set(class_names) ^ set(first_names))[:5]) or "their order"
+        differ = difference(class_names, first_names)
         raise UserError(f"{path} and {first} have other classes ({differ}) and cannot be averaged")
 
     for name in settings_where(identity="clip"):

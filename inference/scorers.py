@@ -67,8 +67,7 @@ class TorchModels:
             check_agreement(path, config, names, paths[0], self.config, self.class_names)
 
             model = build_model(config, len(names), load_weights=False)
-            weights = state["model"] if state.get("ema") is None else state["ema"]
-            state = {**state, "model": weights}  # what validation scored
+            state = {**state, "model": ckpt.scored_weights(state)}
             ckpt.load_checkpoint(model, None, state, restore_random_state=False)
             self.models.append(self._place(model))
 

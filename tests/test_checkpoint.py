@@ -245,27 +245,14 @@ def test_only_damaged_ones_is_an_error_not_a_fresh_start(tmp_path):
         ckpt.get_initial_checkpoint(Config(train_dir=tmp_path))
 
 
-def test_pruning_keeps_the_last_ones_by_number(tmp_path):
-    for epoch in (2, 9, 10, 100):
-        save_named(tmp_path, epoch)
-    (tmp_path / "Exp_47_notes.pth").write_text("mine")
-    ckpt.prune_checkpoints(tmp_path, 2)
-    assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [10, 100]
-    assert (tmp_path / "Exp_47_notes.pth").exists()
-
-
-def test_pruning_never_deletes_the_newest_sound_one(tmp_path):
-    for epoch in (2, 3, 4):
-        save_named(tmp_path, epoch)
-    newest = ckpt.named_checkpoints(tmp_path)[-1].path
-    newest.write_bytes(newest.read_bytes()[:-1])
-    ckpt.prune_checkpoints(tmp_path, 1)
-    assert [item.epoch for item in ckpt.named_checkpoints(tmp_path)] == [3, 4]
-    initial = ckpt.get_initial_checkpoint(Config(train_dir=tmp_path))
-    assert initial.name.startswith("Exp_47_fold_0_epoch_3_")
-
-
 # Into the parts of a run --------------------------------------------------------------------------
+
+
+def test_the_weights_that_count_are_the_averaged_ones_where_there_are_any():
+    own, averaged = {"weight": torch.zeros(1)}, {"weight": torch.ones(1)}
+    assert ckpt.scored_weights({"model": own, "ema": averaged}) is averaged
+    assert ckpt.scored_weights({"model": own, "ema": None}) is own
+    assert ckpt.scored_weights({"model": own}) is own
 
 
 def take_steps(model, optimizer, scheduler, n):

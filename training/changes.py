@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from catalog.class_names import difference
 from checkpoint import SCHEDULED, CheckpointError
 from configs import Config, as_word, settings_where
 from scheduler import SCHEDULERS, find_schedule
@@ -29,10 +30,9 @@ def check_same_setup(
     """
     theirs = state["class_names"]
     if theirs != class_names:
-        differ = ", ".join(sorted(set(theirs) ^ set(class_names))[:5])
         raise CheckpointError(
             f"{path} was trained with other classes ({len(theirs)} there, {len(class_names)} here; "
-            f"{differ}); {REMEDY}"
+            f"{difference(theirs, class_names)}); {REMEDY}"
         )
 
     free, fixed = settings_where(on_resume="free"), _fixed_settings(state, config)
@@ -45,6 +45,22 @@ def check_same_setup(
                 f"{path} was trained with {name}={old!r}, now it is {now[name]!r}; {REMEDY}"
             )
         logger.warning("%s: %s was %r, from here on it is %r", path, name, old, now[name])
+
+
+def other_split(state: dict[str, Any], split: str) -> str:
+    """Say why weights cannot be validated on a fold; "" where it is the one they were trained for.
+
+    Args:
+        state: a checkpoint's; older versions did not note the split.
+        split: the `resuming.split_digest` of the fold.
+    """
+    if state.get("split", split) == split:
+        return ""
+    return (
+        "was trained on another split: other recordings or labels than train.csv, or "
+        "pseudo_labels, has in this fold today, so its weights may have seen what would be "
+        "validated on"
+    )
 
 
 def _fixed_settings(state: dict[str, Any], config: Config) -> set[str]:

@@ -7,6 +7,7 @@ import checkpoint as ckpt
 from metrics import MetricMeter
 from training import folder, resuming
 from training.background import snapshot
+from training.best_checkpoints import save_best
 from training.fold import Fold
 
 
@@ -49,7 +50,7 @@ def leave_files(fold: Fold, meter: MetricMeter, *, is_best: bool) -> None:
     def write() -> None:
         if is_best:
             folder.write_scores(fold, meter)
-            ckpt.save_best(fold.dir, state, keep=fold.config.keep_checkpoints)
+            save_best(fold.dir, state, keep=fold.config.keep_checkpoints)
         ckpt.save_checkpoint(fold.dir / ckpt.LAST_NAME, state)
         folder.write_history(fold.dir, state["history"])
 

@@ -12,9 +12,7 @@ logger = logging.getLogger("birdclef.train")
 
 
 def log_best(fold: Fold) -> None:
-    """Log the epoch that a fold is judged by; a refit has none."""
-    if fold.config.refit:
-        return
+    """Log the epoch that a fold is judged by."""
     progress = fold.progress
     logger.info(
         "fold %d: best epoch %d, validation loss %.5f",

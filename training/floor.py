@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-import checkpoint as ckpt
 from catalog.mixed_targets import MixedTargets
 from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
 from catalog.targets import NONE, Targets
@@ -23,6 +22,7 @@ from losses.named import binary_cross_entropy, cross_entropy, of_known
 from metrics import MetricMeter, describe_scores
 from model import SED, build_model
 from training import folder
+from training.best_checkpoints import save_best
 from training.fold import Progress
 from training.frozen import (
     CLEAN,
@@ -372,7 +372,7 @@ def write_probe(probe: Probe, number: int, class_names: list[str], config: Confi
         config.train_dir, probe.scores, probe.labels, probe.filenames, class_names, probe.starts_s
     )
     if probe.state is not None:
-        ckpt.save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
+        save_best(config.train_dir, state_of(probe, number, class_names), keep=1)
     folder.write_history(config.train_dir, [probe.row])
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,16 @@ import pandas as pd
 import checkpoint as ckpt
 from catalog.train_table import choose_windows, split_fold
 from configs import Config, UserError
+from metrics import MetricMeter
+from scheduler import step_after_epoch
 from training import processes, resuming
+from training.averaging import average_weights, collect_weights
+from training.best_checkpoints import prune_checkpoints
+from training.epoch_files import history_row, leave_files
+from training.epoch_report import EpochClock
 from training.fold import Fold, rank
 from training.folder import read_histories
+from training.sheets import begin_logs
 
 logger = logging.getLogger("birdclef.train")
 
@@ -37,7 +45,7 @@ def refit_plan(config: Config) -> tuple[Config, int | None]:
     """
     if not config.refit:
         return config, None
-    n_epochs = refit_epochs(config)
+    n_epochs = processes.from_first(lambda: refit_epochs(config))
     plan = replace(config, train_dir=refit_folder(config), early_stopping=None, monitor="last")
     return plan, n_epochs
 
@@ -84,10 +92,45 @@ def split_rows(
     return table.copy(), table.iloc[:0].copy()
 
 
+def refit(fold: Fold, train_one_epoch: Callable[[Fold], None]) -> None:
+    """Train to the end and write the model, which predict.py and export.py take.
+
+    It is the loop of train.py without a validation: an epoch's row has no scores, none is the best,
+    and a schedule that watches the loss watches that of training.
+
+    Args:
+        fold: built for all rows, at its start or where an earlier run left it.
+        train_one_epoch: of train.py.
+    """
+    with fold.writer.finishing():
+        begin_logs(fold)
+        while not fold.progress.is_complete(fold.n_epochs, patience=None):
+            times = EpochClock(fold)
+            train_one_epoch(fold)
+            times.end_training(fold)
+            end_epoch(fold)
+            times.report(fold)
+        average_weights(fold)
+    save_refit(fold)
+
+
+def end_epoch(fold: Fold) -> None:
+    """Step the schedule, add the history row, and write the epoch's files."""
+    progress = fold.progress
+    row = history_row(fold, math.nan, {})
+    collect_weights(fold)
+    name, loss = fold.config.scheduler_name, progress.train_loss.avg
+    step_after_epoch(name, fold.parts.scheduler, loss)
+
+    progress.end_epoch(row, "last")
+    if processes.is_first():
+        leave_files(fold, MetricMeter(), is_best=False)
+
+
 def save_refit(fold: Fold) -> None:
-    """Write the finished model, which predict.py and export.py take."""
+    """Write the finished model in place of an earlier one."""
     if processes.is_first():
         name = f"Exp_{fold.config.exp_id}_refit_epoch_{fold.n_epochs}.pth"
         ckpt.save_checkpoint(fold.dir / name, resuming.state_of(fold))
-        ckpt.prune_checkpoints(fold.dir, keep=1)
+        prune_checkpoints(fold.dir, keep=1)
         logger.info("refit: wrote %s", fold.dir / name)

@@ -14,6 +14,7 @@ import checkpoint as ckpt
 from configs import Config, capture_rng, versions
 from training import changes, folder, late_steps, processes
 from training.background import snapshot
+from training.best_checkpoints import prune_checkpoints
 from training.fold import Fold, Progress
 
 logger = logging.getLogger("birdclef.train")
@@ -66,13 +67,8 @@ def find_checkpoint(
 
     state = ckpt.read_checkpoint(path)
     changes.check_same_setup(state, path, config, class_names)
-    if state.get("split", split) != split:  # older versions did not note it
-        raise ckpt.CheckpointError(
-            f"{path} was trained on another split: other recordings or labels than train.csv, or "
-            "pseudo_labels, has in this fold today, so its weights may have seen what would be "
-            "validated on; "
-            f"{changes.REMEDY}"
-        )
+    if fault := changes.other_split(state, split):
+        raise ckpt.CheckpointError(f"{path} {fault}; {changes.REMEDY}")
     return path, state
 
 
@@ -159,7 +155,7 @@ def resume(fold: Fold, path: Path, state: dict[str, Any]) -> None:
             path.name != ckpt.LAST_NAME
         ):  # stopped between an epoch's two files, or last.pth is damaged
             save(fold)
-        ckpt.prune_checkpoints(fold.dir, config.keep_checkpoints)
+        prune_checkpoints(fold.dir, config.keep_checkpoints)
         folder.write_history(fold.dir, progress.history)
 
     logger.info(

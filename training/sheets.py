@@ -54,7 +54,7 @@ def leave_worst_clips(fold: Fold) -> None:
     """
     n_clips = fold.config.worst_clips
     scores_path, path = fold.dir / "valid_predictions.npz", fold.dir / "worst_clips.png"
-    if not n_clips or fold.config.refit or not processes.is_first() or not scores_path.exists():
+    if not n_clips or not processes.is_first() or not scores_path.exists():
         return
     is_there = path.exists() and path.stat().st_mtime >= scores_path.stat().st_mtime
     if is_there or _drawn(

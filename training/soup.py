@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 import checkpoint as ckpt
+from catalog.class_names import difference
 from configs import Config, UserError, settings_where
 from files import csv_text, write_file
 from metrics import MetricMeter
 from training import processes
 from training.averaging import add_to_mean, remake_statistics, training_images
+from training.changes import other_split
 from training.fold import Fold, rank
 
 logger = logging.getLogger("birdclef.train")
@@ -77,9 +79,7 @@ def make_soup(fold: Fold, validate: Validate) -> None:
     Raises:
         UserError: there is nothing to average, or a checkpoint does not fit the others.
     """
-    paths = processes.from_first(lambda: find_checkpoints(fold.config, fold.number))
-    found = [read_ingredient(path, fold) for path in paths]
-    check_buffers(found)
+    found = processes.from_first(lambda: gather_ingredients(fold))
 
     chosen, scores = found, [dict[str, float]() for _ in found]
     if fold.config.soup_greedy:
@@ -97,6 +97,14 @@ def make_soup(fold: Fold, validate: Validate) -> None:
 
 
 # Which checkpoints --------------------------------------------------------------------------------
+
+
+def gather_ingredients(fold: Fold) -> list[Ingredient]:
+    """Read the checkpoints to average, all of which fit the fold and each other."""
+    paths = find_checkpoints(fold.config, fold.number)
+    found = [read_ingredient(path, fold) for path in paths]
+    check_buffers(found)
+    return found
 
 
 def find_checkpoints(config: Config, number: int) -> list[Path]:
@@ -148,7 +156,7 @@ def read_ingredient(path: Path, fold: Fold) -> Ingredient:
     if fault := misfit(state, fold):
         raise ckpt.CheckpointError(f"{path}: cannot be averaged: {fault}")
 
-    weights = state["model"] if state.get("ema") is None else state["ema"]
+    weights = ckpt.scored_weights(state)
     try:
         fold.parts.model.load_state_dict(weights)
     except RuntimeError as error:
@@ -163,18 +171,13 @@ def misfit(state: dict[str, Any], fold: Fold) -> str:
     if trained.get("refit"):
         return "it was trained on all folds, so nothing is left to validate it on"
     if state["class_names"] != fold.class_names:
-        differ = ", ".join(sorted(set(state["class_names"]) ^ set(fold.class_names))[:5])
-        return f"other classes ({differ or 'in another order'})"
+        return f"other classes ({difference(state['class_names'], fold.class_names)})"
 
     for name in (*settings_where(identity="clip"), *settings_where(identity="network")):
         if trained.get(name, now[name]) != now[name]:
             return f"{name} was {trained[name]!r} there, here it is {now[name]!r}"
-    if state.get("split", fold.split) != fold.split:
-        return (
-            "it was trained on another split than train.csv has in this fold today, so its "
-            "weights may have seen what would be validated on"
-        )
-    return ""
+    fault = other_split(state, fold.split)
+    return f"it {fault}" if fault else ""
 
 
 def check_buffers(found: Sequence[Ingredient]) -> None:

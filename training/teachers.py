@@ -119,8 +119,7 @@ def _open_checkpoint(path: Path, config: Config, wanted: Wanted) -> Teacher:
     settings = {name: value for name, value in state["config"].items() if name in known}
     own = Config(**settings | {"device": config.device})
     model = build_model(own, len(state["class_names"]), load_weights=False)
-    weights = state["model"] if state.get("ema") is None else state["ema"]
-    model.load_state_dict(weights)
+    model.load_state_dict(ckpt.scored_weights(state))
     return _network(path.name, wanted.licence or "our own", own, model)
 
 

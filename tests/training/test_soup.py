@@ -158,7 +158,7 @@ def changed(config: Config, **parts) -> Path:
     ("parts", "reason"),
     [
         ({"class_names": ["bird0", "bird1", "owl"]}, r"other classes \(bird2, owl\)"),
-        ({"class_names": SPECIES[::-1]}, "in another order"),
+        ({"class_names": SPECIES[::-1]}, r"other classes \(their order\)"),
         ({"split": "of other recordings"}, "trained on another split"),
         ({"settings": {"n_mels": 64}}, "n_mels was 64 there, here it is 32"),
         ({"settings": {"pooling": "max"}}, "pooling was 'max' there"),

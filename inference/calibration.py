@@ -49,8 +49,7 @@ class Calibration:
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Calibrate scores in [0, 1), any shape: float32 below 1; 0 stays 0, and order stays."""
-        logits = _logits(scores)
-        odds = 1 / (1 + np.exp(-(self.slope * logits + self.offset)))
+        odds = 1 / (1 + np.exp(-(self.slope * logits(scores) + self.offset)))
         return np.where(scores > 0, np.minimum(odds.astype(np.float32), HIGHEST), np.float32(0))
 
     def undo(self, scores: np.ndarray) -> np.ndarray:
@@ -61,7 +60,7 @@ class Calibration:
         return Calibration(1 / self.slope, -self.offset / self.slope).apply(scores)
 
 
-def _logits(scores: np.ndarray) -> np.ndarray:
+def logits(scores: np.ndarray) -> np.ndarray:
     """Logits in float64; those of 0 and of what float32 cannot tell from 1 are +- LIMIT."""
     p = np.asarray(scores, np.float64)
     with np.errstate(divide="ignore"):
@@ -96,13 +95,13 @@ def count(labels: np.ndarray, scores: np.ndarray) -> Counts:
     n_steps = 1 + round(2 * LIMIT / LOGIT_STEP)
     counts = Counts(*(np.zeros(n_steps) for _ in Counts._fields))
     for number in range(labels.shape[1]):  # a class at a time bounds memory
-        logits, is_right = _logits(scores[:, number]), labels[:, number] == 1
-        place = np.rint((logits + LIMIT) / LOGIT_STEP).astype(int)
+        z, is_right = logits(scores[:, number]), labels[:, number] == 1
+        place = np.rint((z + LIMIT) / LOGIT_STEP).astype(int)
         right = np.bincount(place[is_right], minlength=n_steps)
         counts += (
             right,
             np.bincount(place, minlength=n_steps) - right,
-            np.bincount(place, weights=logits, minlength=n_steps),
+            np.bincount(place, weights=z, minlength=n_steps),
         )
     return counts
 
@@ -334,7 +333,7 @@ def log_loss(labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean log loss of scores (n, C) against labels, in nats; a class at a time."""
     total = 0.0
     for number in range(labels.shape[1]):
-        z, truth = _logits(scores[:, number]), labels[:, number]
+        z, truth = logits(scores[:, number]), labels[:, number]
         total += float((np.logaddexp(0, z) - truth * z).sum())
     return total / max(labels.size, 1)
 

@@ -98,7 +98,7 @@ def run_round(flags: argparse.Namespace, rest: list[str], number: int, before: R
     settings = list(rest)
     if flags.students:
         settings += ["--config", str(flags.students[(number - 1) % len(flags.students)])]
-    exp_id = load_config(settings).exp_id + number
+    exp_id = load_config(rest).exp_id + number  # a kind's own number would meet another round's
     models_dir = (flags.output / "models").resolve()  # of all rounds: they share frozen features
     own = [*settings, "--models-dir", str(models_dir), "--exp-id", str(exp_id)]
     config = load_config(own)

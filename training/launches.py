@@ -14,6 +14,7 @@ import torch
 
 from configs import Config
 from network.memory_format import pick_format
+from training import processes
 
 logger = logging.getLogger("birdclef.train")
 
@@ -44,6 +45,10 @@ def settle_launches(config: Config, device: torch.device, n_clips: int) -> Confi
         is_last = chosen.name == "channels_last"
         config = replace(config, channels_last="on" if is_last else "off")
         logger.info("channels_last %s: %s", config.channels_last, chosen.reason)
+    if config.compile_model != "off" and processes.world_size() > 1:
+        level = logging.INFO if config.compile_model == "auto" else logging.WARNING
+        logger.log(level, "compile_model off: not with several processes, which share each batch")
+        config = replace(config, compile_model="off")
     if config.compile_model == "auto":
         choice = pick_compiling(device, n_steps)
         config = replace(config, compile_model=choice.value)

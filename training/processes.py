@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,9 @@ from configs import UserError
 T = TypeVar("T")
 # gloo says so in a plain RuntimeError; NCCL has an error of its own.
 LOST_CONNECTION = "Connection closed by peer"
+# What the first process does alone, as measuring features of an archive, may take longer than the
+# 10 or 30 minutes that torch waits. Of a process that has died the others hear at once.
+PATIENCE = timedelta(hours=24)
 
 
 def rank() -> int:
@@ -81,6 +85,7 @@ def joined(device: torch.device) -> Iterator[None]:
         store=dist.PrefixStore(f"attempt_{attempt}", store),
         rank=rank_here,
         world_size=n_processes,
+        timeout=PATIENCE,
     )
     logger = logging.getLogger("birdclef")
     level = logger.level

@@ -1,5 +1,7 @@
 """Rounds of self-training: stopped anywhere they end alike; no recording takes a species over."""
 
+import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -82,11 +84,11 @@ def stages(monkeypatch, script):
     return done
 
 
-def run(script, place: Path, output: str, *more: str) -> int:
+def run(script, place: Path, output: str, *more: str, flags: str = FLAGS) -> int:
     words = [str(place / "field"), "--models", str(place / "models/Exp_47_probe")]
     words += ["--output", str(place / output), "--student", "probe", *more]
     held_back = ["--held-back", str(place / "later"), "--labels", str(place / "labels")]
-    return script.main([*words, *held_back, "--", "--root", str(place), *FLAGS.split()])
+    return script.main([*words, *held_back, "--", "--root", str(place), *flags.split()])
 
 
 def weights(place: Path, number: int) -> dict[str, np.ndarray]:
@@ -153,6 +155,42 @@ def test_rounds_end_when_the_score_falls(script, place, stages, monkeypatch, cap
     assert not (place / "rounds/round_2.csv").exists()
     page = (place / "rounds/round_1.html").read_text()
     assert "0.8000" in page and "-0.1000" in page
+
+
+@pytest.mark.slow
+def test_two_kinds_of_network_label_for_each_other_and_go_on_where_they_were_killed(
+    script, place, stages, monkeypatch
+):
+    kinds = {"one": "test_efficientnet", "other": "test_resnet"}
+    for number, (name, backbone) in enumerate(kinds.items()):
+        # As an experiment's own settings have a number, which here would be the round's before.
+        text = f"base_model_name: {backbone}\nexp_id: {47 - number}\n"
+        (place / f"{name}.yaml").write_text(text)
+    rising = itertools.count(1)
+    monkeypatch.setattr(
+        script, "macro_ap", lambda found: (next(rising) / 100, np.full(script.N_BOOTSTRAP, 0.5))
+    )
+    flags = FLAGS.replace("--base-model-name test_efficientnet ", "")
+    students = ["--students", *(str(place / f"{name}.yaml") for name in kinds), "--rounds", "3"]
+
+    # Killed after the second round's labels, and in the third before its score.
+    for stop_before in (5, 5):
+        stages |= {"n": 0, "stop_before": stop_before}
+        with pytest.raises(Stopped):
+            run(script, place, "rounds", *students, flags=flags)
+    stages |= {"n": 0, "stop_before": 10**9, "names": []}
+    assert run(script, place, "rounds", *students, flags=flags) == 0
+    assert stages["names"] == ["pseudo_label.py", "probe.py", "predict.py"]  # of the third round
+
+    for number, kind in enumerate(("one", "other", "one"), start=1):
+        folder = place / f"rounds/models/Exp_{47 + number}_probe"
+        (path,) = (folder / "fold_0").glob("Exp_*.pth")
+        trained = ckpt.read_checkpoint(path)["config"]
+        assert trained["base_model_name"] == kinds[kind]
+        assert Path(trained["pseudo_labels"]).name == f"round_{number}.csv"
+        about = json.loads((place / f"rounds/round_{number}.json").read_text())
+        (labelled_by,) = about["models"]  # of the kind before, whose rounds went into it
+        assert f"/Exp_{46 + number}_probe/" in labelled_by
 
 
 def test_a_held_back_part_needs_its_labels(script):

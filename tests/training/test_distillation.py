@@ -143,6 +143,27 @@ def test_the_shares_of_both_losses(config, epoch, weight, expected):
     assert float(loss(OUTPUT, timed)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epoch", "weight"), [(0, 0.5), (1, 0.5), (1, 0.0)])
+def test_a_process_without_a_clip_has_gradients_of_the_same_layers(
+    df, taught_config, epoch, weight
+):
+    """Else the sum over processes would add up those of unlike layers."""
+    fold = build(df, copy_of(taught_config, distill_weight=weight, distill_epochs=1))
+    fold.progress.epoch = epoch
+    model, found = fold.parts.model.eval(), []
+    for n_clips in (2, 0):
+        model.zero_grad(set_to_none=True)
+        images = torch.rand(n_clips, 3, fold.config.image_frames, fold.config.image_bands)
+        targets = torch.full((n_clips, 3), 0.5)
+        if n_clips:
+            targets = beside(targets, torch.ones(n_clips, SIZE))
+        mixed_loss(fold.criterion, model(images), Mixed(images, targets, targets, 1.0)).backward()
+        named = model.named_parameters()
+        found.append({name for name, value in named if value.grad is not None})
+    assert found[0] == found[1] and any(name.startswith("encoder.") for name in found[0])
+    assert any(name.startswith(PROJECTION) for name in found[0]) == (epoch == 0 or weight > 0)
+
+
 def test_without_a_teacher_the_loss_is_the_labels_own(config):
     assert taught(squared, config, 2, lambda: 0) is squared
 

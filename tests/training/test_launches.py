@@ -53,6 +53,16 @@ def test_what_is_given_stands(caplog, tmp_path):
     assert caplog.messages[0].startswith("compiled code is kept in") and len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize(("given", "level"), [("on", "WARNING"), ("auto", "INFO")])
+def test_several_processes_compile_nothing_and_say_so(caplog, monkeypatch, tmp_path, given, level):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(launches.processes, "world_size", lambda: 2)
+    config = Config(root=tmp_path, channels_last="off", compile_model=given, epochs=100)
+    assert settle_launches(config, CUDA, 10**6).compile_model == "off"
+    (record,) = caplog.records
+    assert record.levelname == level and "compile_model off: not with several" in record.message
+
+
 def test_a_folder_for_compiled_code_that_is_given_stands(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
     settle_launches(Config(root=tmp_path, compile_model="on"), CPU, 1)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+import checkpoint as ckpt
 import train
 from configs import Config, UserError, settings
 from inference.scorers import open_models
@@ -21,6 +23,7 @@ from tests.small_run import (
     tiny_config,
 )
 from tests.switches import BASE, ELSEWHERE, SWITCHES, make_material
+from training import rate_finder
 from training.floor import compare_with_floor
 from training.fold import Progress, rank
 
@@ -96,39 +99,68 @@ def test_debug_and_the_device_front_end_train_what_predict_takes(material, tmp_p
     np.testing.assert_allclose(scores[0].reshape(shape).mean(1), stored["scores"], atol=1e-4)
 
 
+# What is trained in place of a fold's epochs, or with more than its weights. The last batch has one
+# clip, of which the second process has no share, and nothing is drawn that differs by process.
+ALIKE = {
+    "train_bs": 9, "n_mels": 64, "period": 2.0, "ema_decay": None, "keep_checkpoints": 9,
+    "monitor": "last", "amp": False, "dropout": 0.0, "p_mixup": 0.0, "p_cutmix": 0.0,
+    "p_spec_augment": 0.0,
+}  # fmt: skip
+MODES: dict[str, dict[str, object]] = {
+    "averaged": {"average_epochs": 1, "compile_model": "on"},
+    "soup": {"soup": 2},  # of the two epochs before it
+    "refit": {"refit": True},
+    "find_lr": {"find_lr": True},
+    "frozen": {"freeze": "all", "exp_id": 48},
+    "taught": {"teacher_embeddings": "vectors.npz", "distill_weight": 0.5, "distill_epochs": 1,
+               "exp_id": 49},
+}  # fmt: skip
+N_RATES = 4
+
 # train.run for each file of settings, one after the other in the same two processes; each writes a
-# digest of the weights that it ends with.
-IN_TWO = """
+# digest of the weights that it ends with. The second may be on a machine without the folder of
+# models, so it is given one that is not there.
+IN_TWO = f"""
 import hashlib, os, sys
 from pathlib import Path
 import pandas, torch, yaml
 import train
 from configs import Config
-finish_epoch = train.finish_epoch
-def told(fold, *rest):
-    finish_epoch(fold, *rest)
-    state = fold.parts.scored_model.state_dict().values()
-    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state)).hexdigest()
-    path.with_suffix("." + os.environ["RANK"]).write_text(digest)
-train.finish_epoch = told
+from training import rate_finder
+rate_finder.N_RATES = {N_RATES}
+build_fold, folds = train.build_fold, []
+def kept(*parts, **how):
+    folds[:] = [build_fold(*parts, **how)]
+    return folds[0]
+train.build_fold = kept
 torch.distributed.init_process_group("gloo")
 for path in map(Path, sys.argv[1:]):
+    folds.clear()
     config = Config(**yaml.safe_load(path.read_text()))
+    if os.environ["RANK"] == "1":
+        config.models_dir = config.models_dir / "of the second"
     train.run(pandas.read_csv(config.train_dataframe_path), config)
+    state = [value for fold in folds for value in fold.parts.scored_model.state_dict().values()]
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state)).hexdigest()
+    path.with_suffix("." + os.environ["RANK"]).write_text(digest)
 torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.slow
-def test_two_processes_end_with_one_model(material, tmp_path):
+@pytest.fixture(scope="module")
+def in_two(material, tmp_path_factory) -> Path:
+    """A folder in which two processes have run every group of switches, and then every mode."""
     config, _ = material
+    folder = tmp_path_factory.mktemp("in_two")
+    runs = {name: switched_on(config, name, epochs=1, exp_id=number, models_dir=folder / "groups")
+            for number, name in enumerate(SWITCHES)}  # fmt: skip
+    runs |= {name: of_mode(config, name, folder / "modes") for name in MODES}
     paths = []
-    for number, name in enumerate(SWITCHES):
-        paths.append(tmp_path / f"{number}.yaml")
-        models_dir = tmp_path / f"models_{number}"
-        one = switched_on(config, name, epochs=1, exp_id=number, models_dir=models_dir)
+    for name, one in runs.items():
+        paths.append(folder / f"{name}.yaml")
         paths[-1].write_text(yaml.safe_dump(one.to_dict()))
-    script = tmp_path / "in_two.py"
+
+    script = folder / "in_two.py"
     script.write_text(IN_TWO)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
@@ -137,11 +169,56 @@ def test_two_processes_end_with_one_model(material, tmp_path):
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for number, path in enumerate(paths):
-        first, second = (path.with_suffix(f".{rank_}").read_text() for rank_ in (0, 1))
-        assert first == second, list(SWITCHES)[number]
-        history = pd.read_csv(tmp_path / f"models_{number}/Exp_{number}/fold_0/history.csv")
+    assert not list(folder.glob("*/of the second"))  # the first reads and writes for all
+    return folder
+
+
+def of_mode(config: Config, name: str, models_dir: Path, **changes) -> Config:
+    return copy_of(config, **{**ALIKE, **MODES[name], "models_dir": models_dir, **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SWITCHES, *MODES])
+def test_two_processes_end_with_one_model(in_two, name):
+    first, second = ((in_two / f"{name}.{rank_}").read_text() for rank_ in (0, 1))
+    assert first == second
+    if name in SWITCHES:
+        number = list(SWITCHES).index(name)
+        history = pd.read_csv(in_two / f"groups/Exp_{number}/fold_0/history.csv")
         assert np.isfinite(history["train_loss"][0])
+
+
+@pytest.mark.slow
+def test_two_processes_do_in_every_mode_what_one_does(material, in_two, tmp_path, monkeypatch):
+    config, df = material
+    two, one = in_two / "modes", tmp_path
+    monkeypatch.setattr(rate_finder, "N_RATES", N_RATES)
+    for name in MODES:
+        # Adam makes a whole step of a gradient of nearly nothing, whatever its sign, so that a soup
+        # is compared with one of the same ingredients.
+        sources = {"soup_from": [two / "Exp_47"]} if name == "soup" else {}
+        train.run(df, of_mode(config, name, one, compile_model="off", **sources))
+
+    def table(root: Path, name: str) -> pd.DataFrame:
+        return pd.read_csv(root / name)
+
+    def state(root: Path, folder: str) -> dict:
+        return ckpt.read_checkpoint(ckpt.named_checkpoints(root / folder)[-1].path)
+
+    for name in ("Exp_47/fold_0", "Exp_47/refit", "Exp_49/fold_0"):
+        ours, theirs = (table(root, f"{name}/history.csv") for root in (one, two))
+        assert list(ours["epoch"]) == list(theirs["epoch"]) and len(ours) >= 2
+        assert theirs["train_loss"][0] == pytest.approx(ours["train_loss"][0], rel=1e-3), name
+    ours, theirs = (table(root, "find_lr/Exp_47/fold_0/learning_rates.csv") for root in (one, two))
+    assert len(ours) == N_RATES
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+    for folder in ("Exp_47_soup/fold_0", "Exp_48/fold_0"):
+        ours, theirs = (state(root, folder) for root in (one, two))
+        for name, value in ours["model"].items():
+            torch.testing.assert_close(value, theirs["model"][name], rtol=1e-4, atol=1e-5)
+        scores = [row["macro_ap"] for row in (ours["history"][0], theirs["history"][0])]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
 @pytest.fixture

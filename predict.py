@@ -21,7 +21,13 @@ from pathlib import Path
 from audio.decoder_pool import DecoderPool
 from configs import Config, configure_logger, run_main
 from inference.command_line import read_command_line
-from inference.outputs import make_plan, plan_outputs, write_activity, write_outputs
+from inference.outputs import (
+    make_plan,
+    plan_outputs,
+    settle_scores,
+    write_activity,
+    write_outputs,
+)
 from inference.partial import PartialResults
 from inference.results import Results
 from inference.scorers import open_models
@@ -62,6 +68,7 @@ def predict(flags: argparse.Namespace, config: Config) -> int:
         decoders.start(1)  # while the models are opened
 
         models = open_models(flags.model, config)
+        settle_scores(flags, models.config)
         outputs = plan_outputs(flags, models, list(recordings))
         plan = replace(make_plan(flags, outputs.selection), weights=models.weights)
 

@@ -187,17 +187,16 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
     add(
         "--shifts",
         type=float,
-        nargs="+",
-        default=[],
+        nargs="*",
         metavar="SECONDS",
-        help="also score each window shifted by these times, and take the mean",
+        help="also score each window shifted by these times, and take the mean; without a time, by "
+        "none (default: predict_shifts of the model's settings, else none)",
     )
     add(
         "--score",
         choices=SCORES,
-        default=SCORES[0],
-        help="which output of the model to take (default: clipwise); mix is 0.75 clipwise + "
-        "0.25 framewise_max",
+        help="which output of the model to take (default: predict_score of its settings, else "
+        "clipwise); mix is 0.75 clipwise + 0.25 framewise_max",
     )
     add(
         "--average",

@@ -43,6 +43,7 @@ MODEL = Group("model", "train")
 OPTIMISATION = Group("optimisation", "train")
 PROBE = Group("probe", "train")
 TEACHER = Group("teacher", "train")
+PREDICTION = Group("prediction", "train", on_resume="free")
 CHECKPOINTS = Group("checkpoints", "train", on_resume="free")
 
 EVERY_STAGE = "prepare_audios split_data train"

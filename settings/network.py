@@ -11,6 +11,7 @@ from settings.groups import (
     INHERITED,
     MODEL,
     OPTIMISATION,
+    PREDICTION,
     PROBE,
     TEACHER,
     Count,
@@ -126,3 +127,11 @@ class NetworkSettings(SoundSettings):
         "", "the teacher, its licence and its file; the scripts set it",
         used_by="none", on_resume="fixed",
     )  # fmt: skip
+
+    # What predict.py does with a model of this training, unless its flags say otherwise
+    predict_score: Literal["clipwise", "framewise_max", "mix"] = PREDICTION(
+        "clipwise", "which output predict.py takes: its --score, where that is not given"
+    )
+    predict_shifts: list[float] = PREDICTION(
+        list, "further clips of each window that predict.py averages: its --shifts", unit="s"
+    )

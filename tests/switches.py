@@ -95,6 +95,7 @@ ELSEWHERE = {
     "log": "training/test_loggers.py", "worst_clips": "training/test_loggers.py",
     "max_hours": "training/test_ending.py", "freeze": "test_probe.py",
     "max_bad_steps": "training/test_bad_steps.py", "amp_dtype": "training/test_resuming.py",
+    **dict.fromkeys(("predict_score", "predict_shifts"), "test_predict.py"),
     "compile_model": "training/test_speed.py", "resume": "training/test_resuming.py",
     "checkpoint_every_minutes": "training/test_resuming.py", "teacher_features": "test_embed.py",
 }  # fmt: skip

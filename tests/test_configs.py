@@ -102,7 +102,7 @@ def test_every_field_says_everything_about_itself():
         "run", "paths", "recordings", "tables", "folds", "clip and log-mel", "choice of clips",
         "waveform augmentation", "image augmentation", "batch mixing", "targets and loss",
         "self-training", "model",
-        "optimisation", "probe", "teacher", "checkpoints",
+        "optimisation", "probe", "teacher", "prediction", "checkpoints",
     ]  # fmt: skip
 
 

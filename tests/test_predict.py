@@ -702,3 +702,19 @@ def test_a_blend_is_the_weighted_mean_of_its_models(monkeypatch, tmp_path, sound
 
     one, other, both = (written(name) for name in ("Exp_0", "Exp_1", "blend.yaml"))
     pd.testing.assert_series_equal(both, 0.75 * one + 0.25 * other, atol=1e-6)
+
+
+def test_a_model_says_itself_how_its_windows_are_scored(monkeypatch, tmp_path, sounds):
+    plain = save_model(tmp_path / "plain.pth", tiny())
+    own = {"predict_score": "mix", "predict_shifts": [0.5, -0.5]}
+    says = save_model(tmp_path / "says.pth", tiny(**own))
+
+    def written(model: Path, *flags: object) -> bytes:
+        output = tmp_path / "found.csv"
+        args = ["--output", output, "--format", "long", "--device", "cpu", *flags]
+        assert call(monkeypatch, model, sounds, *args) == 0
+        return output.read_bytes()
+
+    by_flags = written(plain, "--score", "mix", "--shifts", "0.5", "-0.5")
+    assert written(says) == by_flags != written(plain)
+    assert written(says, "--score", "clipwise", "--shifts") == written(plain)

@@ -16,6 +16,7 @@ from inference.evaluated import (
     read_thresholds,
     settle_calibration,
 )
+from inference.outputs import settle_scores
 
 NAMES = ["robin", "tit", "wren"]
 LINE = Calibration(2.0, 1.0)
@@ -35,7 +36,9 @@ def write_evaluation(folder, **content):
 
 
 def flags_of(*words):
-    return read_command_line(["m", "r", "--output", "o", *words])[0]
+    flags, config = read_command_line(["m", "r", "--output", "o", *words])
+    settle_scores(flags, config)
+    return flags
 
 
 def test_an_evaluation_is_found_in_or_above_the_model(tmp_path):

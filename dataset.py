@@ -155,6 +155,11 @@ class WaveformDataset(Dataset[dict[str, torch.Tensor]]):
         return self._steps is not None
 
     @property
+    def has_masks(self) -> bool:
+        """Whether some targets are NaN, of which nothing is learnt."""
+        return self._targets.has_masks
+
+    @property
     def vector_size(self) -> int:
         """Numbers in the teacher's vector of each training item, `vector` in it; 0: it has none."""
         return 0 if self._teacher is None else self._teacher.size

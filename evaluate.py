@@ -42,7 +42,7 @@ from inference.out_of_fold import OutOfFold, read_out_of_fold
 from inference.pictures import draw_learning_curve, draw_reliability, draw_species
 from inference.predicted import read_predicted
 from inference.score_notes import Note, as_network_gave, read_note
-from inference.selection import Names, read_taxonomy
+from inference.selection import MORE_COLUMNS, Names, read_taxonomy
 from inference.table_columns import TableColumns
 from inference.timed_truth import meet
 
@@ -77,7 +77,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     output = flags.output or place_of(flags.scores)
     for name, rows in tables.items():
-        write_table(output / f"{name}.csv", rows)
+        written = with_names(rows, names) if name == "species" else rows
+        write_table(output / f"{name}.csv", written)
     draw_species(output, tables["species"], tables["overall"])
     if verdict is not None:
         keep_calibration(output / CALIBRATION, verdict, oof, note)
@@ -242,6 +243,20 @@ def keep_calibration(path: Path, verdict: Verdict, oof: OutOfFold, note: Note) -
     path.unlink(missing_ok=True)  # of an earlier evaluation
     flags = " and ".join(note.changed_by)
     logger.warning("scores were changed by %s: no %s, which comes before that", flags, path.name)
+
+
+def with_names(species: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """Put the names that people know beside the codes, if those of any species are known.
+
+    Args:
+        species: a row a species.
+        names: scientific and common names by label, of --taxonomy or --table.
+    """
+    if not names.keys() & set(species["species"]):
+        return species
+    found = [names.get(label, ("", "")) for label in species["species"]]
+    known = pd.DataFrame(found, columns=MORE_COLUMNS["names"], index=species.index)
+    return pd.concat([species[["species"]], known, species.drop(columns="species")], axis=1)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

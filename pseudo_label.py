@@ -2,10 +2,14 @@
 
     python pseudo_label.py data/soundscapes --models models/Exp_47 --output pseudo/round_1.csv
     python train.py --exp-id 48 --pseudo-labels pseudo/round_1.csv
+    python pseudo_label.py field/recordings --labels review.csv --output field/reviewed.csv
 
 Every model that predict.py takes may label, and several are averaged. Sure windows become rows with
 soft targets; beside the table lie the soundscapes, prepared once, and a JSON that says which model
 made which label. An interrupted run goes on where it stopped.
+
+With --labels people have labelled: a review of detections, or any labels with times. Their windows
+then join the recordings of train.csv in one training.
 """
 
 import argparse
@@ -23,8 +27,10 @@ import numpy as np
 import pandas as pd
 
 from audio.backgrounds import prepare_folder
+from audio.prepared import open_recording
+from catalog.annotations import read_annotations
 from catalog.fingerprint import find_same_sound
-from catalog.pseudo_labels import refuse_labelled, write_pseudo_labels
+from catalog.pseudo_labels import refuse_labelled, windows_of_labels, write_pseudo_labels
 from catalog.train_table import read_train_table
 from configs import Config, UserError, configure_logger, load_config, run_main, settings_where
 from files import write_file
@@ -47,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Label what the command line names and say what came of it."""
     flags, config = read_flags(args)
     configure_logger(config)
-    about = label(flags, config)
+    about = label(flags, config) if flags.labels is None else take_labels(flags, config)
     for line in describe(about):
         print(line)
     print(f"next: python train.py --pseudo-labels {flags.output}")
@@ -103,19 +109,50 @@ def label(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
     return about
 
 
+def take_labels(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """Write the windows that people have labelled, in place of models.
+
+    Returns:
+        What the JSON beside the table holds.
+
+    Raises:
+        UserError: no labels for any of the soundscapes, or one that is a labelled recording.
+    """
+    prepared = prepare(flags, config)
+    spans = read_annotations(flags.labels, sorted(prepared), flag="--labels ")
+    prepared = {name: prepared[name] for name in sorted(set(spans["filename"]))}
+    refuse_known(prepared, config)
+    rate = config.sample_rate
+    seconds = {name: len(open_recording(path)) / rate for name, path in prepared.items()}
+    table = windows_of_labels(spans, seconds, config)
+    if table.empty:
+        raise UserError(f"--labels {flags.labels}: nothing was decided of any window")
+
+    folder = flags.output.parent
+    arrays = {name: path.relative_to(folder).as_posix() for name, path in prepared.items()}
+    table["filepath"] = table["filename"].map(arrays)
+    about = summarise(table, len(prepared)) | {"models": [], "labels": str(flags.labels)}
+    about |= {"sample_rate": rate}
+    write_pseudo_labels(flags.output, table)
+    write_file(flags.output.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    return about
+
+
 # Settings -----------------------------------------------------------------------------------------
 
 
 def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     """Read the script's own flags and the settings that say where and how it runs."""
-    usage = "pseudo_label.py SOUNDSCAPES --models MODEL... --output FILE.csv"
+    usage = "pseudo_label.py SOUNDSCAPES (--models MODEL... | --labels PATH) --output FILE.csv"
     what, _, more = (__doc__ or "").partition("\n\n")
     parser = FlagParser(usage, what, more)
     add = parser.add_argument
     share = number(0, 1)
     add("soundscapes", metavar="SOUNDSCAPES", type=Path, help="folder of recordings")
-    add("--models", metavar="MODEL", type=Path, nargs="+", required=True,
+    add("--models", metavar="MODEL", type=Path, nargs="+", default=[],
         help="what predict.py takes; several are averaged")  # fmt: skip
+    add("--labels", metavar="PATH", type=Path,
+        help="labels with times, or a review, in place of models")  # fmt: skip
     add("--output", metavar="FILE", type=Path, required=True, help="table to write")
     add("--keep-above", metavar="SCORE", type=share, default=0.5,
         help="lowest score of a window's surest label (default: 0.5)")  # fmt: skip
@@ -135,6 +172,8 @@ def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     flags, rest = parser.parse_own(args)
     if flags.output.suffix != ".csv":
         raise UserError(f"--output {flags.output}: the table is a .csv")
+    if bool(flags.models) == bool(flags.labels):
+        raise UserError("give --models MODEL that label, or --labels PATH that people have given")
     if not flags.soundscapes.is_dir():
         raise UserError(f"{flags.soundscapes}: no such folder of soundscapes")
     return flags, load_config(rest)
@@ -280,10 +319,13 @@ def weights_of(models: Sequence[Models]) -> list[float] | None:
 def summarise(table: pd.DataFrame, n_soundscapes: int) -> dict[str, Any]:
     """Count the windows, and the clips that each species gained, as its surest label."""
     leads = Counter(labels[0] for labels in table["labels"] if labels)
+    has_none = table["labels"].map(len) == 0
+    is_partial = table["refuted"].map(len) > 0 if "refuted" in table else has_none & False
     return {
         "n_soundscapes": n_soundscapes,
         "n_windows": len(table),
-        "n_empty": int((table["labels"].map(len) == 0).sum()),
+        "n_empty": int((has_none & ~is_partial).sum()),
+        "n_refuted": int(is_partial.sum()),
         "windows_by_species": dict(sorted(leads.items(), key=lambda item: (-item[1], item[0]))),
     }
 
@@ -292,9 +334,12 @@ def describe(about: dict[str, Any]) -> list[str]:
     """Say in lines what was kept."""
     species = about["windows_by_species"]
     most = ", ".join(f"{name} {n}" for name, n in list(species.items())[:5])
+    n_models, n_refuted = len(about["models"]), about.get("n_refuted", 0)
+    refuted = f", {n_refuted} of which only a species that is absent is known" if n_refuted else ""
+    by = f"{n_models} models" if n_models else f"labels of {about['labels']}"
     return [
-        f"{about['n_soundscapes']} soundscapes, {len(about['models'])} models",
-        f"{about['n_windows']} windows kept, {about['n_empty']} of them without a bird",
+        f"{about['n_soundscapes']} soundscapes, {by}",
+        f"{about['n_windows']} windows kept, {about['n_empty']} of them without a bird{refuted}",
         f"{len(species)} species, most: {most}",
     ]
 

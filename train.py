@@ -250,7 +250,7 @@ def build_fold(
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
     progress = Progress(probe=probe.columns if probe else {})
     n_columns = len(class_names) + config.no_bird_class
-    labels_loss = build_loss(config, is_timed=train_set.is_timed)
+    labels_loss = build_loss(config, is_timed=train_set.is_timed, has_masks=train_set.has_masks)
     criterion = taught(labels_loss, config, n_columns, epoch=lambda: progress.epoch)
     how = config.compile_model
     compiled = compile_model(model, how) if how in ("on", "graphs") else None

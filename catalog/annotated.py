@@ -16,6 +16,7 @@ from audio.recording import array_name
 from catalog.annotations import read_annotations
 from catalog.frame_targets import SPANS_COLUMN, is_grid, repeat_spans
 from catalog.labels import BAD_LABEL, NO_BIRD, join_labels
+from catalog.refuted import REFUTED_COLUMN
 from catalog.report import WITH_AUDIO, read_report
 from catalog.reviews import (
     REVIEW_COLUMNS,
@@ -162,8 +163,8 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
 
     Returns:
         A row a window, with start_s, its number in the recording, its own primary_label (the one
-        that sings longest, or NO_BIRD) and labels, spans (see catalog/frame_targets.py), and the
-        other columns of its recording.
+        that sings longest, or NO_BIRD) and labels, spans (see catalog/frame_targets.py), refuted
+        where recordings were reviewed, and the other columns of its recording.
 
     Raises:
         UserError: the times are missing, or no window has a label.
@@ -173,7 +174,7 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
 
     spans = _read_spans(config)
     seconds = dict(zip(table["filename"], table[LENGTH_COLUMN].astype(float), strict=True))
-    windows = _list_all_windows(spans, seconds, config)
+    windows = list_all_windows(spans, seconds, config)
     if not windows["labels"].map(len).any():
         raise UserError(f"{spans_path(config)}: no label lies in a window of any recording")
 
@@ -184,6 +185,8 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
         len_labels=[len(own) for own in labels],
         **{SPANS_COLUMN: _exact_spans(windows, spans, seconds, config)},
     )
+    if REFUTED_COLUMN in windows:
+        windows[REFUTED_COLUMN] = join_labels(list(windows[REFUTED_COLUMN]))
     of_recordings = table.drop(columns=["primary_label", "labels", "len_labels"], errors="ignore")
     expanded = windows.merge(of_recordings, on="filename", how="inner", validate="m:1")
     n_exact = int(expanded[SPANS_COLUMN].notna().sum()) if config.learns_frames else 0
@@ -194,10 +197,20 @@ def expand_windows(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     return expanded
 
 
-def _list_all_windows(
+def list_all_windows(
     spans: pd.DataFrame, seconds: dict[str, float], config: Config
 ) -> pd.DataFrame:
-    """List the windows of annotated recordings, then those of reviewed ones."""
+    """List the windows of annotated recordings, then those of reviewed ones.
+
+    Args:
+        spans: as read_annotations returns them.
+        seconds: length of each recording.
+        config: of which period, label_overlap and unlabelled are used.
+
+    Returns:
+        As timed_labels.list_windows, and refuted (see reviews.list_reviewed_windows) where
+        recordings were reviewed.
+    """
     cut = {
         "period": config.period,
         "stride": config.period / OVERLAP,
@@ -210,13 +223,17 @@ def _list_all_windows(
     if not is_reviewed.any():
         return windows
     reviewed = list_reviewed_windows(spans[is_reviewed], seconds, **cut)
+    windows[REFUTED_COLUMN] = [()] * len(windows)  # all that nobody named is absent
     return pd.concat([windows, reviewed], ignore_index=True)
 
 
 def _exact_spans(
     windows: pd.DataFrame, spans: pd.DataFrame, seconds: dict[str, float], config: Config
 ) -> list[Any]:
-    """Repeat the spans of short windows as their samples are; None where times are not exact."""
+    """Repeat the spans of short windows as their samples are; None where times are not exact.
+
+    They are not, either, where of some species alone is known that they are absent.
+    """
     sung = spans[spans["label"] != ""]
     reviewed = reviewed_recordings(spans)  # a bird sings somewhere in a clip
     is_exact = {
@@ -225,13 +242,12 @@ def _exact_spans(
         and not is_grid(own["start_s"].to_numpy(float), own["end_s"].to_numpy(float))
         for name, own in sung.groupby("filename")
     }
+    columns = ["filename", "start_s", "spans", *({REFUTED_COLUMN} & set(windows))]
     return [
         repeat_spans(found, min(config.period, seconds[name] - start_s), config.period)
-        if is_exact.get(name, True)
+        if is_exact.get(name, True) and not any(refuted)
         else None
-        for name, start_s, found in zip(
-            windows["filename"], windows["start_s"], windows["spans"], strict=True
-        )
+        for name, start_s, found, *refuted in windows[columns].itertuples(index=False)
     ]
 
 

@@ -39,7 +39,8 @@ class MixedTargets:
     def of(self, rows: Sequence[int]) -> np.ndarray:
         """Make the targets (n_columns,) float32 of what is heard together.
 
-        Each class takes its highest target. The class for no bird takes what the scores of the
+        Each class takes its highest target; what one of them says nothing about is NaN, unless
+        another has it. The class for no bird takes what the scores of the
         windows leave of 1, where nothing else has a bird.
         """
         windows = [row - self._first_window for row in rows if self._is_window(row)]
@@ -54,11 +55,39 @@ class MixedTargets:
             left = 0.0 if has_bird else min(1 - min(1.0, float(one.sum())) for one in soft)
             absent = self._labelled.absent_target
             targets[-1] = absent + left * (self._labelled.primary_target - absent)
+            if not has_bird and any(map(self._is_partial, rows)):
+                targets[-1] = np.nan
             soft = [np.append(one, np.float32(0)) for one in soft]
 
         for one in soft:
+            is_masked = np.isnan(targets) & (one == 0)
             targets = np.fmax(targets, self._labelled.smoothed(capped(one, self._pseudo_cap)))
+            targets[is_masked] = np.nan
+        return self._masked(targets, windows)
+
+    def _masked(self, targets: np.ndarray, windows: Sequence[int]) -> np.ndarray:
+        """Mask what windows say nothing about, unless it is heard in another."""
+        assert self._pseudo is not None
+        absent = np.float32(self._labelled.absent_target)
+        floor = self._labelled.smoothed(np.full(self._labelled.n_columns, absent))
+        n_classes = len(targets) - self._labelled.no_bird_class
+        for window in windows:
+            unknown = self._pseudo.refuted.unknown(window, n_classes)
+            unknown &= ~(targets > floor)[:n_classes]
+            targets[:n_classes][unknown] = np.nan
         return targets
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether some targets are NaN."""
+        of_windows = self._pseudo is not None and bool(self._pseudo.refuted.is_partial.any())
+        return self._labelled.has_masks or of_windows
+
+    def _is_partial(self, row: int) -> bool:
+        if not self._is_window(row):
+            return self._labelled.refuted.says_little(row)
+        assert self._pseudo is not None
+        return self._pseudo.refuted.says_little(row - self._first_window)
 
     def is_without_bird(self, row: int) -> bool:
         """Say whether a row, a background or a window has no bird."""

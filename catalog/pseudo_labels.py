@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from catalog.annotated import list_all_windows
 from catalog.identity import BY_NUMBER, BY_TIME, content_ids, recording_names
 from catalog.labels import join_labels, split_labels
+from catalog.refuted import REFUTED_COLUMN, Refuted
 from catalog.tables import read_table
-from configs import UserError
+from configs import Config, UserError
 from files import csv_text, original_cell, write_file
 
 PSEUDO_COLUMNS = (
@@ -40,6 +42,7 @@ class PseudoLabels:
         classes: (m,) int32, the labels of all windows one after the other.
         scores: (m,) float32, of each label.
         offsets: (n + 1,) int64, where each window's labels begin.
+        refuted: windows that say of some species that they are absent, and of the others nothing.
     """
 
     paths: np.ndarray
@@ -49,6 +52,7 @@ class PseudoLabels:
     classes: np.ndarray
     scores: np.ndarray
     offsets: np.ndarray
+    refuted: Refuted = field(default_factory=lambda: Refuted([], {}))
     _ends: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -56,8 +60,10 @@ class PseudoLabels:
 
     @property
     def is_empty(self) -> np.ndarray:
-        """Say of each window whether it has no label: (n,) bool."""
-        return np.diff(self.offsets) == 0
+        """Say of each window whether it has no bird: (n,) bool."""
+        has_no_label = np.diff(self.offsets) == 0
+        is_partial = self.refuted.is_partial
+        return has_no_label & ~is_partial if len(is_partial) else has_no_label
 
     def scores_of(self, window: int, n_classes: int) -> np.ndarray:
         """Return the scores (n_classes,) float32 of a window; 0 where it has no label."""
@@ -92,16 +98,20 @@ class PseudoLabels:
 
 
 def write_pseudo_labels(path: Path, table: pd.DataFrame) -> None:
-    """Write a table of PSEUDO_COLUMNS, of which labels, scores and made_by are tuples."""
+    """Write a table of PSEUDO_COLUMNS, of which labels, scores and made_by are tuples.
+
+    A column `refuted`, tuples of labels, is written, too, if it is there.
+    """
+    columns = [*PSEUDO_COLUMNS, *({REFUTED_COLUMN} & set(table))]
     rows = table.assign(
         labels=join_labels(list(table["labels"])),
         scores=[" ".join(f"{score:.4f}" for score in row) for row in table["scores"]],
         made_by=[" ".join(map(str, row)) for row in table["made_by"]],
         weight=[f"{weight:.4f}" for weight in table["weight"]],
     )
-    write_file(
-        path, csv_text([PSEUDO_COLUMNS, *rows[list(PSEUDO_COLUMNS)].itertuples(index=False)])
-    )
+    if REFUTED_COLUMN in table:
+        rows[REFUTED_COLUMN] = ["".join(f"{one};" for one in row) for row in table[REFUTED_COLUMN]]
+    write_file(path, csv_text([columns, *rows[columns].itertuples(index=False)]))
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -122,6 +132,9 @@ def read_rows(path: Path) -> pd.DataFrame:
             for cell, scores in zip(table["labels"], table["scores"], strict=True)
         ],
     )
+    if REFUTED_COLUMN in table:
+        cells = table[REFUTED_COLUMN].map(original_cell)
+        read[REFUTED_COLUMN] = [tuple(split_labels(cell)) for cell in cells]
     try:
         read["scores"] = [tuple(map(float, cell.split())) for cell in table["scores"]]
         read["made_by"] = [tuple(map(int, cell.split())) for cell in table["made_by"]]
@@ -167,16 +180,17 @@ def read_pseudo_labels(path: Path, class_names: Sequence[str]) -> PseudoLabels:
     if table.empty:
         raise UserError(f"{path}: no windows; lower --keep-above of pseudo_label.py")
 
-    is_empty = table["labels"].map(len).to_numpy() == 0
+    number = {name: position for position, name in enumerate(class_names)}
+    refuted = Refuted(table.get(REFUTED_COLUMN, [()] * len(table)), number)
+    is_empty = (table["labels"].map(len).to_numpy() == 0) & ~refuted.is_partial
     if not (is_empty | (table["weight"] > 0)).any():
         raise UserError(f"{path}: the weight of every window is 0")
 
     labels = [label for row in table["labels"] for label in row]
-    number = {name: position for position, name in enumerate(class_names)}
     if strangers := sorted(set(labels) - number.keys()):
         raise UserError(
             f"{path}: {strangers[0]!r} is none of the {len(number)} classes that are trained on; "
-            "label with models of the same classes"
+            "label with models of the same classes, or leave its rows out"
         )
 
     folder = path.parent
@@ -188,6 +202,39 @@ def read_pseudo_labels(path: Path, class_names: Sequence[str]) -> PseudoLabels:
         classes=np.array([number[label] for label in labels], np.int32),
         scores=np.array([score for row in table["scores"] for score in row], np.float32),
         offsets=np.concatenate([[0], np.cumsum(table["labels"].map(len))]).astype(np.int64),
+        refuted=refuted,
+    )
+
+
+def windows_of_labels(
+    spans: pd.DataFrame, seconds: dict[str, float], config: Config
+) -> pd.DataFrame:
+    """Make the rows of labels that people have given, so that they are trained on as windows.
+
+    Args:
+        spans: labels with times or verdicts, as read_annotations returns them.
+        seconds: length of each recording.
+        config: of which period, label_overlap and unlabelled are used.
+
+    Returns:
+        A row a window, of PSEUDO_COLUMNS without filepath; a label scores 1. `refuted` names the
+        species of which alone a window without labels says that they are absent.
+    """
+    windows = list_all_windows(spans, seconds, config)
+    if REFUTED_COLUMN not in windows:
+        windows[REFUTED_COLUMN] = [()] * len(windows)
+    ends_s = windows["start_s"] + config.period
+    return pd.DataFrame(
+        {
+            "filename": windows["filename"],
+            "start_s": windows["start_s"].round(6),
+            "end_s": np.minimum(ends_s, windows["filename"].map(seconds)).round(6),
+            "labels": windows["labels"],
+            "scores": [(1.0,) * len(labels) for labels in windows["labels"]],
+            "made_by": [()] * len(windows),
+            "weight": 1.0,
+            REFUTED_COLUMN: windows[REFUTED_COLUMN],
+        }
     )
 
 

@@ -6,11 +6,13 @@ where the clips lay:
 
 - yes and other: a window with the labels. Species that nobody named count as absent in it, as in
   any labelled recording.
-- no: a window without a bird, unless another row of that time names one. A window that reaches
-  beyond the clips that were decided is left out, for a bird may sing there.
+- no: that species is absent, and nothing is said of the others (catalog/refuted.py), unless another
+  row of that time names a bird. With the label nocall no bird sings: a window without one. A window
+  that reaches beyond the clips that were decided is left out, for a bird may sing there.
 - unsure, and rows without a verdict: not known. No window without a bird is taken that touches one.
 
-Each row of spans has `verdict`, one of VERDICTS, and `refuted`, the species that a "no" is about.
+Each row of spans has `verdict`, one of VERDICTS, and `refuted`, the species that a "no" is about,
+or NO_BIRD where it is about all.
 """
 
 import logging
@@ -18,13 +20,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from catalog.timed_labels import count_in_window
+from catalog.labels import NO_BIRD
+from catalog.refuted import REFUTED_COLUMN
+from catalog.timed_labels import WINDOW_COLUMNS, count_in_window
 from configs import UserError
 
 logger = logging.getLogger("birdclef.reviews")
 
 VERDICTS = ("yes", "no", "other", "unsure")
-REVIEW_COLUMNS = ("verdict", "refuted")  # of spans
+REVIEW_COLUMNS = ("verdict", REFUTED_COLUMN)  # of spans
 SLACK_S = 0.05  # by which a clip may be shorter than the window that it is taken for
 
 
@@ -61,11 +65,11 @@ def judge(
     if verdict == "unsure" or (verdict == "" and not has_label):
         return [("", "unsure", "")]
     if verdict == "no":
-        return [("", "no", one) for one in (birds or [detected])]
+        return [("", "no", one) for one in (birds or [detected or NO_BIRD])]
     if verdict == "other" and not has_label:
         raise UserError(f"{where}: verdict other without a label; write the species, or nocall")
     if not birds and has_label:  # nocall
-        return [("", "no", detected)]
+        return [("", "no", NO_BIRD)]
 
     birds = birds or [detected]
     if birds == [""]:
@@ -123,7 +127,8 @@ def list_reviewed_windows(
 
     Returns:
         A row a window: filename, start_s, number (even, so that validation takes each), labels,
-        spans.
+        spans, and refuted: of a window without labels the species that are known to be absent, none
+        where all are.
     """
     rows = []
     for filename, own in spans.groupby("filename", sort=True):
@@ -140,11 +145,13 @@ def list_reviewed_windows(
         for start_s in starts:
             window = (start_s, min(start_s + period, end_s))
             labels = _labels_in(own, window, min_overlap)
-            if labels or _is_decided(own, window):
+            absent = () if labels or _is_undecided(own, window) else _absent_in(own, window)
+            if labels or absent:
                 inside = [(label, 0.0, window[1] - start_s) for label in labels]
-                rows.append((filename, start_s, 2 * n_windows, labels, inside))
+                refuted = () if NO_BIRD in absent else absent
+                rows.append((filename, start_s, 2 * n_windows, labels, inside, refuted))
                 n_windows += 1
-    return pd.DataFrame(rows, columns=["filename", "start_s", "number", "labels", "spans"])
+    return pd.DataFrame(rows, columns=[*WINDOW_COLUMNS, REFUTED_COLUMN])
 
 
 def _starts(
@@ -172,6 +179,8 @@ def _labels_in(
     is_yes = (own["verdict"] == "yes").to_numpy()
     confirmed = set(own["label"][is_yes & covers])
     refuted = set(own["refuted"][covers & (own["verdict"] == "no").to_numpy()]) - confirmed
+    if NO_BIRD in refuted:
+        refuted |= set(own["label"]) - confirmed
 
     total: dict[str, float] = {}
     for label, length in zip(
@@ -182,13 +191,26 @@ def _labels_in(
     return tuple(sorted(found, key=lambda label: (-total[label], label)))
 
 
-def _is_decided(own: pd.DataFrame, window: tuple[float, float]) -> bool:
-    """Say whether decided clips cover a window, and no undecided one reaches into it."""
+def _is_undecided(own: pd.DataFrame, window: tuple[float, float]) -> bool:
+    """Say whether a clip that nobody decided reaches into a window."""
     start_s, end_s = window
-    inside = own[(own["start_s"] < end_s - SLACK_S) & (own["end_s"] > start_s + SLACK_S)]
-    if (inside["verdict"] == "unsure").any():
-        return False
+    reaches = (own["start_s"] < end_s - SLACK_S) & (own["end_s"] > start_s + SLACK_S)
+    return bool((reaches & (own["verdict"] == "unsure")).any())
 
+
+def _absent_in(own: pd.DataFrame, window: tuple[float, float]) -> tuple[str, ...]:
+    """Return the species, or NO_BIRD, that clips with a "no" refute for a whole window."""
+    said = own[own["verdict"] == "no"]
+    names = sorted(set(said["refuted"]))
+    return tuple(
+        one for one in names if _covers(said[said["refuted"].isin({one, NO_BIRD})], window)
+    )
+
+
+def _covers(clips: pd.DataFrame, window: tuple[float, float]) -> bool:
+    """Say whether clips cover a window without a gap."""
+    start_s, end_s = window
+    inside = clips[(clips["start_s"] < end_s - SLACK_S) & (clips["end_s"] > start_s + SLACK_S)]
     reached_s = start_s
     for one in inside.sort_values("start_s").itertuples():
         if one.start_s > reached_s + SLACK_S:

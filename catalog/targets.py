@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from catalog.labels import NO_BIRD, split_labels
+from catalog.refuted import REFUTED_COLUMN, Refuted
 from configs import Config, UserError
 
 logger = logging.getLogger("birdclef.dataset")
@@ -22,15 +23,16 @@ NONE = -1  # class number of recordings without a bird
 class Targets:
     """The labels of all rows as class numbers, and the targets that follow from them.
 
-    It holds three arrays and no Python object a row, so the loader's workers share its memory.
+    It holds a few arrays and no Python object a row, so the loader's workers share its memory.
 
     Args:
-        df: rows of train.csv (primary_label, labels).
+        df: rows of train.csv (primary_label, labels, and refuted where there are such rows).
         class_names: species in the order of the target columns.
         smooth: targets 0.0025 and 0.995 rather than 0 and 1.
         smoothing: share of each target that is spread over all classes; 0 leaves them.
         secondary: target of a secondary bird; NaN masks it: the loss leaves it out.
         no_bird_class: add a last column for recordings without a bird.
+        masks: targets are NaN of which a row says nothing (catalog/refuted.py); otherwise absent.
 
     Raises:
         UserError: a primary label is not among the classes.
@@ -45,6 +47,7 @@ class Targets:
         smoothing: float = 0.0,
         secondary: float = SECONDARY,
         no_bird_class: bool = False,
+        masks: bool = False,
     ) -> None:
         self.n_columns = len(class_names) + no_bird_class
         self.no_bird_class = no_bird_class
@@ -56,14 +59,20 @@ class Targets:
 
         # The secondary birds of all rows one after the other, and where each row's begin.
         self.secondary, self.starts = _encode_secondary(df["labels"], number, self.primary)
+        cells = list(df[REFUTED_COLUMN]) if masks and REFUTED_COLUMN in df else []
+        self.refuted = Refuted([split_labels(cell, number) for cell in cells], number)
 
     def of(self, rows: Sequence[int]) -> np.ndarray:
         """Make the targets (n_columns,) float32 of rows heard together; primary wins.
 
-        A number beyond the rows is a background: it adds no bird.
+        A number beyond the rows is a background: it adds no bird. What one of the rows says nothing
+        about is NaN, unless another has it.
         """
         rows = [row for row in rows if row < len(self.primary)]
         targets = np.full(self.n_columns, self.absent_target, np.float32)
+        n_classes = self.n_columns - self.no_bird_class
+        for row in rows:
+            targets[:n_classes][self.refuted.unknown(row, n_classes)] = np.nan
         for row in rows:
             targets[self.secondary[self.starts[row] : self.starts[row + 1]]] = self.secondary_target
 
@@ -71,7 +80,8 @@ class Targets:
         birds = birds[birds != NONE]
         targets[birds] = self.primary_target
         if self.no_bird_class and not len(birds):
-            targets[-1] = self.primary_target
+            is_known = not any(map(self.refuted.says_little, rows))
+            targets[-1] = self.primary_target if is_known else np.nan
 
         return self.smoothed(targets)
 
@@ -80,6 +90,11 @@ class Targets:
         if self.smoothing:
             targets = (1 - self.smoothing) * targets + self.smoothing / self.n_columns
         return targets.astype(np.float32, copy=False)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether some targets are NaN."""
+        return math.isnan(self.secondary_target) or bool(self.refuted.is_partial.any())
 
     def is_without_bird(self, row: int) -> bool:
         """Say whether a row, or a background beyond the rows, has no bird."""
@@ -122,7 +137,7 @@ def _encode_secondary(
 def build_targets(
     df: pd.DataFrame, config: Config, mode: str, class_names: Sequence[str]
 ) -> Targets:
-    """Make the targets that the settings ask for; in validation those of the metric.
+    """Make the targets that the settings ask for; in validation those of the metric, unmasked.
 
     In a window of a recording whose labels have a time, every bird is a primary one.
     """
@@ -146,4 +161,5 @@ def build_targets(
         smoothing=config.smoothing or 0.0,
         secondary=secondary["positive" if are_windows else config.secondary_targets],
         no_bird_class=config.no_bird_class,
+        masks=True,
     )

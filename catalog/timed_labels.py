@@ -5,6 +5,8 @@ import pandas as pd
 
 from audio.windows import LEAST_REST
 
+WINDOW_COLUMNS = ("filename", "start_s", "number", "labels", "spans")
+
 
 def window_starts(seconds: float, period: float, stride: float) -> np.ndarray:
     """Return the starts of the windows of a recording, in seconds: (n,) float64.
@@ -55,7 +57,7 @@ def list_windows(
             last_s = np.minimum(end[reach] - start_s, period).tolist()
             inside = list(zip(names[reach], first_s, last_s, strict=True))
             rows.append((filename, start_s, number, labels, inside))
-    return pd.DataFrame(rows, columns=["filename", "start_s", "number", "labels", "spans"])
+    return pd.DataFrame(rows, columns=list(WINDOW_COLUMNS))
 
 
 def count_in_window(

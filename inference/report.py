@@ -1,9 +1,9 @@
 """A page that shows and plays what predict.py found: species over time, spectrograms, clips.
 
 It is one HTML file that loads nothing from elsewhere: report.html.in is the frame, page.js,
-review.js and report.js draw the page, and the data are in it as JSON. Only the best detections, and
-some that are drawn for review, get a picture and a clip, so the page stays small for any number of
-recordings; others play from the recording, where that lies as it did.
+review.js, review_load.js and report.js draw the page, and the data are in it as JSON. Only the best
+detections, and some that are drawn for review, get a picture and a clip, so the page stays small
+for any number of recordings; others play from the recording, where that lies as it did.
 """
 
 import base64
@@ -157,7 +157,7 @@ def _write(path: Path, data: Json, listed: Listed, selection: Selection, config:
         "species": number_species(data["recordings"], selection),
     }
     data["review"] = describe_review(path, data, listed, selection)
-    write_file(path, fill_page(data, ("review.js", "report.js"), WORDS))
+    write_file(path, fill_page(data, ("review.js", "review_load.js", "report.js"), WORDS))
 
 
 def fill_page(data: Json, script_names: Sequence[str], words: Mapping[str, str]) -> str:

@@ -448,7 +448,7 @@ function reviewView() {
     make("h2", { tabindex: "-1" }, R.counts ? "Review detections" : "Review suggested clips"),
     controls(), parts.estimate,
     make("div", { class: "judging" }, parts.card, parts.rows),
-    make("div", { class: "after" }, parts.save, make("label", { class: "quiet", for: "at-once" }, parts.atOnce, " play each at once")),
+    make("div", { class: "after" }, parts.save, ...loading(), make("label", { class: "quiet", for: "at-once" }, parts.atOnce, " play each at once")),
     parts.status, parts.unkept,
     make("p", { class: "quiet keys" }, "Keys: y yes, n no, u unsure, s another species, x takes a verdict back, j and k or " +
       "the arrows go on and back, space plays."),

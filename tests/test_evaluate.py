@@ -37,7 +37,17 @@ def test_evaluate_writes_its_tables_and_pictures(tmp_path, rng, capsys):
     assert groups["column"].iloc[-1] == "author in training"
     assert "macro_ap" in capsys.readouterr().out
     page = (folder / "evaluation" / "evaluation.html").read_text()
+    species = pd.read_csv(folder / "evaluation" / "species.csv")
+    assert list(species.columns[:3]) == ["species", "scientific_name", "common_name"]
+    assert species["common_name"].tolist() == ["Unknown Bird"] * 3
     assert page.count("Unknown Bird") == 3  # names that people know, from the same table
+
+
+def test_names_that_a_table_lacks_are_left_empty_and_without_any_there_is_no_column():
+    species = pd.DataFrame({"species": ["robin", "wren"], "n_positive": [3, 4]}, index=[5, 2])
+    named = evaluate.with_names(species, {"wren": ("Troglodytes", "Wren"), "tit": ("Parus", "Tit")})
+    assert named.to_numpy().tolist() == [["robin", "", "", 3], ["wren", "Troglodytes", "Wren", 4]]
+    assert evaluate.with_names(species, {"tit": ("Parus", "Tit")}) is species
 
 
 def test_recordings_are_shown_where_they_are(tmp_path, rng):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import pseudo_label
-from catalog.pseudo_labels import read_rows
+from catalog.pseudo_labels import read_pseudo_labels, read_rows
 from configs import UserError
 from inference.scorers import TorchModels
 from inference.windows import Plan
@@ -139,6 +139,37 @@ def test_classes_in_another_order_are_matched_by_name(place):
         for label, mean in by_label[0].items():
             expected = (by_label[1][label] + by_label[2][label]) / 2
             assert mean == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_review_becomes_windows_that_are_trained_on_with_the_archive(place, capsys):
+    review = place / "review.csv"
+    review.write_text(
+        "filename,start_s,end_s,label,verdict,detected\n"
+        "site_0/dawn_0.wav,1,2,wren,yes,wren\n"
+        "site_0/dawn_0.wav,3,4,,no,wren\n"
+        "site_1/dawn_1.wav,0,1,nocall,other,wren\n"
+        "site_1/dawn_1.wav,2,3,,unsure,wren\n"
+    )
+    words = f"{place / 'field'} --labels {review} --output {place / 'pseudo/own.csv'} --period 1"
+    rest = f"--sample-rate {RATE} --fmax 4000 --root {place}".split()
+    assert pseudo_label.main([*words.split(), *rest]) == 0
+    said = capsys.readouterr().out
+    assert "3 windows kept, 1 of them without a bird, 1 of which only a species" in said
+
+    table = read_rows(place / "pseudo/own.csv")
+    columns = ["filename", "start_s", "end_s", "labels", "scores", "refuted", "weight"]
+    assert table[columns].to_numpy().tolist() == [
+        ["site_0/dawn_0.wav", 1.0, 2.0, ("wren",), (1.0,), (), 1.0],
+        ["site_0/dawn_0.wav", 3.0, 4.0, (), (), ("wren",), 1.0],
+        ["site_1/dawn_1.wav", 0.0, 1.0, (), (), (), 1.0],
+    ]
+    windows = read_pseudo_labels(place / "pseudo/own.csv", ["robin", "wren"])
+    assert windows.is_empty.tolist() == [False, False, True]
+    assert windows.chances(0.0).tolist() == [0.5, 0.5, 0.0]  # a "no" is drawn as a label is
+    assert windows.refuted.unknown(1, 2).tolist() == [True, False]
+
+    with pytest.raises(UserError, match="--models MODEL that label, or --labels PATH"):
+        pseudo_label.main([str(place / "field"), "--output", str(place / "a.csv")])
 
 
 def test_nothing_sure_is_an_error(place):

@@ -114,6 +114,10 @@ def archive(tmp_path_factory) -> Path:
     shutil.copy(copied, folder / "data" / "test_soundscapes" / "soundscape_1.ogg")
 
     write_labelled_recordings(folder / "field")
+    species = pd.read_csv(folder / "data" / "train_metadata.csv")["primary_label"][0]
+    rows = [f"site_{n}/morning_{n}.wav,0,5,,no,{species},0.9," for n in range(4)]
+    rows += [f"site_{n}/morning_{n}.wav,7,12,{species},yes,{species},0.9," for n in range(4)]
+    (folder / "found_review.csv").write_text("\n".join([",".join(TABLE_COLUMNS), *rows]) + "\n")
     (folder / "data" / "background").mkdir()
     for number in range(2):
         noise = 0.1 * np.random.default_rng(number).standard_normal(5 * 32_000)

@@ -4,11 +4,12 @@ from configs import Config, UserError
 from losses.named import Criterion, get_loss
 
 
-def build_loss(config: Config, *, is_timed: bool = False) -> Criterion:
+def build_loss(config: Config, *, is_timed: bool = False, has_masks: bool = False) -> Criterion:
     """Make the loss of the settings: a function of the model's output and targets (B, C).
 
     Args:
         config: loss_name, and the parameters of losses.
+        has_masks: targets may be NaN for another reason than secondary_targets="masked".
         is_timed: targets are (B, 1 + S, C): those of each clip, then those of its S steps.
 
     Raises:
@@ -20,7 +21,7 @@ def build_loss(config: Config, *, is_timed: bool = False) -> Criterion:
             alpha=config.focal_alpha,
             gamma=config.focal_gamma,
             weights=config.loss_weights,
-            has_masks=config.secondary_targets == "masked",
+            has_masks=has_masks or config.secondary_targets == "masked",
             is_timed=is_timed,
         )
     except ValueError as error:

@@ -14,6 +14,7 @@ import torch
 
 from catalog.mixed_targets import MixedTargets
 from catalog.pseudo_labels import PseudoLabels, read_pseudo_labels
+from catalog.refuted import REFUTED_COLUMN
 from catalog.targets import NONE, Targets
 from catalog.vectors import Vectors
 from configs import Config, UserError, capture_rng, set_seed, versions
@@ -171,6 +172,8 @@ def fit_to(
     folds = np.where(is_empty, clips.window % 2, table["kfold"].to_numpy()[clips.row])
     is_used = is_empty | (is_fitted[clips.row] & (clips.window < config.probe_clips))
     is_used &= targets < no_bird + config.no_bird_class
+    if REFUTED_COLUMN in table:  # of some species alone is known that they are absent
+        is_used &= is_empty | (table[REFUTED_COLUMN] == "").to_numpy()[clips.row]
     if not is_used.any():
         raise UserError("the probe has no clip to fit to")
 
@@ -220,11 +223,13 @@ def spell_out(
     labelled = Targets(nothing, class_names, no_bird_class=config.no_bird_class)
     mixed = MixedTargets(labelled, pseudo, power=config.pseudo_power, pseudo_cap=config.pseudo_cap)
     targets = np.stack([mixed.of([window]) for window in range(len(pseudo))]).astype(np.float64)
+    is_partial = np.isnan(targets).any(axis=1, keepdims=True)  # of which too little is known
+    targets = np.where(is_partial, 0.0, targets)
     targets /= np.maximum(1, targets.sum(axis=1, keepdims=True))  # (n_windows, n_columns)
     if not config.has_softmax_scores:
         targets = np.column_stack([targets, 1 - targets.sum(axis=1)])
 
-    weights = pseudo.chances(config.pseudo_empty)[:, None] * targets
+    weights = pseudo.chances(config.pseudo_empty)[:, None] * targets * ~is_partial
     rows, classes = np.nonzero(weights > 0)
     return rows, np.where(classes < n_columns, classes, NONE), weights[rows, classes]
 

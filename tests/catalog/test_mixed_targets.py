@@ -1,11 +1,14 @@
 """Targets of labelled clips and pseudo-labelled windows that are heard together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from catalog.mixed_targets import MixedTargets, capped
 from catalog.pseudo_labels import PseudoLabels
+from catalog.refuted import Refuted
 from catalog.targets import Targets
 
 CLASSES = ["robin", "tit", "wren"]
@@ -41,6 +44,22 @@ def test_rows_alone_are_as_without_windows():
 def test_a_window_has_the_scores_raised_to_the_power():
     assert close(mixed().of([WINDOW]), 0, 0.4, 0.8)
     assert close(mixed(power=2.0).of([WINDOW]), 0, 0.16, 0.64)
+
+
+def test_a_window_that_refutes_a_species_masks_the_others_that_are_not_heard():
+    targets = mixed()
+    number = {name: place for place, name in enumerate(CLASSES)}
+    refuted = Refuted([(), (), ("wren",)], number)
+    targets._pseudo = replace(targets._pseudo, refuted=refuted)
+    assert close(targets.of([EMPTY]), np.nan, np.nan, 0) and targets.has_masks
+    assert close(targets.of([0, EMPTY]), 1, np.nan, 0)
+    assert close(targets.of([1, EMPTY]), np.nan, 1, 0.3)
+    assert close(targets.of([EMPTY, OTHER]), 0.6, np.nan, 0)
+    assert not targets.is_without_bird(EMPTY)
+    no_bird = mixed(no_bird=True)
+    no_bird._pseudo = targets._pseudo
+    assert close(no_bird.of([EMPTY]), np.nan, np.nan, 0, np.nan)
+    assert close(no_bird.of([0, EMPTY]), 1, np.nan, 0, 0)
 
 
 def test_each_class_takes_its_highest_target():

@@ -34,6 +34,14 @@ def test_rows_come_back_as_they_were(table):
     assert list(read[list(PSEUDO_COLUMNS)].itertuples(index=False, name=None)) == ROWS
 
 
+def test_refuted_species_come_back_one_with_a_space_too(table, tmp_path):
+    rows = pd.DataFrame(ROWS, columns=PSEUDO_COLUMNS)
+    said = [(), ("Great tit",), ("robin", "wren")]
+    write_pseudo_labels(tmp_path / "own.csv", rows.assign(refuted=said))
+    assert read_rows(tmp_path / "own.csv")["refuted"].tolist() == said
+    assert read_pseudo_labels(tmp_path / "own.csv", CLASSES).is_empty.tolist() == [False] * 3
+
+
 def test_training_gets_arrays_by_class(table):
     pseudo = read_pseudo_labels(table, CLASSES)
     assert len(pseudo) == 3 and pseudo.is_empty.tolist() == [False, True, False]

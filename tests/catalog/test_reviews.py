@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from catalog import report
 from catalog.annotated import describe_annotated, expand_windows, read_annotated, write_spans
 from catalog.annotations import read_annotations
+from catalog.frame_targets import FrameTargets
 from catalog.reviews import (
     count_verdicts,
     judge,
@@ -17,6 +19,7 @@ from catalog.reviews import (
     reviewed_recordings,
     without_undecided,
 )
+from catalog.targets import build_targets
 from catalog.train_table import choose_windows
 from configs import Config, UserError
 
@@ -61,11 +64,12 @@ def test_another_word_is_refused_with_its_row():
         ("no", ("",), "wren", False, [("", "no", "wren")]),
         ("no", ("wren",), "", True, [("", "no", "wren")]),
         ("other", ("robin",), "wren", True, [("robin", "yes", ""), ("", "no", "wren")]),
-        ("other", ("",), "wren", True, [("", "no", "wren")]),  # nocall
+        ("other", ("",), "wren", True, [("", "no", "nocall")]),
+        ("no", ("",), "", False, [("", "no", "nocall")]),  # of no species: of all
         ("unsure", ("",), "wren", False, [("", "unsure", "")]),
         ("", ("",), "wren", False, [("", "unsure", "")]),
         ("", ("robin",), "wren", True, [("robin", "yes", "")]),  # filled in by hand
-        ("", ("",), "wren", True, [("", "no", "wren")]),
+        ("", ("",), "wren", True, [("", "no", "nocall")]),
     ],
 )
 def test_what_a_row_means(verdict, labels, detected, has_label, said):
@@ -104,8 +108,30 @@ def test_what_is_not_decided_makes_no_negative():
     assert windows_of("10 15 - no wren\n12 17 - unsure -") == {}
     assert windows_of("10 15 robin yes -\n10 15 - unsure -") == {10.0: ("robin",)}
     assert windows_of("10 13 - no wren") == {}  # 2 s of the window were not listened to
-    together = windows_of("10 13 - no wren\n8 12 - no wren\n12 16 - no robin")
+    together = windows_of("10 13 - no wren\n8 12 - no wren\n12 16 - no wren")
     assert together == {9.0: ()}  # 9 to 14 s; the windows of the others reach beyond 8 to 16 s
+    # No species is known to be absent for all of it.
+    assert windows_of("10 13 - no wren\n8 12 - no wren\n12 16 - no robin") == {}
+
+
+def refuted_of(text: str) -> list[tuple[str, ...]]:
+    lines = [line.split() for line in text.strip().splitlines()]
+    spans = pd.DataFrame(
+        [("a.wav", float(b), float(e), *(c.replace("-", "") for c in cs)) for b, e, *cs in lines],
+        columns=["filename", "start_s", "end_s", "label", "verdict", "refuted"],
+    )
+    return list(list_reviewed_windows(spans, {"a.wav": 60.0}, **CUT)["refuted"])
+
+
+def test_a_no_is_about_its_species_and_nocall_about_all():
+    assert refuted_of("10 15 - no wren\n10 15 - no robin") == [("robin", "wren")]
+    assert refuted_of("10 15 - no nocall\n10 15 - no robin") == [()]  # none sings
+    assert refuted_of("10 15 wren yes -\n10 15 - no robin") == [()]  # as in labelled recordings
+    assert refuted_of("10 20 - no wren\n15 20 - no robin") == [
+        *(("wren",), ("wren",)),  # at 10 and 12.5 s
+        ("robin", "wren"),
+    ]
+    assert refuted_of("10 15 - no wren\n30 35 wren yes -") == [("wren",), ()]
 
 
 def test_clips_of_other_lengths_than_a_window():
@@ -161,6 +187,19 @@ def test_review_then_training_in_the_windows_that_were_heard(config):
     }
     assert list(reviewed["primary_label"]) == ["wren", "nocall", "robin"]
     assert reviewed["spans"].isna().all()  # a bird sings somewhere in the clip
+    assert list(reviewed["refuted"]) == ["", "wren", ""]
+
+    # A "no" says nothing of the others: they are masked, and it is absent.
+    names = ["blackcap", "robin", "wren"]
+    targets = build_targets(reviewed, config, "train", names)
+    np.testing.assert_allclose(targets.of([0]), [0.0025, 0.0025, 0.995])
+    np.testing.assert_allclose(targets.of([1]), [np.nan, np.nan, 0.0025])
+    np.testing.assert_allclose(targets.of([1, 2]), [np.nan, 0.995, 0.995])  # heard together
+    assert targets.has_masks and not build_targets(reviewed[:1], config, "train", names).has_masks
+    valid = build_targets(reviewed, config, "valid", names)
+    np.testing.assert_allclose(valid.of([1]), [0, 0, 0])  # scores need a label for each
+    steps = FrameTargets(reviewed, config, names, targets).of([1], [0])
+    assert np.isnan(steps).all()
     assert len(choose_windows(reviewed, reviewed, 0.5, seed=0)[1]) == 3
 
     others = windows[windows["filename"] == "b.wav"]

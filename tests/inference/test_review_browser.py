@@ -141,6 +141,77 @@ def test_verdicts_by_keys_last_and_become_labels(
     assert fresh.log() == []
 
 
+def load(browser: Browser, path: Path) -> str:
+    """Give a file to the page as its button does, and return what it says of it."""
+    browser.run("parts.loaded.textContent = ''")
+    found = browser.post("/element", {"using": "css selector", "value": ".table-file"})
+    (element,) = found.values()
+    browser.post(f"/element/{element}/value", {"text": str(path)})
+    browser.wait("parts.loaded.textContent")
+    return browser.texts(".loaded")[0]
+
+
+def test_a_saved_table_is_loaded_back_and_merged(
+    fresh: Browser, page: Path, tmp_path: Path
+) -> None:
+    for key in "yn":  # robin c 5 s, wren a 0 s
+        fresh.press(key)
+    for key in "sstrix":  # robin c 10 s
+        fresh.press(key)
+    fresh.press(ENTER)
+    fresh.run("setVerdict(items[0], 'y', ['owl1'], arguments[0])", 'far, "faint"\nrain')
+    saved = fresh.run("return tableText()")
+    path = save(fresh, tmp_path)
+
+    fresh.run("localStorage.clear()")
+    fresh.open(page, "#review")  # as on another machine
+    choose(fresh, "order", "score")
+    assert [row[2] for row in rows(fresh)] == [""] * 8
+    fresh.press("u")  # robin c 5 s: the table says otherwise
+    for key in "jjy":  # goes on two, robin a 5 s or the like, of which it says nothing
+        fresh.press(key)
+    kept = fresh.texts(".row.current span")
+    assert load(fresh, path) == f"{path.name}: 3 verdicts loaded, 1 in place of others."
+    assert fresh.texts(".row.current span")[:2] == kept[:2]
+    said = [row[2] for row in rows(fresh)]
+    assert said[:3] == ["✓ yes: Tawny Owl", "✗ no", "→ other: Tawny Owl"]
+    assert said[3] == "✓ yes" and said[4:] == [""] * 4
+
+    fresh.run("setVerdict(items[3], '', [], '')")  # the one that the table had not
+    assert fresh.run("return tableText()") == saved
+    fresh.open(page, "#review")  # anew: what was loaded is kept
+    assert fresh.texts(".status")[0].startswith("3 of 8 detections reviewed")
+
+
+def test_a_table_of_other_recordings_or_another_kind_changes_nothing(
+    fresh: Browser, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "filename,start_s,end_s,label,verdict,detected\r\n"
+        "elsewhere.wav,0,5,wren1,yes,wren1\r\n"
+        "c.wav,5.0,10,,n,eurrob1\r\n"  # a letter is a verdict, too
+    )
+    assert load(fresh, other) == (
+        "other.csv: 1 verdict loaded, 1 row left out, of no detection on this page."
+    )
+    assert [row[2] for row in rows(fresh)][0] == "✗ no"
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("start,end\n1,2\n")
+    assert "no column filename" in load(fresh, wrong)
+    assert fresh.run("return Object.keys(verdicts).length") == 1 and fresh.log() == []
+
+    drop = (
+        "const data = new DataTransfer();"
+        "data.items.add(new File([arguments[0]], 'dropped.csv', { type: 'text/csv' }));"
+        "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true,"
+        " cancelable: true }))"
+    )
+    fresh.run(drop, "filename,start_s,verdict,detected\na b#1.wav,0,yes,wren1\n")
+    fresh.wait("parts.loaded.textContent.startsWith('dropped.csv')")
+    assert [row[2] for row in rows(fresh)][1] == "✓ yes"
+
+
 def test_going_back_taking_back_and_adding_a_second_species(fresh: Browser) -> None:
     for key in "yk":
         fresh.press(key)

@@ -9,7 +9,7 @@ import torch
 
 import checkpoint as ckpt
 import train
-from catalog.pseudo_labels import PSEUDO_COLUMNS, write_pseudo_labels
+from catalog.pseudo_labels import PSEUDO_COLUMNS, read_rows, write_pseudo_labels
 from configs import Config, UserError
 from dataset import WaveformDataset
 from tests.small_run import assert_same_end, copy_of, run_until
@@ -66,6 +66,27 @@ def test_windows_take_the_place_of_a_share_of_the_clips(df, pseudo):
     assert np.mean(rows[is_window] >= len(df) + 4) == pytest.approx(0.25, abs=0.12)
     clips = np.tile(np.arange(len(df)), 20)
     assert (rows[~is_window] == clips[~is_window]).all()  # the others are where they were
+
+
+def test_a_window_that_refutes_a_species_asks_nothing_of_the_others(df, pseudo):
+    """Windows 4 and 5 say that bird1 is absent; a "no" is drawn by its weight, as labels are."""
+    table = read_rows(pseudo.pseudo_labels)
+    said = [()] * 4 + [("bird1",)] * 2
+    write_pseudo_labels(pseudo.pseudo_labels, table.assign(refuted=said, weight=1.0))
+    config = replace(pseudo, pseudo_share=1.0, max_mixed_birds=1)
+    dataset = WaveformDataset(df, config, "train")
+    assert dataset.has_masks and not WaveformDataset(df, pseudo, "valid").has_masks
+
+    own, n_refuting = dataset.class_names.index("bird1"), 0
+    for index in range(len(dataset)):
+        (bird,) = dataset.birds_of((1, index))
+        is_known = ~dataset[1, index]["targets"].isnan()
+        if bird >= len(df) + 4:
+            assert is_known.nonzero().flatten().tolist() == [own]
+            n_refuting += 1
+        else:
+            assert is_known.all()
+    assert n_refuting > 0
 
 
 def test_a_window_brings_its_sound_and_its_scores(df, pseudo):

@@ -26,6 +26,13 @@ def test_masked_secondary_birds_leave_the_default_loss_finite():
     assert loss == get_loss("bce_focal")(known, TARGETS[:, :1])
 
 
+def test_masks_that_the_data_have_are_left_out_whatever_the_settings_say():
+    masked = torch.tensor([[0.0, math.nan]])
+    assert build_loss(Config(loss_name="bce"))(OUTPUT, masked).isnan()
+    known = get_loss("bce")({"logit": OUTPUT["logit"][:, :1]}, TARGETS[:, :1])
+    assert build_loss(Config(loss_name="bce"), has_masks=True)(OUTPUT, masked) == known
+
+
 def test_an_unknown_loss_lists_the_known_ones():
     with pytest.raises(UserError, match="unknown loss_name 'cros_entropy'.*cross_entropy"):
         build_loss(Config(loss_name="cros_entropy"))

@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inference.graph_file import OPSET, quiet
 from losses.named import get_loss
 from model import Head, TimmSED
 from network import heads
 from network.heads import BandStatistics, LinearHead, resize_by_matrix, resize_segments
-from tests.exporting import need_onnx
 
 N_MELS, N_FRAMES, N_CLASSES = 64, 125, 4
 POOLINGS = ("attention", "mean", "max", "gem", "log_mean_exp")
@@ -240,46 +238,3 @@ def test_the_matrix_is_no_part_of_a_checkpoint(images, monkeypatch):
     model = small_model(Head())
     model(images)
     assert set(model.state_dict()) == names
-
-
-class EveryPooling(torch.nn.Module):
-    """A linear head of each pooling, side by side, so that one export shows them all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = torch.nn.ModuleList(LinearHead(6, 3, pooling) for pooling in POOLINGS)
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(output for head in self.heads for output in head(features))
-
-
-def test_each_pooling_is_exported_as_it_is(tmp_path):
-    need_onnx()
-    import onnxruntime
-
-    torch.manual_seed(3)
-    every = EveryPooling().eval()
-    for value in every.parameters():  # other than what they start with
-        value.data.add_(torch.randn(value.shape).abs())
-    mean, std = torch.randn(6), torch.rand(6) + 0.5
-    for head in every.heads:
-        head.mean.copy_(mean)
-        head.std.copy_(std)
-
-    path = tmp_path / "heads.onnx"
-    batch = torch.export.Dim("batch")
-    with quiet():
-        torch.onnx.export(
-            every, (torch.rand(2, 6, 9),), path, dynamo=True, dynamic_shapes=({0: batch},),
-            input_names=["features"], opset_version=OPSET, external_data=False, verbose=False,
-        )  # fmt: skip
-    features = torch.rand(5, 6, 9) * 4
-    found = onnxruntime.InferenceSession(path).run(None, {"features": features.numpy()})
-    with torch.inference_mode():
-        wanted = every(features)
-    clipwise = [output for output in wanted if output.dim() == 2]
-    assert len(found) == 2 * len(POOLINGS) and len(clipwise) == len(POOLINGS)
-    for ours, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-4, atol=1e-5)
-    spread = torch.stack(clipwise)  # the poolings are other ones
-    assert (spread[:, None] - spread).abs().amax((2, 3)).fill_diagonal_(1).min() > 1e-3

@@ -132,7 +132,9 @@ class TimmSED(nn.Module):
         else:
             self.linear_head = LinearHead(n_inputs, n_outputs, head.pooling)
         if head.statistics:
-            self.band_statistics = BandStatistics(self.n_mels, head.statistics, n_outputs)
+            self.band_statistics = BandStatistics(
+                self.n_mels, head.statistics, n_outputs, head.planes
+            )
 
     def project_to(self, n: int) -> None:
         """Add a projection of the clip's features to a teacher's vectors (n,)."""
@@ -182,6 +184,8 @@ class TimmSED(nn.Module):
             )
         if self.training and self.stripes is not None:
             images = cut_stripes(images, self.stripes)
+        if self.head.planes > 1:
+            images = images[:, :1].expand_as(images)
         x = (images - self.mean) / self.std  # (B, 3, T, F)
         x = self.bn0(x.flatten(0, 2)).view_as(images)  # each mel band over batch, channels and time
         if self.training and self.p_spec_augment > 0 and torch.rand(()) < self.p_spec_augment:

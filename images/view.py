@@ -77,6 +77,8 @@ class View:
             (channels, image_frames, image_bands) float32; one channel where all are equal.
         """
         planes = [image, *(image @ matrix for matrix in self.differences)]
+        if self.config.channels == "floor":
+            planes = [above_floor(image), image, image]
         if self.resize_frames is not None and self.resize_bands is not None:
             planes = [self.resize_bands.T @ plane @ self.resize_frames for plane in planes]
         images = [self.normalise(np.ascontiguousarray(plane.T)) for plane in planes]
@@ -85,6 +87,16 @@ class View:
     def _smoothing(self) -> tuple[np.ndarray, np.ndarray]:
         config = self.config
         return smoothing_matrix(config.n_frames, config.hop_length / config.sample_rate)
+
+
+def above_floor(image: np.ndarray) -> np.ndarray:
+    """Take from each band of (n_mels, n_frames) its median over time; what lies below it is 0.
+
+    Noise that does not change leaves little of itself, whatever its colour and level.
+    """
+    middle = image.shape[1] // 2  # of an even number of frames the upper one
+    median = np.partition(image, middle, axis=1)[:, middle : middle + 1]
+    return np.maximum(image - median, 0)
 
 
 def standardise(image: np.ndarray) -> np.ndarray:

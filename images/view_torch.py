@@ -69,6 +69,8 @@ class TorchView(nn.Module):
         planes = [image]
         for number in range(self.n_differences):
             planes.append(torch.matmul(getattr(self, f"difference_{number}"), image))
+        if self.config.channels == "floor":
+            planes = [above_floor(image), image, image]
         if self.config.image_size is not None:
             planes = [
                 torch.matmul(torch.matmul(self.resize_frames, plane), self.resize_bands)
@@ -83,6 +85,13 @@ class TorchView(nn.Module):
         quiet = torch.exp(-view.PCEN_GAIN * torch.log(smooth + view.PCEN_EPS))
         root = torch.exp(view.PCEN_POWER * torch.log(1 + mel * quiet / view.PCEN_BIAS))
         return (root - 1) * view.PCEN_BIAS**view.PCEN_POWER
+
+
+def above_floor(image: Tensor) -> Tensor:
+    """`view.above_floor` of each of (B, n_frames, n_mels)."""
+    n_frames = image.shape[1]
+    upper = image.topk(n_frames - n_frames // 2, dim=1).values  # exporters know no median
+    return (image - upper[:, -1:]).clamp(min=0)
 
 
 def min_max(image: Tensor) -> Tensor:

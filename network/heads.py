@@ -31,6 +31,8 @@ class Head:
         statistics: bands of the image whose mean, deviation and maximum it sees, too; 0: none.
         softmax: scores are the softmax over classes; else each has its sigmoid.
         no_bird: one more class, the last, for clips without a bird; it has a logit and no score.
+        planes: channels of the image whose statistics it sees, from the first on; of several the
+            backbone sees the first alone.
     """
 
     kind: str = "sed"
@@ -40,6 +42,7 @@ class Head:
     statistics: int = 0
     softmax: bool = False
     no_bird: bool = False
+    planes: int = 1
 
 
 def head_of(config: Config) -> Head:
@@ -52,6 +55,7 @@ def head_of(config: Config) -> Head:
         statistics=config.mel_statistics,
         softmax=config.has_softmax_scores,
         no_bird=config.no_bird_class,
+        planes=2 if config.channels == "floor" else 1,
     )
 
 
@@ -194,29 +198,35 @@ class BandStatistics(nn.Module):
         n_mels: bands of the image.
         n_bands: bands that they are averaged to before.
         out_features: C.
+        n_planes: channels of the image that are measured, from the first on.
     """
 
-    def __init__(self, n_mels: int, n_bands: int, out_features: int) -> None:
+    def __init__(self, n_mels: int, n_bands: int, out_features: int, n_planes: int = 1) -> None:
         super().__init__()
+        self.n_planes = n_planes
         self.to_bands: Tensor | None
         resize = None if n_bands == n_mels else torch.from_numpy(resize_matrix(n_mels, n_bands))
         self.register_buffer("to_bands", resize, persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.zeros(3 * n_bands))
-        self.register_buffer("std", torch.ones(3 * n_bands))
-        self.cla = nn.Linear(3 * n_bands, out_features, bias=False)
+        n = 3 * n_bands * n_planes
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("std", torch.ones(n))
+        self.cla = nn.Linear(n, out_features, bias=False)
         nn.init.zeros_(self.cla.weight)
 
     def measure(self, images: Tensor) -> Tensor:
-        """Measure the first channel of images (B, channels, T, F): (B, 3 * n_bands)."""
-        image = images[:, 0].float()  # (B, T, F)
-        if self.to_bands is not None:
-            image = torch.matmul(image, self.to_bands)  # (B, T, n_bands)
+        """Measure images (B, channels, T, F), plane after plane: (B, n_planes * 3 * n_bands)."""
+        measured: list[Tensor] = []
+        for plane in range(self.n_planes):
+            image = images[:, plane].float()  # (B, T, F)
+            if self.to_bands is not None:
+                image = torch.matmul(image, self.to_bands)  # (B, T, n_bands)
 
-        mean = image.mean(dim=1)
-        deviation = (image - mean[:, None]).square().mean(dim=1).sqrt()
-        return torch.cat([mean, deviation, image.amax(dim=1)], dim=1)
+            mean = image.mean(dim=1)
+            deviation = (image - mean[:, None]).square().mean(dim=1).sqrt()
+            measured += [mean, deviation, image.amax(dim=1)]
+        return torch.cat(measured, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Score the statistics of images (B, channels, T, F): (B, C)."""
@@ -224,7 +234,7 @@ class BandStatistics(nn.Module):
 
     @torch.no_grad()
     def start_from(self, mean: Tensor, std: Tensor, weight: Tensor) -> None:
-        """Take over a regression of standardised statistics: weight (C, 3 * n_bands)."""
+        """Take over a regression of standardised statistics: weight (C, n)."""
         self.mean.copy_(mean)
         self.std.copy_(std)
         self.cla.weight.copy_(weight)

@@ -52,8 +52,10 @@ class SoundSettings(PseudoSettings):
     image_size: tuple[Count, Count] | None = CLIP(
         None, "frames and bands to resize the image to; none: those of the STFT"
     )
-    channels: Literal["repeat", "differences"] = CLIP(
-        "repeat", "copies of the image, or the image with its first and second differences"
+    channels: Literal["repeat", "differences", "floor"] = CLIP(
+        "repeat",
+        "copies of the image; it with its first and second differences; or it above the floor of "
+        "noise, each band's median, and as it is: the last for band statistics alone",
     )
     in_channels: Literal[1, 3] = CLIP(3, "number of channels of the image")
 

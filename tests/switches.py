@@ -27,6 +27,7 @@ SWITCHES: dict[str, dict[str, object]] = {
         "background_dir": "quiet_places", "p_background": 0.7, "background_snr_db": [0.0, 9.0],
         "background_by_folder": True, "p_second_background": 0.5, "negative_share": 0.2,
         "clip_position": "loudest", "clips_per_recording": 2, "valid_clips": 2, "train_bs": 6,
+        "channels": "floor",
         "average_epochs": 2, "seed": 9, "p_contrast": 0.0, "early_stopping": 3,
     },
     "a teacher, then layer by layer": {

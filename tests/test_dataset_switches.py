@@ -61,6 +61,7 @@ SWITCHES = [
     {"power": 1},
     {"compression": "pcen", "normalisation": "standard"},
     {"channels": "differences", "normalisation": "standard"},
+    {"channels": "floor", "normalisation": "fixed"},
     {"image_size": (40, 24), "in_channels": 1},
 ]
 

@@ -10,8 +10,16 @@ import torch.nn.functional as F
 
 from audio.mel import check_bands, mel_power, mel_settings
 from configs import Config, UserError
+from images import view_torch
 from images.recipe import clip_image
-from images.view import View, difference_matrix, pcen, resize_matrix, smoothing_matrix
+from images.view import (
+    View,
+    above_floor,
+    difference_matrix,
+    pcen,
+    resize_matrix,
+    smoothing_matrix,
+)
 from images.view_torch import TorchView
 from inference.waveform_model import FrontEnd
 
@@ -25,10 +33,12 @@ SETTINGS = [
     {"normalisation": "fixed"},
     {"normalisation": "fixed", "db_reference": "full_scale", "top_db": 100.0},
     {"channels": "differences"},
+    {"channels": "floor"},
     {"image_size": (48, 80)},
     {"in_channels": 1},
     {"power": 1, "compression": "pcen", "normalisation": "standard"},
     {"channels": "differences", "image_size": (64, 24), "normalisation": "standard", "power": 1},
+    {"channels": "floor", "image_size": (64, 24), "normalisation": "fixed", "hop_length": 500},
     {"n_fft": 1024, "hop_length": 320, "n_mels": 40, "fmin": 50.0, "fmax": 14_000.0},
     {"n_fft": 4096, "hop_length": 1001, "n_mels": 480, "fmin": 300.0, "period": 6.0},
     {"n_fft": 4096, "hop_length": 1252, "n_mels": 512, "fmin": 600.0, "period": 5.0},
@@ -67,6 +77,10 @@ def librosas_image(waveform: np.ndarray, config: Config) -> np.ndarray:
     planes = [image]
     if config.channels == "differences":
         planes += [librosa.feature.delta(image, order=order) for order in (1, 2)]
+    if config.channels == "floor":
+        medians = [sorted(band)[len(band) // 2] for band in image.tolist()]
+        above = [[max(0, value - m) for value in band] for band, m in zip(image, medians)]  # noqa: B905
+        planes = [np.array(above), image, image]
     if config.image_size is not None:
         frames, bands = config.image_size
         batch = torch.from_numpy(np.stack(planes)).float()[None]
@@ -85,7 +99,7 @@ def test_every_setting_gives_what_librosa_gives(changes):
     song = a_song(config)
     made, expected = clip_image(song, View(config)), librosas_image(song, config)
 
-    n_channels = 3 if config.channels == "differences" else 1
+    n_channels = 1 if config.channels == "repeat" else 3
     assert made.shape == (n_channels, config.image_frames, config.image_bands) == expected.shape
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, expected, atol=2e-4 * np.abs(expected).max(), rtol=0)
@@ -102,7 +116,7 @@ def test_the_exported_graph_sees_the_same(changes):
     np.testing.assert_allclose(made, expected, atol=1e-3 * np.abs(expected).max(), rtol=0)
 
 
-@pytest.mark.parametrize("changes", SETTINGS[:12], ids=str)
+@pytest.mark.parametrize("changes", SETTINGS[:14], ids=str)
 def test_a_batch_in_torch_is_clip_by_clip_what_numpy_makes(changes, rng):
     config = settings_of(changes)
     waveforms = [a_song(config), rng.standard_normal(config.n_samples).astype(np.float32)]
@@ -133,6 +147,22 @@ def test_normalisations_by_hand():
     standard = [(value - mean) / deviation for value in fixed]
     assert seen(normalisation="standard") == pytest.approx(standard, abs=1e-5)
     assert seen(normalisation="fixed", power=1) == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("n_frames", [4, 5])
+def test_above_the_floor_noise_that_does_not_change_is_gone(n_frames):
+    """Each band stands over its own median; of an even number of frames the upper one."""
+    noise = np.float32([[0.5], [0.25]]).repeat(n_frames, axis=1)
+    assert not above_floor(noise).any()
+    song = noise.copy()
+    song[0, 1:3] += 0.25
+    song[1, 0] -= 0.125
+    wanted = np.zeros_like(song)
+    if n_frames == 5:
+        wanted[0, 1:3] = 0.25  # heard in fewer than half of the frames
+    np.testing.assert_array_equal(above_floor(song), wanted)
+    batch = torch.from_numpy(song.T.copy())[None]
+    np.testing.assert_array_equal(view_torch.above_floor(batch)[0].numpy().T, wanted)
 
 
 def test_full_scale_keeps_the_level_and_the_peak_does_not():

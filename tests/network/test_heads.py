@@ -96,6 +96,21 @@ def test_statistics_are_those_of_each_band(images):
     np.testing.assert_allclose(fewer[0], [1.0] * 32 + [0.0] * 32 + [1.0] * 32, atol=1e-6)
 
 
+def test_of_two_planes_the_backbone_sees_the_first_and_the_statistics_both(images):
+    head = Head("linear", True, "mean", -1, N_MELS, planes=2)
+    sed = small_model(head).eval()
+    with torch.no_grad():
+        features = sed.clip_features(images).numpy()
+        alone = small_model(Head("linear", True, "mean", -1, 0)).eval()
+        alone.load_state_dict(sed.state_dict(), strict=False)
+        rows = alone.clip_features(images[:, :1].expand_as(images)).numpy()
+
+    planes = [images[:, plane].numpy() for plane in (0, 1)]
+    measured = [value for one in planes for value in (one.mean(1), one.std(1), one.max(1))]
+    expected = np.concatenate([rows, *measured], axis=1)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("pooling", ["attention", "mean", "gem"])
 @pytest.mark.parametrize("statistics", [0, 16])
 def test_a_linear_head_is_the_regression_it_starts_from(images, rng, pooling, statistics):

@@ -9,7 +9,7 @@ head and left out of what predict.py and export.py use.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -54,57 +54,35 @@ def beside(targets: Tensor, vectors: Tensor | None) -> Tensor:
     return torch.cat([targets, vectors], dim=-1)
 
 
-@dataclass(frozen=True)
-class Taught:
-    """A loss of labels with the teacher's part added.
+def taught(
+    criterion: Criterion, config: Config, n_columns: int, epoch: Callable[[], int]
+) -> Criterion:
+    """Add the teacher's part to a loss of labels; without a teacher it is that loss.
 
-    Attributes:
+    Args:
         criterion: of the output and targets (B, n_columns) or (B, 1 + S, n_columns).
         config: distill_weight and distill_epochs.
         n_columns: of the targets; what stands behind them is the vector. Targets without one, as in
             validation, have the loss of labels alone.
         epoch: gives the number of the epoch that is trained, from 0.
     """
+    if not config.distills:
+        return criterion
 
-    criterion: Criterion
-    config: Config
-    n_columns: int
-    epoch: Callable[[], int]
-
-    @property
-    def share(self) -> float:
-        """The teacher's share of the loss in this epoch."""
-        return 1.0 if self.epoch() < self.config.distill_epochs else self.config.distill_weight
-
-    def __call__(self, output: Output, targets: Tensor) -> Tensor:
-        """Weigh the distance to the teacher's vectors against the loss of labels: () float32."""
-        if targets.shape[-1] == self.n_columns:
-            return self.criterion(output, targets)
-        labels, vectors = targets[..., : self.n_columns], targets[..., self.n_columns :]
-        if self.share == 0:
-            return self.criterion(output, labels)
+    def loss(output: Output, targets: Tensor) -> Tensor:
+        if targets.shape[-1] == n_columns:
+            return criterion(output, targets)
+        share = 1.0 if epoch() < config.distill_epochs else config.distill_weight
+        labels, vectors = targets[..., :n_columns], targets[..., n_columns:]
+        if share == 0:
+            return criterion(output, labels)
 
         distance = cosine_loss(output[VECTOR], vectors if vectors.ndim == 2 else vectors[:, 0])
-        if self.share == 1:
+        if share == 1:
             return distance
-        return self.share * distance + (1 - self.share) * self.criterion(output, labels)
+        return share * distance + (1 - share) * criterion(output, labels)
 
-
-def taught(
-    criterion: Criterion, config: Config, n_columns: int, epoch: Callable[[], int]
-) -> Criterion:
-    """Add the teacher's part to a loss of labels; without a teacher it is that loss."""
-    return Taught(criterion, config, n_columns, epoch) if config.distills else criterion
-
-
-def learned_outputs(criterion: Criterion, output: Output) -> Output:
-    """Leave out of a training output what the loss of this epoch does not look at."""
-    if not isinstance(criterion, Taught):
-        return output
-    if criterion.share == 1:
-        return {VECTOR: output[VECTOR]}
-    is_taught = criterion.share > 0
-    return {name: value for name, value in output.items() if is_taught or name != VECTOR}
+    return loss
 
 
 def cosine_loss(projected: Tensor, vectors: Tensor) -> Tensor:

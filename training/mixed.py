@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from losses.named import Criterion
-from training.distillation import learned_outputs
 from training.fold import Fold
 from transforms import cutmix, mixup
 
@@ -42,9 +41,8 @@ def mix_batch(fold: Fold, images: torch.Tensor, targets: torch.Tensor) -> Mixed:
 
 def mixed_loss(criterion: Criterion, output: dict[str, torch.Tensor], mixed: Mixed) -> torch.Tensor:
     """Weigh the loss of both targets of mixed clips by lam."""
-    if not len(mixed.images):  # the others' gradients are added to this one's, of the same layers
-        learned = learned_outputs(criterion, output).values()
-        return torch.stack([value.sum() for value in learned]).sum()
+    if not len(mixed.images):  # the other processes wait for this one's backward pass
+        return torch.stack([value.sum() for value in output.values()]).sum()
 
     loss = criterion(output, mixed.targets_a)
     if mixed.lam == 1.0:

@@ -22,6 +22,7 @@ from tests.switches import VECTOR_SIZE as SIZE
 from training.batches import collate
 from training.distillation import beside, cosine_loss, taught
 from training.mixed import Mixed, mix_batch, mixed_loss
+from training.rates import begin_training
 
 CALM = {"p_mixup": 0.0, "p_cutmix": 0.0, "p_spec_augment": 0.0, "max_mixed_birds": 1}
 
@@ -149,6 +150,7 @@ def test_a_process_without_a_clip_has_gradients_of_the_same_layers(
 ):
     """Else the sum over processes would add up those of unlike layers."""
     fold = build(df, copy_of(taught_config, distill_weight=weight, distill_epochs=1))
+    begin_training(fold.parts.model, fold.config, epoch)  # what an epoch does not teach is frozen
     fold.progress.epoch = epoch
     model, found = fold.parts.model.eval(), []
     for n_clips in (2, 0):

@@ -11,6 +11,7 @@ reliability.csv, a calibration and pictures.
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if verdict is not None:
         print_calibration(verdict)
     print(f"\nwrote {output}: {', '.join(sorted(tables))} as CSV, and pictures")
+    print_next(flags, output)
     return 0
 
 
@@ -358,9 +360,12 @@ def print_gist(tables: dict[str, pd.DataFrame]) -> None:
         print(f"  {row.species:<20} {row.average_precision:.3f}  of {row.n_positive}{_taken(row)}")
 
     doctor = tables["doctor"]
-    print(f"\nlabels that the scores contradict: {int(doctor['is_contradicted'].sum())}")
+    n_contradicted = int(doctor["is_contradicted"].sum())
+    print(f"\nlabels that the scores contradict: {n_contradicted} of {len(doctor)}")
     if "same_sound_as" in doctor:
         print(f"copies with another label: {int((doctor['same_sound_as'] != '').sum())}")
+    if len(doctor):
+        print("the most suspicious ones, contradicted or not:")
     for row in doctor.head(SHOWN).itertuples():
         print(f"  {_place(row)}: {row.label}, seems to be {row.seems_to_be}")
 
@@ -376,6 +381,15 @@ def print_calibration(verdict: Verdict) -> None:
             f"  {what:<18} {before:.4f}, {after:.4f} after it (on recordings held back from it; "
             f"{chance:.4f} by chance)"
         )
+
+
+def print_next(flags: argparse.Namespace, output: Path) -> None:
+    """Name the page to open, and of an experiment the command that predicts with it."""
+    if flags.page:
+        print(f"open {output / 'evaluation.html'} in a browser")
+    if not flags.labels:
+        words = ["python", "predict.py", str(flags.scores), "RECORDINGS", "--output", "found.csv"]
+        print("next:", shlex.join([*words, "--format", "long", "--report", "found.html"]))
 
 
 def _place(row: Any) -> str:

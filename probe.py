@@ -46,10 +46,7 @@ def main() -> int:
     for number, row in summary["folds"].items():
         print(f"fold {number}: C {row['probe_c']:g}  {describe_scores(row)}")
     print(f"mean of {len(summary['folds'])}: {describe_scores(summary['mean'])}")
-    following = f"python predict.py {folder_of(config)} RECORDINGS"
-    if config.teacher_embeddings:
-        following = f"python evaluate.py {folder_of(config)}"
-    print(f"wrote {folder_of(config)}\nnext: {following}")
+    print(f"wrote {folder_of(config)}\nnext: python evaluate.py {folder_of(config)}")
     return 0
 
 

@@ -22,6 +22,7 @@ LEFTOVERS = {  # of the report, as people read them
     "non_species": "recordings whose label is no species, left out",
     "other_labels": "copies of one recording that have different labels",
 }
+USUAL_KEYS = ("id", "content", "sound", "author")
 ALWAYS_SHOWN = tuple(LEFTOVERS)[:6]
 
 
@@ -118,7 +119,7 @@ def format_report(report: dict[str, Any]) -> str:
     """Lay out the report of split for people: a table of the folds, then a line per finding."""
     folds = [[_count(cell) for cell in fold.values()] for fold in report["folds"]]
     crossing = [
-        f"{len(found['in_several_folds'])} of {found['distinct']} {name}s"
+        f"{len(found['in_several_folds'])} of {found['distinct']} {_plural(name)}"
         for name, found in report["leakage"].items()
     ]
     lines = [
@@ -129,8 +130,8 @@ def format_report(report: dict[str, Any]) -> str:
     if "hours" in report:
         lines.insert(1, _describe_annotated(report))
     if report["joined"]:
-        joined = ", ".join(f"{count} by {rule}" for rule, count in report["joined"].items())
-        lines.append(f"files that belong to another's recording: {joined}")
+        joined = ", ".join(f"{count} ({rule})" for rule, count in report["joined"].items())
+        lines.append(f"files that are one recording with another file: {joined}")
     found = {
         key: title
         for key, title in LEFTOVERS.items()
@@ -138,6 +139,11 @@ def format_report(report: dict[str, Any]) -> str:
     }
     lines += [_describe_leftovers(title, report[key]) for key, title in found.items()]
     return "\n".join(lines)
+
+
+def _plural(name: str) -> str:
+    """Name the values of a column: "authors"; those of one called fold are not our folds."""
+    return f"{name}s" if name in USUAL_KEYS else f"values of {name}"
 
 
 def _describe_annotated(report: dict[str, Any]) -> str:
@@ -160,9 +166,13 @@ def _describe_leftovers(title: str, items: list[Any]) -> str:
     if not items:
         return line
 
-    shown = "; ".join(repr(_flat(item)) for item in items[:SHOWN])
+    shown = "; ".join(_flat(item) for item in items[:SHOWN])
     return f"{line} ({shown}; ...)" if len(items) > SHOWN else f"{line} ({shown})"
 
 
-def _flat(item: Any) -> Any:
-    return ", ".join(map(str, item.values())) if isinstance(item, dict) else item
+def _flat(item: Any) -> str:
+    """Write a finding on a line: what it says of a row of the metadata, or names."""
+    if isinstance(item, dict):
+        row, *others = item.items()
+        return ", ".join([" ".join(map(str, row)), *(str(value) for _, value in others)])
+    return " = ".join(map(str, item)) if isinstance(item, list) else repr(item)

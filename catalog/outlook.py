@@ -47,13 +47,17 @@ def describe_outlook(
     return [*lines, *_describe_work(len(names), total_s, kept_s, config)]
 
 
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
+
+
 def _describe_work(n_jobs: int, total_s: float, kept_s: float, config: Config) -> list[str]:
     n_bytes = kept_s * config.sample_rate * np.dtype(config.audio_dtype).itemsize
     free = shutil.disk_usage(existing_folder(config.train_np_dir)).free
     minutes = kept_s / (SPEED * max(1, min(config.num_workers, available_cpus()))) / 60
     lines = [
         f"to prepare: {n_jobs} recordings, about {_hours(kept_s)} of sound; {n_bytes / 1e9:.1f} GB "
-        f"of {free / 1e9:.0f} GB that are free, {max(1, round(minutes))} minutes or less"
+        f"of {free / 1e9:.0f} GB that are free, {_minutes(minutes)} or less"
     ]
     if n_bytes > free:
         lines.append("that is more than the disk has: --audio-dtype int16 takes half of it")

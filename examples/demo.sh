@@ -11,7 +11,7 @@ run() {
 cat <<'EOF'
 The demo makes 121 recordings of six made-up species in demo/, prepares them, deals them into folds,
 trains a small network on one fold for 60 epochs, and draws what it learned. On two processor cores
-that takes minutes, most of them in train.py. It needs no network, and 100 MB of disk. Ctrl-C stops
+that takes five to ten minutes, most of them in train.py. It needs no network, and 100 MB of disk. Ctrl-C stops
 it; the same command goes on.
 EOF
 
@@ -32,6 +32,7 @@ Three pictures to look at:
   demo/training_images.png   what the network sees
   demo/loss_metric.png       how it learned
   demo/plan.html             what plan.py saw of the recordings, and the settings that follow
+How good it is, species by species: demo/models/Exp_1/evaluation/evaluation.html
 
 Your own recordings, in one folder a species:
   python plan.py --train-audio-dir my/recordings --from-folders

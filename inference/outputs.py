@@ -338,7 +338,8 @@ def write_activity(
     threshold = DETECTED if chosen.threshold is None else chosen.threshold
     measured = activity.measure(results, chosen, threshold)
     picture = activity.draw(measured, chosen) if measured.n_timed else None
-    activity.say_what_lacks(measured)
+    if flags.activity is not None or picture is not None:
+        activity.say_what_lacks(measured)
     if flags.activity is None:
         return [], picture
 

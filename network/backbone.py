@@ -217,8 +217,8 @@ def _download(name: str, in_channels: int) -> Any:
     except Exception as error:  # network, hub, cache and file format each raise their own
         raise UserError(
             f"the ImageNet weights of {name} cannot be had ({one_line(error)}). Connect to the "
-            "network, or give a file with them as pretrained_path, or start from random weights "
-            "with pretrained: false"
+            "network, give a file with them (--pretrained-path FILE), or start from random weights "
+            "(--no-pretrained)"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = was_offline

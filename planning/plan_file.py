@@ -9,6 +9,7 @@ import yaml
 from configs import settings
 from files import write_file
 from planning.decide import GIVEN, Decision
+from planning.rules import NO_EVIDENCE
 
 PLAN_HEAD = """\
 # The plan for these recordings and this machine, made by plan.py; plan.html shows what it saw.
@@ -47,7 +48,8 @@ def _comment(decision: Decision) -> list[str]:
     """The reason, and what is known for it, on lines of their own."""
     if not decision.reason:
         return []
-    return [f"# {decision.reason}", f"#   evidence: {decision.source}"]
+    known = "" if decision.source.startswith(NO_EVIDENCE) else "evidence: "
+    return [f"# {decision.reason}", f"#   {known}{decision.source}"]
 
 
 def _line(setting: str, value: Any, source: str) -> str:

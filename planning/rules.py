@@ -363,7 +363,7 @@ RULES = (
     ),
     Rule(
         "epochs", "--hours and the measured pace", "the recipe's; twice them at most", _epochs,
-        "the recipe's, or what the hours allow",
+        "the recipe's; with --hours as many as these allow",
         "at least 30 epochs or 10,000 steps on small sets; BirdCLEF 12 to 50",
     ),
     Rule(

@@ -17,13 +17,17 @@ ANY_PRECISION = 0.9  # find_thresholds wants one; the threshold of the best F1 i
 
 
 def write_thresholds(path: Path, oof: OutOfFold) -> int:
-    """Write each species' threshold of the best F1; return how many have one."""
+    """Write each species' threshold of the best F1; return how many have one.
+
+    The column's name tells predict.py that it is of scores as the network gives them, to be
+    calibrated where they are.
+    """
     rows = []
     for number, species in enumerate(oof.class_names):
         best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], ANY_PRECISION)
         if best.score == best.score:  # not NaN
             rows.append((species, f"{best.score:.6g}"))
-    write_file(path, csv_text([("species", "threshold"), *rows]))
+    write_file(path, csv_text([("species", "best_f1_threshold"), *rows]))
     return len(rows)
 
 

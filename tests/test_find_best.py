@@ -61,7 +61,8 @@ def test_the_probe_is_shipped_where_it_wins(prepared, monkeypatch, rng, capsys):
     assert run == ["probe 47", "train 47", "train 48"]
     assert "Exp_47_probe my/recordings" in (prepared / "how.md").read_text()
     assert "the winner: probe" in capsys.readouterr().out
-    assert (prepared / "models/Exp_47_thresholds.csv").read_text().startswith("species,threshold")
+    thresholds = (prepared / "models/Exp_47_thresholds.csv").read_text()
+    assert thresholds.startswith("species,best_f1_threshold")
 
     assert find_best.main(flags) == 0
     assert len(run) == 3  # all were taken

@@ -25,16 +25,19 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 # Pages whose commands are run, in this order and in one folder.
 RUN_PAGES = ["README.md", "docs/settings.md", "docs/following.md", "docs/predicting.md"]
 RUN_PAGES += ["docs/worked_example.md", "docs/reviewing.md"]
-RUN_ELSEWHERE = ["docs/archives.md", "docs/field.md"]  # by tests of their own
+RUN_ELSEWHERE = ["docs/archives.md", "docs/field.md", "docs/scripts.md"]  # by tests of their own
 NOT_RUN = "*The commands of this page are not run by a test; one checks that"
 
 # Later flags win: these make each command small.
 SMALL = {
     "train.py": "--epochs 1 --base-model-name test_efficientnet --n-mels 32 --period 1 "
     "--no-pretrained --folds 0 --device cpu --num-workers 0 --lr 1e-4 --worst-clips 2",
+    "probe.py": "--base-model-name test_efficientnet --n-mels 32 --period 1 --no-pretrained "
+    "--folds 0 --device cpu --num-workers 0",
+    "evaluate.py": "--draws 100 --no-page",
     "dataset.py": "--n-mels 32 --period 1",
     "prepare_audios.py": "--max-bad-fraction 0.2",
-    "plan.py": "--no-trial --listen 4",
+    "plan.py": "--no-trial --listen 4 --sample-rate 32000",  # one folder holds two archives
     "examples/make_soundscapes.py": "--count 2 --seconds 30",
     "examples/suggested_labels.py": "--pool 40 --test 30 --batch 10 --rounds 1 --repeats 1",
 }

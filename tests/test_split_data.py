@@ -168,8 +168,8 @@ def test_report_for_people_is_aligned_and_names_rows(tmp_path):
     assert (
         "in several folds: 0 of 11 ids, 0 of 11 contents, 0 of 11 sounds, 1 of 1 authors" in lines
     )
-    assert "metadata rows without a prepared recording, left out: 1 ('13, a/none.ogg')" in lines
-    assert "malformed secondary_labels, read as none: 1 ('13, oops(')" in lines
+    assert "metadata rows without a prepared recording, left out: 1 (row 13, a/none.ogg)" in lines
+    assert "malformed secondary_labels, read as none: 1 (row 13, oops()" in lines
     assert "repeated rows, kept once: 1 (14)" in lines
 
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
 from configs import Config, UserError
+from inference.calibration import Calibration
+from inference.outputs import read_threshold
 from inference.scorers import open_models
 from planning.contest import hold
 from planning.shipping import gather_models, how_to_predict, predict_command, write_thresholds
@@ -17,11 +20,23 @@ from tests.predicting import save_model, tiny
 def test_thresholds_are_those_of_the_best_f1(tmp_path, rng):
     oof = made_up(rng, n=60, noise=0.9)
     assert write_thresholds(tmp_path / "t.csv", oof) == 3
-    table = pd.read_csv(tmp_path / "t.csv").set_index("species")["threshold"]
+    table = pd.read_csv(tmp_path / "t.csv").set_index("species")["best_f1_threshold"]
     for number, species in enumerate(oof.class_names):
         labels, scores = oof.labels[:, number], oof.scores[:, number]
         best = max(f1_score(labels, scores >= value) for value in scores)
         assert f1_score(labels, scores >= table[species] - 1e-6) == pytest.approx(best)
+
+
+def test_thresholds_are_calibrated_as_the_scores_are(tmp_path, rng):
+    oof = made_up(rng, n=60)
+    path = tmp_path / "t.csv"
+    write_thresholds(path, oof)
+    raw = read_threshold(str(path), None, oof.class_names, None)
+    line = Calibration(slope=0.5, offset=-1.0)
+    calibrated = read_threshold(str(path), None, oof.class_names, line)
+    assert raw is not None and calibrated is not None
+    logits = 0.5 * np.log(raw / (1 - raw)) - 1
+    assert calibrated == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-4)
 
 
 def test_two_experiments_become_one_model(tmp_path):

@@ -111,6 +111,6 @@ def test_the_table_says_nothing_until_it_is_filled_in(tmp_path):
     assert [tuple(row) for row in said] == [
         (0.0, "c", "yes", ""),
         (5.0, "b", "yes", ""),
-        (10.0, "", "no", "a"),
+        (10.0, "", "no", "nocall"),
         (15.0, "", "unsure", ""),
     ]

@@ -13,10 +13,12 @@ import re
 import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from configs import Config, UserError, choose, configure_logger, load_config, run_main
 from inference.flags import FlagParser, number
+from settings.reading import named_settings
 
 logger = logging.getLogger("birdclef.plan")
 
@@ -30,16 +32,16 @@ SHOWN_WIDTH = 79
 
 def main(args: Sequence[str] | None = None) -> int:
     """Write the plan, or explain a rule."""
-    flags, config = read_command_line(args)
+    flags, config, named = read_command_line(args)
     if flags.explain:
         print(explain(flags.explain))
         return 0
     configure_logger(config)
-    return plan(flags, config)
+    return plan(flags, config, named)
 
 
-def read_command_line(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
-    """Read the script's own flags and the settings."""
+def read_command_line(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config, set[str]]:
+    """Read the script's own flags, the settings, and which of these were named."""
     parser = FlagParser("plan.py", (__doc__ or "").partition("\n")[0], MORE_OF_PLAN)
     add = parser.add_argument
     add("--hours", type=number(0.01), help="hours that training may take (no limit)")
@@ -54,10 +56,11 @@ def read_command_line(args: Sequence[str] | None) -> tuple[argparse.Namespace, C
     add("--no-trial", action="store_true", help="do not measure this device")
     add("--explain", metavar="SETTING", help="print the rule of a setting and stop")
     flags, rest = parser.parse_own(args)
-    return flags, load_config(rest)
+    names = [field.name for field in fields(Config)]
+    return flags, load_config(rest), named_settings(rest, names)
 
 
-def plan(flags: argparse.Namespace, config: Config) -> int:
+def plan(flags: argparse.Namespace, config: Config, named: set[str]) -> int:
     """Look, decide, try, decide again; write the plan and its page."""
     from planning.archive import look_at_archive
     from planning.decide import config_of, decide, given_settings
@@ -69,7 +72,7 @@ def plan(flags: argparse.Namespace, config: Config) -> int:
     from planning.trial import try_out
 
     began = time.monotonic()
-    given = given_settings(config)
+    given = given_settings(config, named)
     archive = look_at_archive(config, flags.listen)
     facts = collect(archive, look_at_machine(config), config, flags.hours)
     if not facts.n_species:

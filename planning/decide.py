@@ -1,6 +1,6 @@
 """From facts to settings: what the user gave, then the rules, then a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,16 @@ def config_of(decisions: list[Decision]) -> Config:
     return Config(**{one.setting: one.value for one in decisions})
 
 
-def given_settings(config: Config) -> dict[str, Any]:
-    """What the user has set: all that differs from the defaults, as plain types."""
+def given_settings(config: Config, named: Collection[str] = ()) -> dict[str, Any]:
+    """What the user has set, as plain types: what differs from the defaults, and what was named.
+
+    Args:
+        config: the settings as they are.
+        named: settings that a flag or a file speaks of; a value may be the default's.
+    """
     default = Config().to_dict()
-    return {name: value for name, value in config.to_dict().items() if value != default[name]}
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if value != default[name] or name in named
+    }

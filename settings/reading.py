@@ -127,10 +127,8 @@ def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
     import tyro
 
     names = [field.name for field in fields(defaults)]
-    negatives = {negative_flag(name): f"--no-{name.replace('_', '-')}" for name in names}
-    args = [negatives.get(word, word) for word in args]  # tyro knows no other negative
-    named = {word[2:].partition("=")[0].replace("-", "_") for word in args if word[:2] == "--"}
-    named = {name if name in names else name.removeprefix("no_") for name in named}
+    args = _with_plain_negatives(args, names)
+    named = _named(args, names)
     shown = [
         (field.name, field.type)
         for field in fields(defaults)
@@ -148,6 +146,34 @@ def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
         return replace(defaults, **vars(found))
     except ValidationError as error:
         raise UserError(describe_mistakes(error, "command line", names)) from None
+
+
+def named_settings(args: Sequence[str] | None, names: Sequence[str]) -> set[str]:
+    """List the settings that a command line or its `--config` speaks of, as defaults or not.
+
+    Args:
+        args: command line without the program, which `read_settings` took; None takes `sys.argv`.
+        names: of all settings.
+    """
+    args = _with_plain_negatives(sys.argv[1:] if args is None else args, names)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(args)[0].config
+    in_file = read_yaml(Path(path)) if path else {}
+    named = {name.partition(".")[0] for name in _named(args, names)}
+    return (named | in_file.keys()) & set(names)
+
+
+def _with_plain_negatives(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Write `--without-...` flags as the only negatives that tyro knows, `--no-NAME`."""
+    negatives = {negative_flag(name): f"--no-{name.replace('_', '-')}" for name in names}
+    return [negatives.get(word, word) for word in args]
+
+
+def _named(args: Sequence[str], names: Sequence[str]) -> set[str]:
+    """List what flags name; a mistyped one is among them."""
+    named = {word[2:].partition("=")[0].replace("-", "_") for word in args if word[:2] == "--"}
+    return {name if name in names else name.removeprefix("no_") for name in named}
 
 
 def describe_mistakes(error: ValidationError, source: str, names: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ import yaml
 
 from configs import UserError
 from notebooks.make import FOLDER, SOURCE, dump, make_notebooks
+from tests.in_process import run_here
+from tests.predicting import save_model, song, tiny
 
 ROOT = FOLDER.parent
 NAMES = ["kaggle_training", "kaggle_inference", "colab", "tutorial"]
@@ -239,3 +241,64 @@ def test_all_four_run_from_the_first_cell_to_the_last(kaggle, archive, tmp_path)
     assert ((review["file"].str.split("/").str[0] == review["species"])
             == (review["verdict"] == "yes")).all()  # fmt: skip
     assert review.groupby("species").size().max() <= 12 and len(review) > 6
+
+
+# What Kaggle mounts, the table of recordings, and a hidden recording, by year.
+YEARS = {
+    2023: ("birdclef-2023", "train_metadata.csv", "soundscape_29201"),
+    2024: ("birdclef-2024", "train_metadata.csv", "soundscape_1446779"),
+    2025: ("competitions/birdclef-2025", "train.csv", "soundscape_8358733"),
+    2026: ("competitions/birdclef-2026", "train.csv", "BC2026_Test_0001_S05_20250227_010002"),
+}
+
+
+def test_the_submission_has_the_columns_and_rows_of_each_year(tmp_path, monkeypatch, capsys):
+    labels = ["1139490", "bird1", "bird2"]
+    model = save_model(tmp_path / "m.pth", tiny(period=5.0), class_names=labels)
+    found = []
+    for place, (year, (mount, table, name)) in enumerate(YEARS.items()):
+        kaggle, columns = tmp_path / str(year), labels[place % 3 :] + labels[: place % 3]
+        monkeypatch.setenv("BIRDCLEF_KAGGLE", str(kaggle))
+        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+        competition = kaggle / "input" / mount
+        for folder in ("test_soundscapes", f"train_audio/{labels[0]}"):
+            (competition / folder).mkdir(parents=True)
+        write_two_recordings(competition, name, labels[0])
+        (competition / table).write_text(f"primary_label,filename\n{labels[0]},{labels[0]}/a.ogg\n")
+        sample = ",".join(["row_id", *columns]) + f"\n{name}_10,0,0,0\n"
+        (competition / "sample_submission.csv").write_text(sample)
+        (kaggle / "working").mkdir()
+        (kaggle / "input/project").symlink_to(ROOT)
+
+        run_cells("kaggle_inference", {"MODEL": str(model)}, tmp_path)
+        assert f"2 rows, {len(labels)} columns of species" in capsys.readouterr().out
+        made = pd.read_csv(kaggle / "working/submission.csv")
+        assert list(made) == ["row_id", *columns]
+        assert list(made["row_id"]) == [f"{name}_10", f"{name}_5"]
+        found.append(made[labels])
+    assert all(one.equals(found[0]) for one in found)
+    assert found[0].nunique().min() == 2
+
+
+def write_two_recordings(competition: Path, name: str, label: str) -> None:
+    """Write a hidden recording of two windows, and one to try the pace on."""
+    hidden, known = competition / "test_soundscapes", competition / "train_audio" / label
+    soundfile.write(hidden / f"{name}.ogg", song(10.0, 32_000), 32_000)
+    soundfile.write(known / "a.ogg", song(5.0, 32_000, seed=1), 32_000)
+
+
+def run_cells(name: str, values: dict[str, Any], folder: Path) -> None:
+    """Run a notebook's cells of code in this process, with other values for its parameters."""
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    place: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), place)
+        if cell["metadata"].get("tags") == ["parameters"]:
+            place.update(values)
+        if "run" in place:
+            place["run"] = lambda script, *flags: run_or_stop(folder, script, *flags)
+
+
+def run_or_stop(folder: Path, script: str, *flags: object) -> None:
+    assert run_here(folder, script, *flags) == 0

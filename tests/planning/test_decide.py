@@ -47,6 +47,10 @@ def test_given_settings_are_those_that_differ(tmp_path):
     assert Config(**found) == Config(root=tmp_path, n_mels=64)
 
 
+def test_a_setting_that_is_named_is_given_though_it_is_the_default():
+    assert given_settings(Config(), {"sample_rate"}) == {"sample_rate": 32_000}
+
+
 def test_a_plan_builds_its_model():
     config = config_of(decide(facts(), {"pretrained": False}))
     assert build_model(config, 4).n_mels == config.n_mels

@@ -1,5 +1,7 @@
 """What every test may use."""
 
+import functools
+import sys
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
@@ -42,6 +44,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> None:
+    """Begin with as many threads of torch as at first, on which sums depend; libraries set them."""
+    if "torch" in sys.modules:
+        set_threads(at_first())
+
+
+@functools.cache
+def at_first() -> int:
+    """Return torch's number of threads when the first test begins."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def set_threads(number: int) -> None:
+    """Let torch use so many threads from here on."""
+    import torch
+
+    torch.set_num_threads(number)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import re
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from configs import Config, UserError, choose, configure_logger, load_config, run_main
@@ -56,8 +55,7 @@ def read_command_line(args: Sequence[str] | None) -> tuple[argparse.Namespace, C
     add("--no-trial", action="store_true", help="do not measure this device")
     add("--explain", metavar="SETTING", help="print the rule of a setting and stop")
     flags, rest = parser.parse_own(args)
-    names = [field.name for field in fields(Config)]
-    return flags, load_config(rest), named_settings(rest, names)
+    return flags, load_config(rest), named_settings(Config, rest)
 
 
 def plan(flags: argparse.Namespace, config: Config, named: set[str]) -> int:

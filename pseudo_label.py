@@ -19,7 +19,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from audio.prepared import open_recording
 from catalog.annotations import read_annotations
 from catalog.fingerprint import find_same_sound
 from catalog.pseudo_labels import refuse_labelled, windows_of_labels, write_pseudo_labels
+from catalog.refuted import REFUTED_COLUMN
 from catalog.train_table import read_train_table
 from configs import Config, UserError, configure_logger, load_config, run_main, settings_where
 from files import write_file
@@ -96,14 +97,10 @@ def label(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
         if table["labels"].map(len).sum() == 0:
             raise UserError(f"no window of {flags.soundscapes} scores {flags.keep_above:g} or more")
 
-        folder = flags.output.parent
-        arrays = {name: path.relative_to(folder).as_posix() for name, path in prepared.items()}
-        table["filepath"] = table["filename"].map(arrays)
         members = [str(one) for models, _ in scored for one in members_of(models)]
         about = summarise(table, len(recordings)) | {"models": members}
         about |= {"sample_rate": config.sample_rate, "made_from": made_from}
-        write_pseudo_labels(flags.output, table)
-        write_file(about_path, json.dumps(about, indent=1) + "\n")
+        write_table(flags.output, table, prepared, about)
         for _, partial in scored:
             partial.close(delete=True)
     return about
@@ -128,14 +125,19 @@ def take_labels(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
     if table.empty:
         raise UserError(f"--labels {flags.labels}: nothing was decided of any window")
 
-    folder = flags.output.parent
-    arrays = {name: path.relative_to(folder).as_posix() for name, path in prepared.items()}
-    table["filepath"] = table["filename"].map(arrays)
     about = summarise(table, len(prepared)) | {"models": [], "labels": str(flags.labels)}
     about |= {"sample_rate": rate}
-    write_pseudo_labels(flags.output, table)
-    write_file(flags.output.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    write_table(flags.output, table, prepared, about)
     return about
+
+
+def write_table(
+    output: Path, table: pd.DataFrame, prepared: Mapping[str, Path], about: Mapping[str, Any]
+) -> None:
+    """Write the windows, with where their recordings lie beside the table, and its JSON."""
+    arrays = {name: path.relative_to(output.parent).as_posix() for name, path in prepared.items()}
+    write_pseudo_labels(output, table.assign(filepath=table["filename"].map(arrays)))
+    write_file(output.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -320,7 +322,8 @@ def summarise(table: pd.DataFrame, n_soundscapes: int) -> dict[str, Any]:
     """Count the windows, and the clips that each species gained, as its surest label."""
     leads = Counter(labels[0] for labels in table["labels"] if labels)
     has_none = table["labels"].map(len) == 0
-    is_partial = table["refuted"].map(len) > 0 if "refuted" in table else has_none & False
+    refuted = table[REFUTED_COLUMN] if REFUTED_COLUMN in table else [()] * len(table)
+    is_partial = np.array([len(row) > 0 for row in refuted], bool)
     return {
         "n_soundscapes": n_soundscapes,
         "n_windows": len(table),

@@ -11,8 +11,8 @@ run() {
 cat <<'EOF'
 The demo makes 121 recordings of six made-up species in demo/, prepares them, deals them into folds,
 trains a small network on one fold for 60 epochs, and draws what it learned. On two processor cores
-that takes five to ten minutes, most of them in train.py. It needs no network, and 100 MB of disk. Ctrl-C stops
-it; the same command goes on.
+that takes five to ten minutes, most of them in train.py. It needs no network, and 100 MB of disk.
+Ctrl-C stops it; the same command goes on.
 EOF
 
 run python examples/make_sample_data.py --output demo/data --species 6 --recordings 24 --seconds 8

@@ -42,8 +42,25 @@ def read_settings(
         sys.exit(0)
 
     names = [field.name for field in fields(config_class)]
+    given, rest, path = _read_first(args)
+    if wants_kaggle(given.get("kaggle")):
+        given = kaggle_settings(has_root="root" in given) | given
+    params, rest = _scheduler_flags(rest)
+    try:
+        config = _parse_flags(rest, config_class(**given))
+        if config.scheduler_name != given.get("scheduler_name", config.scheduler_name):
+            config = replace(config, scheduler_params={})  # YAML's were of another schedule
+        return _find_attached(replace(config, scheduler_params=config.scheduler_params | params))
+    except ValidationError as error:
+        raise UserError(describe_mistakes(error, path or "command line", names)) from None
 
-    # These decide what the defaults of the others are, so they are read first.
+
+def _read_first(args: list[str]) -> tuple[dict[str, Any], list[str], str | None]:
+    """Read the flags that decide what the defaults of the others are, and the file of --config.
+
+    Returns:
+        What the file and these flags say, the other words, and the file's path.
+    """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")
     early.add_argument("--root", default=argparse.SUPPRESS)
@@ -54,16 +71,7 @@ def read_settings(
 
     given = read_yaml(Path(first.config)) if first.config else {}
     given |= {key: value for key, value in vars(first).items() if key != "config"}
-    if wants_kaggle(given.get("kaggle")):
-        given = kaggle_settings(has_root="root" in given) | given
-    params, rest = _scheduler_flags(rest)
-    try:
-        config = _parse_flags(rest, config_class(**given))
-        if config.scheduler_name != given.get("scheduler_name", config.scheduler_name):
-            config = replace(config, scheduler_params={})  # YAML's were of another schedule
-        return _find_attached(replace(config, scheduler_params=config.scheduler_params | params))
-    except ValidationError as error:
-        raise UserError(describe_mistakes(error, first.config or "command line", names)) from None
+    return given, rest, first.config
 
 
 def _find_attached(config: Any) -> Any:
@@ -148,20 +156,17 @@ def _parse_flags(args: Sequence[str], defaults: Any) -> Any:
         raise UserError(describe_mistakes(error, "command line", names)) from None
 
 
-def named_settings(args: Sequence[str] | None, names: Sequence[str]) -> set[str]:
+def named_settings(config_class: Any, args: Sequence[str] | None) -> set[str]:
     """List the settings that a command line or its `--config` speaks of, as defaults or not.
 
     Args:
+        config_class: Config.
         args: command line without the program, which `read_settings` took; None takes `sys.argv`.
-        names: of all settings.
     """
-    args = _with_plain_negatives(sys.argv[1:] if args is None else args, names)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    path = first.parse_known_args(args)[0].config
-    in_file = read_yaml(Path(path)) if path else {}
-    named = {name.partition(".")[0] for name in _named(args, names)}
-    return (named | in_file.keys()) & set(names)
+    names = [field.name for field in fields(config_class)]
+    given, rest, _ = _read_first(sys.argv[1:] if args is None else list(args))
+    named = {name.partition(".")[0] for name in _named(_with_plain_negatives(rest, names), names)}
+    return (named | given.keys()) & set(names)
 
 
 def _with_plain_negatives(args: Sequence[str], names: Sequence[str]) -> list[str]:

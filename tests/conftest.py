@@ -49,23 +49,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(autouse=True)
 def same_threads() -> None:
     """Begin with as many threads of torch as at first, on which sums depend; libraries set them."""
-    if "torch" in sys.modules:
-        set_threads(at_first())
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads_at_first())
 
 
 @functools.cache
-def at_first() -> int:
-    """Return torch's number of threads when the first test begins."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def set_threads(number: int) -> None:
-    """Let torch use so many threads from here on."""
-    import torch
-
-    torch.set_num_threads(number)
+def threads_at_first() -> int:
+    """Return torch's number of threads when the first test that knows torch begins."""
+    return int(sys.modules["torch"].get_num_threads())
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from inference.command_line import read_command_line
 from inference.outputs import (
     make_plan,
     plan_outputs,
-    settle_scores,
     write_activity,
     write_outputs,
 )
@@ -42,6 +41,7 @@ from inference.sharing import (
     torch_threads,
 )
 from inference.stream import find_recordings
+from inference.window_scores import settle_scores
 from inference.windows import Models, Plan
 
 logger = logging.getLogger("birdclef.predict")

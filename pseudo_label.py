@@ -14,6 +14,7 @@ then join the recordings of train.csv in one training.
 
 import argparse
 import contextlib
+import copy
 import functools
 import json
 import logging
@@ -43,6 +44,7 @@ from inference.pseudo import Rules, label_windows
 from inference.scorers import find_weighted, open_models
 from inference.scoring import score_recordings
 from inference.stream import find_recordings
+from inference.window_scores import add_score_flags, settle_scores
 from inference.windows import Models, Plan
 
 logger = logging.getLogger("birdclef.pseudo")
@@ -166,6 +168,7 @@ def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         help="largest share of a species' windows from one recording (default: 0.25)")  # fmt: skip
     add("--apart", metavar="FOLDER", type=Path,
         help="recordings to score on later: they are refused among the soundscapes")  # fmt: skip
+    add_score_flags(add)
     add("--average", choices=AVERAGES[:2], default=AVERAGES[0], help="how to average models")
     add("--smooth", nargs="+", default=[], metavar="WEIGHT",
         help="average neighbouring windows first, as predict.py does")  # fmt: skip
@@ -202,7 +205,7 @@ def settle(
         "soundscapes": [[name, *identity(path)] for name, path in recordings.items()],
         **vars(rules_of(flags)),
         **{name: getattr(config, name) for name in ("sample_rate", "audio_dtype")},
-        **{name: getattr(flags, name) for name in ("average", "smooth", "lean")},
+        **{name: getattr(flags, name) for name in ("score", "shifts", "average", "smooth", "lean")},
     }
 
 
@@ -255,9 +258,12 @@ def score(
     config: Config,
     held: contextlib.ExitStack,
 ) -> tuple[Models, PartialResults]:
-    """Score all soundscapes with one model, or what an interrupted run left of them."""
-    models, plan = open_models(path, config), Plan()
+    """Score all soundscapes with one model as predict.py does, or what is left of them."""
+    models, own = open_models(path, config), copy.copy(flags)
+    settle_scores(own, models.config)
+    plan = Plan(score=own.score, shifts_s=tuple(own.shifts))
     settings = {"recordings": str(flags.soundscapes.resolve()), "model": models.identity}
+    settings |= {"score": plan.score, "shifts": str(plan.shifts_s)}
     partial_path = flags.output.with_name(f"{flags.output.name}.{place}.partial")
     partial_path.parent.mkdir(parents=True, exist_ok=True)
     partial = held.enter_context(PartialResults(partial_path, settings))

@@ -13,7 +13,7 @@ from inference.flags import FlagParser, number
 from inference.listing import DRAWN_CLIPS
 from inference.scorers import CPU_BATCH
 from inference.selection import MORE_COLUMNS
-from inference.windows import SCORES
+from inference.window_scores import add_score_flags
 from settings.kaggle import is_asked_for, submission_places
 
 DESCRIPTION = "Score recordings of any length with trained models and write what they hold."
@@ -184,20 +184,7 @@ def _add_windows(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="from one window to the next (default: a window's length)",
     )
-    add(
-        "--shifts",
-        type=float,
-        nargs="*",
-        metavar="SECONDS",
-        help="also score each window shifted by these times, and take the mean; without a time, by "
-        "none (default: predict_shifts of the model's settings, else none)",
-    )
-    add(
-        "--score",
-        choices=SCORES,
-        help="which output of the model to take (default: predict_score of its settings, else "
-        "clipwise); mix is 0.75 clipwise + 0.25 framewise_max",
-    )
+    add_score_flags(add)
     add(
         "--average",
         choices=AVERAGES,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import Config, UserError
+from configs import UserError
 from files import CannotWriteError, write_file
 from inference import activity, formats, selection, submissions
 from inference.adjusting import Adjustment, read_by_species, read_neighbours
@@ -52,18 +52,6 @@ class Outputs:
     partial_path: Path
     selection: Selection
     adjustment: Adjustment
-
-
-def settle_scores(flags: argparse.Namespace, config: Config) -> None:
-    """Take --score and --shifts, where they are not given, from the settings of the model."""
-    own = {"score": config.predict_score, "shifts": config.predict_shifts}
-    taken = {name: value for name, value in own.items() if getattr(flags, name) is None}
-    for name, value in taken.items():
-        setattr(flags, name, value)
-    if any(value != getattr(Config(), f"predict_{name}") for name, value in taken.items()):
-        shifts = " ".join(f"{shift_s:g}" for shift_s in flags.shifts)
-        message = "windows are scored as the model's settings say: --score %s --shifts %s"
-        logger.info(message, flags.score, shifts)
 
 
 def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]) -> Outputs:

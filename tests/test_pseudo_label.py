@@ -100,6 +100,30 @@ def test_a_run_that_was_stopped_ends_with_the_same_table(
     assert n_before < n_images < n_before + 2 * 15  # what was scored is not scored again
 
 
+@pytest.mark.parametrize(
+    ("flags", "plan"),
+    [
+        ("", Plan(score="mix", shifts_s=(0.25,))),
+        ("--score clipwise", Plan(shifts_s=(0.25,))),
+        ("--score framewise_max --shifts", Plan(score="framewise_max")),
+    ],
+)
+def test_windows_are_scored_as_the_model_says_unless_flags_say_otherwise(place, flags, plan):
+    own = tiny(predict_score="mix", predict_shifts=[0.25])
+    save_model(place / "own.pth", own)
+    keep_all = "--keep-above 0 --zero-below 0 --most-of-recording 1"
+    table = read_rows(run(place, "p/own.csv", "own.pth", f"{keep_all} {flags}"))
+    (name,) = {name for name in table["filename"] if name.endswith("dawn_0.wav")}
+    models = TorchModels([place / "own.pth"], own)
+    found = score(models, {name: place / "field" / name}, plan, place / "alone")[name].scores
+    rows = table[table["filename"] == name]
+    assert len(rows) == 4
+    for row, expected in zip(rows.itertuples(), found, strict=True):
+        by_label = dict(zip(row.labels, row.scores, strict=True))
+        for label, of_model in zip(["NA", "bird1", "bird2"], expected, strict=True):
+            assert by_label[label] == pytest.approx(of_model, abs=1e-4)
+
+
 def test_a_table_made_from_the_same_is_left_as_it_is(place, monkeypatch):
     path = run(place, "pseudo/one.csv")
     before = path.stat().st_mtime_ns

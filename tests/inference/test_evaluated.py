@@ -16,7 +16,7 @@ from inference.evaluated import (
     read_thresholds,
     settle_calibration,
 )
-from inference.outputs import settle_scores
+from inference.window_scores import settle_scores
 
 NAMES = ["robin", "tit", "wren"]
 LINE = Calibration(2.0, 1.0)

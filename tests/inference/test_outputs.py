@@ -1,7 +1,5 @@
 """What is settled before anything is scored."""
 
-import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,9 @@ from inference.outputs import (
     make_plan,
     place_outputs,
     read_threshold,
-    settle_scores,
 )
 from inference.timeline import EventRule
+from inference.window_scores import settle_scores
 from tests.inference.written import selection
 
 
@@ -43,36 +41,9 @@ def test_a_folder_or_a_file_in_the_way_is_refused(tmp_path):
 
 def plan_of(*flags: str, wanted: np.ndarray | None = None, threshold: float | None = None):
     chosen = selection(wanted=wanted, threshold=threshold)
-    return make_plan(flags_of(Config(), *flags), chosen)
-
-
-def flags_of(config: Config, *flags: str) -> argparse.Namespace:
     found, _ = read_command_line(["m", "r", "--output", "o", *flags])
-    settle_scores(found, config)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("flags", "score", "shifts"),
-    [
-        ([], "mix", [0.5, -0.5]),
-        (["--score", "clipwise"], "clipwise", [0.5, -0.5]),
-        (["--shifts"], "mix", []),
-        (["--shifts", "2", "--score", "framewise_max"], "framewise_max", [2.0]),
-    ],
-)
-def test_windows_are_scored_as_the_model_says_unless_flags_say_otherwise(flags, score, shifts):
-    asked = flags_of(Config(predict_score="mix", predict_shifts=[0.5, -0.5]), *flags)
-    assert (asked.score, asked.shifts) == (score, shifts)
-
-
-def test_what_a_model_says_of_its_scores_is_logged(caplog):
-    with caplog.at_level(logging.INFO, "birdclef"):
-        flags_of(Config())
-        flags_of(Config(predict_score="mix"), "--score", "clipwise")
-        assert not caplog.text
-        flags_of(Config(predict_score="mix", predict_shifts=[0.5]))
-    assert "as the model's settings say: --score mix --shifts 0.5" in caplog.text
+    settle_scores(found, Config())
+    return make_plan(found, chosen)
 
 
 def test_a_plan_takes_windows_frames_and_events_from_the_flags():

@@ -20,7 +20,7 @@ from configs import Config, UserError, configure_logger, load_config, run_main
 from inference.flags import FlagParser, number
 
 PRECISIONS = ("float32", "float16", "int8")
-BACKENDS = {"onnx": ".onnx", "openvino": ".xml"}
+BACKENDS = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
 HUB = "hub"  # a folder to share: weights, settings and a card
 
 WHAT_IT_DOES = "Write a trained fold, or all folds as one, as a file that needs no PyTorch."
@@ -32,6 +32,7 @@ examples:
   python export.py models/Exp_47/fold_0 --to onnx --output birds.onnx
   python export.py models/Exp_47 --ensemble --precision int8
   python export.py models/blend.yaml --to openvino
+  python export.py models/Exp_47/fold_0 --to tflite
   python export.py models/Exp_47 --ensemble --to hub --output shared/birds
 """
 
@@ -102,6 +103,8 @@ def check_together(flags: argparse.Namespace) -> None:
     if flags.to == "openvino" and flags.precision == "int8":
         # OpenVINO's reading of such a file moved scores by up to 0.98.
         raise UserError("--precision int8 works with --to onnx only")
+    if flags.to == "tflite" and flags.precision != PRECISIONS[0]:
+        raise UserError("--to tflite writes float32 alone; leave out --precision")
     if flags.to == HUB and is_blend(flags.model):
         raise UserError(f"--to hub takes one experiment, and {flags.model} is a blend of several")
     if flags.to == HUB and flags.precision != PRECISIONS[0]:
@@ -131,6 +134,7 @@ from inference.hub_card import write_hub
 from inference.model_card import describe, model_card
 from inference.model_files import find_checkpoints, fold_folders
 from inference.scorers import TorchModels, find_weighted
+from inference.tflite_graph import write_tflite
 from inference.waveform_model import WaveformModel
 
 logger = logging.getLogger("birdclef.export")
@@ -236,7 +240,6 @@ def write_graph(
     calibration: Any,
 ) -> Path:
     """Write the graph of the models under a stem with the suffix it takes; return its path."""
-    path = stem.with_name(f"{stem.name}.onnx")
     half = flags.precision == "float16"
     graph = WaveformModel(
         models.models,
@@ -244,6 +247,12 @@ def write_graph(
         half=half and flags.to == "onnx",
         weights=models.weights,
     )
+    if flags.to == "tflite":
+        path = stem.with_name(f"{stem.name}.tflite")
+        write_tflite(path, graph, models.config.n_samples, about)
+        return path
+
+    path = stem.with_name(f"{stem.name}.onnx")
     draft(path, graph, models.config.n_samples, about, calibration)
     if flags.to == "openvino":
         path = convert_to_openvino(path, about, half=half)

@@ -38,6 +38,7 @@ from configs import Config, UserError, configure_logger, load_config, run_main, 
 from files import write_file
 from inference.adjusting import Adjustment, read_neighbours
 from inference.detections import AVERAGES, Recording, average_models
+from inference.exported import is_exported
 from inference.flags import FlagParser, number
 from inference.partial import PartialResults, identity
 from inference.pseudo import Rules, label_windows
@@ -194,10 +195,8 @@ def settle(
     flags: argparse.Namespace, config: Config, recordings: dict[str, Path]
 ) -> dict[str, Any]:
     """Say all that the labels depend on, in plain types: models, soundscapes and flags."""
-    is_export = [model.suffix in (".onnx", ".xml") for model in flags.models]
     found = [
-        ([model], None) if exported else find_weighted(model)
-        for model, exported in zip(flags.models, is_export, strict=True)
+        ([model], None) if is_exported(model) else find_weighted(model) for model in flags.models
     ]
     return {
         "models": [[str(path), *identity(path)] for paths, _ in found for path in paths],

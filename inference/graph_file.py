@@ -16,6 +16,12 @@ from inference.waveform_model import WaveformModel
 OPSET = 18
 N_FIRST = 3  # convolutions of an encoder kept in float32; in int8 they double the differences
 BATCH = 8  # clips at a time
+NEEDED = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "tflite": ("ai_edge_litert", "litert_converter", "litert_torch"),
+}
+REQUIREMENTS_OF = {"tflite": "--no-deps -r requirements-tflite.txt"}  # of others: for export
 
 
 @contextlib.contextmanager
@@ -32,11 +38,10 @@ def quiet() -> Iterator[None]:
 
 def check_packages(backend: str) -> None:
     """Refuse to begin without the optional packages (UserError)."""
-    needed = {"onnx", "onnxscript", "openvino" if backend == "openvino" else "onnxruntime"}
-    missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
+    missing = [name for name in NEEDED[backend] if importlib.util.find_spec(name) is None]
     if missing:
-        names = ", ".join(missing)
-        raise UserError(f"{names} missing; python -m pip install -r requirements-export.txt")
+        install = REQUIREMENTS_OF.get(backend, "-r requirements-export.txt")
+        raise UserError(f"{', '.join(missing)} missing; python -m pip install {install}")
 
 
 def draft(

@@ -40,7 +40,7 @@ def describe(
 
 def _converters() -> dict[str, str]:
     found = {}
-    for name in ("onnx", "openvino"):
+    for name in ("onnx", "openvino", "litert-torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -69,7 +69,7 @@ def model_card(
         "",
         f"- Licence: {about['licence']}",
         *teacher_lines(settings),
-        *_interface(settings, len(names)),
+        *_interface(settings, len(names), "1" if path.suffix == ".tflite" else "batch"),
         "- Metadata of the file: class names, settings, folds and versions.",
         *_scores(folds, result),
         *_data(table, settings["n_folds"]),
@@ -100,15 +100,15 @@ def teacher_lines(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _interface(settings: Mapping[str, Any], n_classes: int) -> list[str]:
+def _interface(settings: Mapping[str, Any], n_classes: int, batch: str) -> list[str]:
     n_samples = round(settings["period"] * settings["sample_rate"])
     frame_ms = 1e3 * settings["hop_length"] / settings["sample_rate"]
     return [
-        f"- Input `waveform`: (batch, {n_samples}) float32, {settings['period']:g} s at "
+        f"- Input `waveform`: ({batch}, {n_samples}) float32, {settings['period']:g} s at "
         f"{settings['sample_rate']} Hz, any level. Repeat a shorter recording whole times, then "
         "pad it with zeros.",
-        f"- Output `clipwise`: (batch, {n_classes}) probabilities; `framewise`: (batch, frames, "
-        f"{n_classes}), a frame each {frame_ms:g} ms.",
+        f"- Output `clipwise`: ({batch}, {n_classes}) probabilities; `framewise`: ({batch}, "
+        f"frames, {n_classes}), a frame each {frame_ms:g} ms.",
     ]
 
 

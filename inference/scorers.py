@@ -14,7 +14,7 @@ import numpy as np
 from audio.recording import as_stored
 from configs import Config, UserError, keep_freed_memory
 from inference.blend_file import read_blend
-from inference.exported import EXPORT_FORMAT, open_exported
+from inference.exported import EXPORT_FORMAT, INSTALL_TO_RUN, is_exported, open_exported
 from inference.hub import ADDRESS, HUB_WEIGHTS, fetch, read_hub
 from inference.model_files import N_LOOKS, check_agreement, find_checkpoints, merge_settings
 from inference.partial import identity
@@ -169,12 +169,12 @@ def _read_states(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]
 
 
 class ExportedModel:
-    """A file of export.py, run by onnxruntime or OpenVINO; torch is not imported.
+    """A file of export.py, run by its own library; torch is not imported.
 
     Log-mel and the mean over folds are inside the file, so what `prepare` makes are waveforms.
 
     Args:
-        path: .onnx, or .xml with its .bin beside it.
+        path: .onnx, .tflite, or .xml with its .bin beside it.
         given: settings of the command line: where it runs is taken from them, all else from the
             file.
 
@@ -192,9 +192,8 @@ class ExportedModel:
         try:
             self._run, about = open_exported(path, self.n_threads)
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"{path} needs {error.name}; python -m pip install -r requirements-export.txt"
-            ) from None
+            install = INSTALL_TO_RUN[path.suffix]
+            raise UserError(f"{path} needs {error.name}; {install}") from None
         except Exception as error:  # each library raises its own
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: cannot be read: {reason}") from None
@@ -241,7 +240,7 @@ def open_models(path: Path, given: Config) -> TorchModels | ExportedModel:
 
     A run that is still training may delete a checkpoint before it is read; then look again.
     """
-    if path.suffix in (".onnx", ".xml") and path.is_file():
+    if is_exported(path):
         return ExportedModel(path, given)
     if path.parts and path.parts[0].startswith(ADDRESS):
         path = fetch("/".join(path.parts))

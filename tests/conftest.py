@@ -138,3 +138,11 @@ def exported(trained_folds) -> "tuple[Path, Comparison]":
 
     need_onnx()
     return export_with(trained_folds, trained_folds.fold_dir(0), "--licence", "MIT")
+
+
+@pytest.fixture
+def fake_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter of TFLite files that scores clips by their mean."""
+    from tests.fake_litert import install
+
+    install(monkeypatch)

@@ -184,6 +184,10 @@ def test_mistakes_are_one_line(trained_folds, tmp_path, monkeypatch, capsys):
             (trained_folds.fold_dir(0), "--precision", "int8", "--to", "openvino"),
             "works with --to onnx only",
         ),
+        (
+            (trained_folds.fold_dir(0), "--precision", "float16", "--to", "tflite"),
+            "--to tflite writes float32 alone",
+        ),
         ((tmp_path / "b.yaml", "--to", "hub"), "takes one experiment"),
         ((tmp_path / "b.yaml",), "b.yaml: cannot be read"),
         ((trained_folds.fold_dir(0), "--clips", "0"), "0 is not 1 or more"),
@@ -203,3 +207,6 @@ def test_missing_packages_are_named_with_the_remedy(trained_folds, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"onnx, onnxruntime, onnxscript missing; {INSTALL}"):
         export_with(trained_folds, trained_folds.fold_dir(0))
+    tflite = "litert_torch missing; python -m pip install --no-deps -r requirements-tflite.txt"
+    with pytest.raises(UserError, match=tflite):
+        export_with(trained_folds, trained_folds.fold_dir(0), "--to", "tflite")

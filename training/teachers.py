@@ -20,6 +20,7 @@ from configs import Config, UserError
 from images import recipe
 from images.view import View
 from model import build_model, pick_device
+from network.tflite_file import open_interpreter
 from training.floor import probe_settings
 
 logger = logging.getLogger("birdclef.train")
@@ -168,15 +169,11 @@ def _open_onnx(path: Path, config: Config, wanted: Wanted) -> Teacher:
 
 
 def _open_tflite(path: Path, config: Config, wanted: Wanted) -> Teacher:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError:
-        raise UserError(f"{path} needs ai-edge-litert; {INSTALL}") from None
-
     inner = wanted.layer is not None  # any tensor may be asked for: all are kept
     try:
-        interpreter = Interpreter(str(path), experimental_preserve_all_tensors=inner)
-        interpreter.allocate_tensors()
+        interpreter = open_interpreter(path, every_tensor=inner)
+    except ModuleNotFoundError:
+        raise UserError(f"{path} needs ai-edge-litert; {INSTALL}") from None
     except Exception as error:  # the library raises its own
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 

@@ -42,7 +42,7 @@ def test_a_folds_own_encoder_gives_its_map_averaged_over_time(df, config):
 class Interpreter:
     """Stands for ai-edge-litert's: its tensors are the waveform's mean and its square."""
 
-    def __init__(self, path, experimental_preserve_all_tensors=False):
+    def __init__(self, path, num_threads=1, experimental_preserve_all_tensors=False):
         self.keeps_all = experimental_preserve_all_tensors
 
     def allocate_tensors(self):

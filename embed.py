@@ -73,10 +73,14 @@ def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     add("teacher", help="birdnet, aisfx, timm:NAME, or a file .pth (a fold's), .onnx or .tflite")
     add("output", type=Path, help="file to write, .npz or .parquet")
     add("--recordings", type=Path, metavar="DIR", help="recordings, in place of prepared ones")
-    add("--step", type=float, metavar="SECONDS", help="between windows (default: a window)")
+    add("--step", type=float, metavar="SECONDS", help="between windows (default: a window's)")
     add("--layer", help="output whose values are the vectors; of .tflite any tensor's name")
     add("--teacher-rate", type=int, metavar="HZ", help="sample rate that a file's network hears")
-    add("--licence", default="", help="of a file's or timm network's weights; kept with the file")
+    add(
+        "--licence",
+        default="",
+        help="licence of the weights of a file or a timm network; kept with the vectors",
+    )
     flags, rest = parser.parse_known_args(args)
     if flags.step is not None and not flags.step > 0:
         raise UserError(f"--step {flags.step:g}: seconds between windows are above 0")

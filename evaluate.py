@@ -136,7 +136,8 @@ def read_flags(args: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="also fit the probe to fewer recordings: what would ten more a species bring?",
     )
-    add("--page", action=argparse.BooleanOptionalAction, default=True, help="evaluation.html")
+    page_help = "write evaluation.html (default: yes)"
+    add("--page", action=argparse.BooleanOptionalAction, default=True, help=page_help)
     add("--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
     add("--seed", type=int, default=8, help="seed of the draws (default: 8)")
     add(

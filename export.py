@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config, UserError, configure_logger, load_config, run_main
+from files import find_experiment, write_file
 from inference.flags import FlagParser, number
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -125,7 +126,6 @@ import pandas as pd
 import checkpoint as ckpt
 from catalog.annotated import expand_windows
 from catalog.train_table import check_table, read_train_table, split_fold
-from files import find_experiment, write_file
 from inference.comparison import Comparison, compare, judge, read_clips
 from inference.exported import open_exported
 from inference.graph_file import check_packages, convert_to_openvino, draft

@@ -73,8 +73,9 @@ def read_command_line(args: Sequence[str] | None) -> tuple[argparse.Namespace, C
         metavar="N",
         help="settings one step from the planned ones to train, too (1)",
     )
-    add("--draws", type=number(100, kind=int), default=1000, help="of the bootstrap (1000)")
-    add("--output", type=Path, default=Path("how_to_predict.md"), help="(how_to_predict.md)")
+    add("--draws", type=number(100, kind=int), default=1000, help="draws of the bootstrap (1000)")
+    output = Path("how_to_predict.md")
+    add("--output", type=Path, default=output, help=f"page to write ({output})")
     flags, rest = parser.parse_own(args)
     return flags, load_config(rest)
 

@@ -201,7 +201,8 @@ def main() -> None:
 
     print(format_report(report))
     print(f"wrote {config.train_dataframe_path} and {config.fold_report_path}")
-    print(f"next: {next_command('train.py')}")
+    print(f"next: {next_command('probe.py')} (a first model in minutes)")
+    print(f"then: {next_command('train.py')}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Pages of the site that are made when it is built: the start from README.md, all settings."""
+"""Pages of the site that are made when it is built: the start from README.md, all settings.
+
+A page of docs/ leads to `configs.py` for every setting; on the site that is the page of them.
+"""
 
 import re
 import sys
@@ -51,6 +54,11 @@ def all_settings_page() -> str:
         value = str(default[name]).replace("|", "\\|")
         lines.append(f"| `{name}` | `{value}` | {setting.help.replace('|', chr(92) + '|')}{unit} |")
     return "\n".join(lines) + "\n"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead from a link to configs.py to the page of all settings; mkdocs calls this."""
+    return re.sub(r"\]\((\.\./)((?:\.\./)*)configs\.py\)", r"](\2all_settings.md)", markdown)
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -52,7 +52,7 @@ def archive(tmp_path_factory) -> Path:
     said = run_stage(folder, "examples/make_sample_data.py", *sample)
     assert "next: python prepare_audios.py" in said
     assert "next: python split_data.py" in run_stage(folder, "prepare_audios.py", *SETTINGS)
-    assert "next: python train.py" in run_stage(folder, "split_data.py", *SETTINGS)
+    assert "then: python train.py" in run_stage(folder, "split_data.py", *SETTINGS)
     said = run_stage(folder, "train.py", *SETTINGS)
     assert "next: python plot_loss_metric.py models/Exp_3" in said and "(floor" in said
     return folder

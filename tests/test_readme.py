@@ -20,12 +20,13 @@ from tests.test_house import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
 # Pages whose commands are run, in this order and in one folder.
 RUN_PAGES = ["README.md", "docs/settings.md", "docs/following.md", "docs/predicting.md"]
 RUN_PAGES += ["docs/worked_example.md", "docs/reviewing.md"]
 RUN_ELSEWHERE = ["docs/archives.md", "docs/field.md", "docs/scripts.md"]  # by tests of their own
+SCRIPT_PAGES = [path.read_text(encoding="utf-8") for path in ROOT.glob("docs/scripts/*.md")]
 NOT_RUN = "*The commands of this page are not run by a test; one checks that"
 
 # Later flags win: these make each command small.
@@ -92,9 +93,11 @@ def spoken_texts() -> str:
 
 
 def test_every_message_that_is_explained_is_one_that_is_said():
-    rows = re.findall(r"^\| (`[^|]+) \|", read("docs/troubleshooting.md"), re.M)
+    tables = [read("docs/troubleshooting.md")]
+    tables += [page.partition("\n| it says |")[2].partition("\n\n")[0] for page in SCRIPT_PAGES]
+    rows = re.findall(r"^\| (`[^|]+) \|", "\n".join(tables), re.M)
     messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
-    assert len(messages) > 8
+    assert len(messages) > 40
     said = spoken_texts()
     for message in messages:
         for part in message.split("..."):
@@ -154,7 +157,7 @@ def write_labelled_recordings(folder: Path) -> None:
 def test_a_page_whose_commands_no_test_runs_says_so(page):
     text = page.read_text(encoding="utf-8")
     name = page.relative_to(ROOT).as_posix()
-    is_run = name in [*RUN_PAGES, *RUN_ELSEWHERE]
+    is_run = name in [*RUN_PAGES, *RUN_ELSEWHERE] or name.startswith("docs/scripts/")
     blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
     if re.search(r"^python (?!-m)", blocks, re.M):
         assert is_run != (NOT_RUN in text)

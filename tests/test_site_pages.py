@@ -21,6 +21,14 @@ def test_the_start_page_links_the_site_alone():
     assert page == "[a.md](a.md) ![x](x.png) `L` [w](https://w)"
 
 
+def test_a_link_to_the_settings_leads_to_their_page():
+    below = site_pages.on_page_markdown(
+        "[Every setting](../../configs.py), `configs.py`", page=None
+    )
+    assert below == "[Every setting](../all_settings.md), `configs.py`"
+    assert site_pages.on_page_markdown("[a](../configs.py)") == "[a](all_settings.md)"
+
+
 def test_every_setting_stands_once_with_its_default():
     page = site_pages.all_settings_page()
     names = re.findall(r"^\| `(\w+)` \|", page, re.M)
@@ -30,8 +38,8 @@ def test_every_setting_stands_once_with_its_default():
 
 def test_every_page_is_in_the_navigation():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    pages = set(re.findall(r"'([\w.]+\.md)'", str(nav)))
-    there = {path.name for path in (ROOT / "docs").glob("*.md")}
+    pages = set(re.findall(r"'([\w./]+\.md)'", str(nav)))
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
     assert pages == there | {"index.md", "all_settings.md"}
 
 
@@ -46,3 +54,4 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     page = (tmp_path / "site/all_settings.html").read_text()
     assert "hop_length" in page
     assert "fonts.googleapis" not in page
+    assert 'href="../all_settings.html"' in (tmp_path / "site/scripts/train.html").read_text()

@@ -216,7 +216,8 @@ def test_script_writes_the_same_bytes_again_and_says_what_is_next(tmp_path):
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.endswith(
         f"wrote {config.train_dataframe_path} and {config.fold_report_path}\n"
-        f"next: python train.py --root {config.root}\n"  # the same settings again
+        f"next: python probe.py --root {config.root} (a first model in minutes)\n"
+        f"then: python train.py --root {config.root}\n"  # the same settings again
     )
     table, report = config.train_dataframe_path.read_bytes(), config.fold_report_path.read_bytes()
     assert run_script(config).stdout == first.stdout

@@ -58,3 +58,14 @@ def test_a_script_that_uses_the_settings_of_another_is_named_itself(tmp_path):
         check=True,
     )
     assert answer.stdout.startswith("usage: python dataset.py ")
+
+
+def test_export_shows_its_flags_before_torch_is_loaded():
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "export.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\n  --ensemble " in answer.stdout
+    assert not re.search(r"\| +(torch|pandas)$", answer.stderr, re.M)

@@ -25,6 +25,7 @@ from audio.recording import NPY_HEADER_BYTES, UNREADABLE, array_name
 from audio.voice import find_weights
 from catalog import report
 from catalog.outlook import describe_outlook
+from catalog.plain_paths import RENAME, is_plain_path
 from catalog.report import GOOD, WITH_AUDIO, Row, read_report
 from configs import (
     Config,
@@ -120,6 +121,12 @@ def find_recordings(config: Config) -> Listing:
     if listing.others:
         kinds = (f"{count} {suffix}" for suffix, count in listing.others.most_common())
         logger.info("left out as no recordings: %s", some(list(kinds)))
+    if odd := [name for name in listing.recordings if not is_plain_path(name)]:
+        logger.warning(
+            "%d recordings cannot be used: %s; %s", len(odd), some([*map(repr, odd)]), RENAME
+        )
+        listing.unread |= dict.fromkeys(odd, RENAME)
+        listing.recordings = [name for name in listing.recordings if is_plain_path(name)]
     if not listing.recordings and not listing.unread:
         raise UserError(f"no recordings: nothing in {folder.resolve()} or below is one")
     return listing

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from catalog.identity import archive_id
+from catalog.plain_paths import is_plain_path
 from catalog.tables import refuse
 from configs import UserError, some
 
-BAD_PATH = re.compile(r"^'*[=+\-@]|^/|^[A-Za-z]:|[\\\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 UPWARDS = re.compile(r"(?:^|/)\.\.(?:/|$)|\0")
 PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")  # bytes as a web address writes them
 NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
@@ -231,7 +231,7 @@ def check_filenames(names: pd.Series, source: str) -> None:
             or several rows for one file (in another case too: on some disks that is one file).
     """
     refuse(
-        names[names.str.contains(BAD_PATH)],
+        names[~names.map(is_plain_path).astype(bool)],
         "is not a plain path in the audio folder",
         "write it like a/XC1.ogg; a recording of such a name has to be renamed and prepared again",
         source=source,

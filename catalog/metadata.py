@@ -17,6 +17,7 @@ from catalog.labels import (
     split_primary,
     tidy_label,
 )
+from catalog.plain_paths import RENAME, is_plain_path
 from catalog.tables import read_table, refuse
 from configs import Config, UserError, some
 
@@ -78,14 +79,20 @@ def rows_from_folders(files: Sequence[str], folder: Path) -> pd.DataFrame:
     Raises:
         UserError: no recording lies in a folder.
     """
-    pairs = [(name.split("/")[0], name) for name in files if "/" in name]
+    plain = [name for name in files if is_plain_path(name)]
+    pairs = [(name.split("/")[0], name) for name in plain if "/" in name]
     if not pairs:
         raise UserError(
             f"{folder}: no recordings in folders; put those of a species into a folder of its "
             "name, or give a table with --metadata-path"
         )
-    if len(pairs) < len(files):
-        n_loose = len(files) - len(pairs)
+    if len(plain) < len(files):
+        odd = sorted(set(files).difference(plain))
+        logger.warning(
+            "%d recordings are left out: %s; %s", len(odd), some([*map(repr, odd)]), RENAME
+        )
+    if len(pairs) < len(plain):
+        n_loose = len(plain) - len(pairs)
         logger.warning("%d recordings lie in no folder and are left out: no label", n_loose)
     table = pd.DataFrame(pairs, columns=["primary_label", "filename"], dtype=str)
     table.attrs["source"] = FROM_FOLDERS

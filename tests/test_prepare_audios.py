@@ -14,6 +14,7 @@ import soundfile
 
 import prepare_audios
 from audio.recording import prepare_recording, trim_silence
+from catalog.plain_paths import is_plain_path
 from catalog.report import read_report
 from configs import Config, UserError
 from prepare_audios import find_recordings, prepare
@@ -341,11 +342,19 @@ def test_metadata_without_filenames_are_refused(config):
     "label", ["=1+1", "+x", "-x", "@x", "'=x", "NA", "a,b", 'q"q', "new\nline", "\N{BIRD}"]
 )
 def test_odd_labels_survive_the_report_and_no_cell_is_a_formula(config, label):
-    write(config.train_audio_dir / label / "x.wav", song(0.1))
-    assert prepare(config)["filename"].tolist() == [f"{label}/x.wav"]
-    assert status(prepare(config)) == {f"{label}/x.wav": "skipped"}
+    name = f"{label}/x.wav"
+    write(config.train_audio_dir / name, song(0.1))
+    assert prepare(config)["filename"].tolist() == [name]
+    assert status(prepare(config)) == {name: "skipped" if is_plain_path(name) else "unreadable"}
     cell = pd.read_csv(config.report_path, dtype=str, keep_default_na=False)["filename"][0]
     assert cell[0] not in "=+-@\t\r"
+
+
+def test_a_name_that_the_next_script_would_refuse_is_said_at_once(config, caplog):
+    recordings(config, a=0.1, **{"b\nc": 0.1})
+    reasons = prepare(config).set_index("filename")["reason"]
+    assert reasons["a/a.wav"] == "" and "rename it" in reasons["a/b\nc.wav"]
+    assert "1 recordings cannot be used: 'a/b\\nc.wav'" in caplog.text
 
 
 def test_a_name_that_is_no_utf8_is_prepared(config):

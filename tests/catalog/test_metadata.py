@@ -71,6 +71,12 @@ def test_recordings_outside_folders_have_no_label(caplog):
         rows_from_folders(["a.wav"], Path("x"))
 
 
+def test_names_that_no_table_can_hold_are_left_out_and_said(caplog):
+    table = rows_from_folders(["wren/a\nb.wav", "wren/b.wav", "=x/c.wav"], Path("x"))
+    assert table["filename"].tolist() == ["wren/b.wav"]
+    assert "2 recordings are left out: '=x/c.wav', 'wren/a\\nb.wav'; its name" in caplog.text
+
+
 # Tidying
 
 

@@ -75,6 +75,11 @@ def read_flags(args: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     add("--labels", type=Path, help="their labels with times, as evaluate.py reads them")
     add("--label-flags", default="", help="more flags of pseudo_label.py, in one text")
     flags = parser.parse_args(words[:place])
+    if flags.students and any(word.partition("=")[0] == "--config" for word in words[place:]):
+        raise UserError(
+            "--students gives each round its file of settings, and --config behind -- another; "
+            "leave out one of them, and give what all students share as flags behind --"
+        )
     if (flags.held_back is None) != (flags.labels is None):
         raise UserError("--held-back and --labels go together: recordings, and what is in them")
     return flags, words[place + 1 :]

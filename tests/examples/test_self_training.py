@@ -196,3 +196,10 @@ def test_two_kinds_of_network_label_for_each_other_and_go_on_where_they_were_kil
 def test_a_held_back_part_needs_its_labels(script):
     with pytest.raises(UserError, match="go together"):
         script.main(["x", "--models", "m", "--output", "o", "--held-back", "y"])
+
+
+@pytest.mark.parametrize("config", ["--config all.yaml", "--config=all.yaml"])
+def test_a_file_of_settings_beside_those_of_the_students_is_refused(script, config):
+    words = ["x", "--models", "m", "--output", "o", "--students", "a.yaml", "--"]
+    with pytest.raises(UserError, match="give what all students share as flags behind --"):
+        script.main([*words, *config.split(), "--lr", "0.1"])

@@ -1,7 +1,5 @@
 """What every test may use."""
 
-import functools
-import sys
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import Config
+from tests.threads import reset_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +47,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def same_threads() -> None:
-    """Begin with as many threads of torch as at first, on which sums depend; libraries set them."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(threads_at_first())
-
-
-@functools.cache
-def threads_at_first() -> int:
-    """Return torch's number of threads when the first test that knows torch begins."""
-    return int(sys.modules["torch"].get_num_threads())
+    """Begin with as many threads of torch as the first test."""
+    reset_threads()
 
 
 @pytest.fixture

@@ -59,23 +59,24 @@ class MixedTargets:
                 targets[-1] = np.nan
             soft = [np.append(one, np.float32(0)) for one in soft]
 
-        for one in soft:
-            is_masked = np.isnan(targets) & (one == 0)
+        is_unknown = np.isnan(targets)
+        for window, one in zip(windows, soft, strict=True):
             targets = np.fmax(targets, self._labelled.smoothed(capped(one, self._pseudo_cap)))
-            targets[is_masked] = np.nan
-        return self._masked(targets, windows)
-
-    def _masked(self, targets: np.ndarray, windows: Sequence[int]) -> np.ndarray:
-        """Mask what windows say nothing about, unless it is heard in another."""
-        assert self._pseudo is not None
-        absent = np.float32(self._labelled.absent_target)
-        floor = self._labelled.smoothed(np.full(self._labelled.n_columns, absent))
-        n_classes = len(targets) - self._labelled.no_bird_class
-        for window in windows:
-            unknown = self._pseudo.refuted.unknown(window, n_classes)
-            unknown &= ~(targets > floor)[:n_classes]
-            targets[:n_classes][unknown] = np.nan
+            is_unknown |= self._unknown(window)
+        targets[is_unknown & ~self._is_heard(targets)] = np.nan
         return targets
+
+    def _unknown(self, window: int) -> np.ndarray:
+        """Say of which columns a window says nothing: (n_columns,) bool, never that for no bird."""
+        assert self._pseudo is not None
+        n_classes = self._labelled.n_columns - self._labelled.no_bird_class
+        unknown = self._pseudo.refuted.unknown(window, n_classes)
+        return np.pad(unknown, (0, int(self._labelled.no_bird_class)))
+
+    def _is_heard(self, targets: np.ndarray) -> np.ndarray:
+        """Say of each column (n_columns,) whether its target is above that of an absent bird."""
+        absent = np.full(self._labelled.n_columns, self._labelled.absent_target, np.float32)
+        return targets > self._labelled.smoothed(absent)
 
     @property
     def has_masks(self) -> bool:

@@ -9,7 +9,7 @@ def build_loss(config: Config, *, is_timed: bool = False, has_masks: bool = Fals
 
     Args:
         config: loss_name, and the parameters of losses.
-        has_masks: targets may be NaN for another reason than secondary_targets="masked".
+        has_masks: targets may be NaN, as the data set says.
         is_timed: targets are (B, 1 + S, C): those of each clip, then those of its S steps.
 
     Raises:
@@ -21,7 +21,7 @@ def build_loss(config: Config, *, is_timed: bool = False, has_masks: bool = Fals
             alpha=config.focal_alpha,
             gamma=config.focal_gamma,
             weights=config.loss_weights,
-            has_masks=has_masks or config.secondary_targets == "masked",
+            has_masks=has_masks,
             is_timed=is_timed,
         )
     except ValueError as error:

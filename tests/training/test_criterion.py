@@ -19,18 +19,12 @@ def test_the_settings_of_the_loss_are_used():
     assert build_loss(config)(OUTPUT, TARGETS) == expected
 
 
-def test_masked_secondary_birds_leave_the_default_loss_finite():
+@pytest.mark.parametrize("name", ["bce", "bce_focal"])
+def test_masks_of_the_data_set_are_left_out(name):
     masked = torch.tensor([[0.0, math.nan]])
-    loss = build_loss(Config(secondary_targets="masked", loss_name="bce_focal"))(OUTPUT, masked)
-    known = {"logit": OUTPUT["logit"][:, :1]}
-    assert loss == get_loss("bce_focal")(known, TARGETS[:, :1])
-
-
-def test_masks_that_the_data_have_are_left_out_whatever_the_settings_say():
-    masked = torch.tensor([[0.0, math.nan]])
-    assert build_loss(Config(loss_name="bce"))(OUTPUT, masked).isnan()
-    known = get_loss("bce")({"logit": OUTPUT["logit"][:, :1]}, TARGETS[:, :1])
-    assert build_loss(Config(loss_name="bce"), has_masks=True)(OUTPUT, masked) == known
+    assert build_loss(Config(loss_name=name))(OUTPUT, masked).isnan()
+    known = get_loss(name)({"logit": OUTPUT["logit"][:, :1]}, TARGETS[:, :1])
+    assert build_loss(Config(loss_name=name), has_masks=True)(OUTPUT, masked) == known
 
 
 def test_an_unknown_loss_lists_the_known_ones():

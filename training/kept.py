@@ -43,6 +43,8 @@ class KeptBatches:
             room -= sum(value.untyped_storage().nbytes() for value in batch.values())
             if room >= 0:
                 kept.append(batch)
+            else:
+                kept.clear()  # training gets the memory back before the pass is over
             yield batch
         if len(kept) == len(self):
             self._kept, self._loader = kept, None

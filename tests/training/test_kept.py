@@ -1,6 +1,8 @@
 """Validation clips that stay on the device: the same batches, made once, where there is room."""
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -16,20 +18,20 @@ CUDA = torch.device("cuda")  # a name; nothing here needs the device
 
 
 class Loader:
-    """A loader of two batches that counts its passes."""
+    """A loader of a few batches that counts its passes."""
 
     dataset = "recordings"
 
-    def __init__(self) -> None:
-        self.passes = 0
+    def __init__(self, n_batches: int = 2) -> None:
+        self.passes, self.n_batches = 0, n_batches
 
     def __len__(self) -> int:
-        return 2
+        return self.n_batches
 
     def __iter__(self):
         self.passes += 1
-        for number in (1.0, 2.0):
-            yield {"image": torch.full((10,), number), "targets": torch.ones(5)}
+        for number in range(1, self.n_batches + 1):
+            yield {"image": torch.full((10,), float(number)), "targets": torch.ones(5)}
 
 
 @pytest.mark.parametrize(("free", "passes"), [(240, 1), (238, 3), (120, 3)])
@@ -43,6 +45,17 @@ def test_batches_are_kept_if_all_fit_into_half_of_what_is_free(monkeypatch, free
         assert [batch["image"].tolist() for batch in found] == [[1.0] * 10, [2.0] * 10]
     assert loader.passes == passes
     assert (len(batches), batches.dataset) == (2, "recordings")
+
+
+def test_what_does_not_fit_as_a_whole_is_let_go_at_once(monkeypatch):
+    """Two of the batches would fit, of 60 bytes each; the third is one too many."""
+    monkeypatch.setattr(kept, "free_memory", lambda device: 240)
+    loader = Loader(n_batches=4)
+    batches = iter(KeptBatches(loader, CPU))
+    seen = [weakref.ref(next(batches)["image"]) for _ in range(3)]
+    gc.collect()
+    assert [one() is None for one in seen[:2]] == [True, True]
+    assert len(list(batches)) == 1 and loader.passes == 1
 
 
 def test_a_pass_that_is_broken_off_keeps_nothing(monkeypatch):

@@ -111,9 +111,9 @@ MODES: dict[str, dict[str, object]] = {
     "soup": {"soup": 2},  # of the two epochs before it
     "refit": {"refit": True},
     "find_lr": {"find_lr": True},
-    "frozen": {"freeze": "all", "exp_id": 48},
+    "frozen": {"freeze": "all", "channels": "floor", "exp_id": 48},
     "taught": {"teacher_embeddings": "vectors.npz", "distill_weight": 0.5, "distill_epochs": 1,
-               "exp_id": 49},
+               "channels": "floor", "exp_id": 49},
 }  # fmt: skip
 N_RATES = 4
 

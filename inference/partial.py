@@ -161,10 +161,6 @@ class PartialResults:
         place = self._place_of(name, identity)
         return place is not None and place.is_finished
 
-    def has_parts(self) -> bool:
-        """Say whether a recording is there in part, so that a run goes on inside it."""
-        return any(not place.is_finished for place in self._places.values())
-
     def n_windows(self, name: str, identity: list[int]) -> int:
         """Count the windows that are there of a recording."""
         place = self._place_of(name, identity)
@@ -174,6 +170,12 @@ class PartialResults:
         """Return the state that was added with the last part of a recording."""
         place = self._place_of(name, identity)
         return place.state if place is not None else None
+
+    def filled(self, name: str) -> tuple[int, int]:
+        """Return the items and images in the batch in which a whole recording ended."""
+        state = self._places[name].state or {}
+        n_items, n_images = state.get("filled", (0, 0))
+        return n_items, n_images
 
     def add(
         self,
@@ -189,7 +191,8 @@ class PartialResults:
             identity: of the recording's file.
             first: number of the part's first window.
             state: numbers and arrays in dicts, from which the recording's timeline goes on. Its
-                "frames", if not None, say how `frames_path` begins: n_bytes and their crc32.
+                "frames", if not None, say how `frames_path` begins: n_bytes and their crc32. At the
+                end of a recording, what `filled` returns.
         """
         row = vars(recording) | {"identity": identity, "first": first, "state": state}
         self._place(row, self._file.size())

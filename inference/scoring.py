@@ -6,8 +6,9 @@ interrupted run has scored is not scored again.
 
 import contextlib
 import functools
+import itertools
 import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Container, Generator, Iterable, Sequence
 from pathlib import Path
 
 from audio.decoder_pool import DecoderPool
@@ -54,8 +55,9 @@ def score_recordings(
 
     to_do = {name: recordings[name] for name in identities}
     n_windows = {name: partial.n_windows(name, one) for name, one in identities.items()}
+    filled = filled_before(list(recordings), to_do, firsts, partial)
     decoders = decoders or DecoderPool()
-    items = read_clips(models, to_do, plan, decoders, n_windows, firsts)
+    items = read_clips(models, to_do, plan, decoders, n_windows, filled)
     scored = score_clips(models, items, plan)
     with contextlib.closing(items), contextlib.ExitStack() as ending:
         ending.enter_context(decoders)
@@ -86,13 +88,35 @@ def blocks(sizes: dict[str, int]) -> list[list[str]]:
     return found
 
 
+def filled_before(
+    names: Sequence[str], to_do: Container[str], firsts: set[str], partial: PartialResults
+) -> dict[str, tuple[int, int]]:
+    """Say with which recordings a batch begins, and what an interrupted run had in it before them.
+
+    Args:
+        names: of all recordings, in order.
+        to_do: those that are not done yet.
+        firsts: those that begin a block.
+        partial: the others.
+
+    Returns:
+        As `Item.filled`, by name: of those that begin a block or follow a done one.
+    """
+    found = dict.fromkeys(firsts, (0, 0))
+    for before, name in itertools.pairwise(names):
+        if name not in firsts and before not in to_do:
+            n_items, n_images = partial.filled(before)
+            found[name] = (n_items, n_images)
+    return found
+
+
 def read_clips(
     models: Models,
     recordings: dict[str, Path],
     plan: Plan,
     decoders: DecoderPool,
     n_windows: dict[str, int],
-    firsts: set[str],
+    filled: dict[str, tuple[int, int]],
 ) -> Generator[Item, None, None]:
     """Decode recordings, cut them into clips and make these ready for the network, in threads.
 
@@ -102,12 +126,12 @@ def read_clips(
         plan: how windows are cut.
         decoders: processes that decode.
         n_windows: by recording, windows that are scored already.
-        firsts: recordings that begin a block.
+        filled: recordings that begin a batch, with what an interrupted run had in it before.
     """
     decode = functools.partial(decoders.decode, timeout_s=models.config.file_timeout_s)
     clips = functools.partial(clips_of, models=models, plan=plan, decode=decode)
     sources = (
-        functools.partial(clips, name, path, n_done=n_windows[name], begins_block=name in firsts)
+        functools.partial(clips, name, path, n_done=n_windows[name], filled=filled.get(name))
         for name, path in recordings.items()
     )
 
@@ -146,7 +170,7 @@ def put_together(
                     progress.show(item.name, *tally.reached(item))
                     continue
 
-                recording_s, tally = tally.finish(item.source), None
+                recording_s, tally = tally.finish(item.source, item.filled), None
                 seconds += recording_s
                 progress.finish(item.name, recording_s)
         finally:

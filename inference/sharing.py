@@ -88,9 +88,6 @@ def blocks_folder(partial_path: Path) -> Path:
 def score_shared(job: Job, recordings: dict[str, Path], partial: PartialResults) -> float:
     """Have the workers score the recordings that are not in the partial results yet.
 
-    A block that lacks a recording is scored anew, or from the last part of a long recording that is
-    kept: its batches are then those of an unbroken run.
-
     Args:
         job: what each worker is told.
         recordings: paths by name.
@@ -138,7 +135,7 @@ def take_over(
     scored = _open(job, block)
     for name, one in block.items():
         recording = scored[name]
-        partial.add(recording, one)
+        partial.add(recording, one, state=scored.state(name, one))
         yield name, recording.seconds
     scored.close(delete=True)
 
@@ -197,7 +194,7 @@ def score_block(
     """
     models, decoders = _worker.open(job), _worker.decoders
     try:
-        with _begin(job, block) as partial:
+        with _open(job, block) as partial:
             score_recordings(models, paths, job.own_plan, partial, decoders, keep_decoders=True)
     except BaseException as error:
         _worker.decoders = DecoderPool()  # the others were ended
@@ -236,16 +233,6 @@ def _open_same(job: Job) -> Models:
 def _contents(identity: list[str]) -> list[str]:
     """Leave the paths out of an identity; sizes, times and the kind of numbers stay."""
     return [one.rpartition(" [")[2] for one in identity]
-
-
-def _begin(job: Job, block: dict[str, list[int]]) -> PartialResults:
-    """Open what is there of a block, or begin it anew: see `score_shared`."""
-    partial = _open(job, block)
-    is_done = all(partial.holds(*one) for one in block.items())
-    if not is_done and not partial.has_parts():
-        partial.close(delete=True)
-        partial = _open(job, block)
-    return partial
 
 
 def _open(job: Job, block: dict[str, list[int]]) -> PartialResults:

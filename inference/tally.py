@@ -71,8 +71,13 @@ class Tally:
         rate = self.config.sample_rate
         return samples / rate, item.source.expected / rate
 
-    def finish(self, source: Stream) -> float:
-        """Close the recording; return its length in seconds."""
+    def finish(self, source: Stream, filled: tuple[int, int] = (0, 0)) -> float:
+        """Close the recording; return its length in seconds.
+
+        Args:
+            source: the recording, decoded to its end.
+            filled: as `Item.filled` of that end; the next run's batches go on from it.
+        """
         status, reason = source.fault
         n_before = self._first * self.plan.stride(self.config)
         end = max(source.end, n_before)  # an earlier run may have decoded more
@@ -88,7 +93,7 @@ class Tally:
         if self._file is not None:
             self._file.close()
         seconds = end / self.config.sample_rate
-        self._keep_windows(status, reason, seconds)
+        self._keep_windows(status, reason, seconds, filled)
         return seconds
 
     def discard(self) -> None:
@@ -96,7 +101,9 @@ class Tally:
         if self._file is not None:
             self._file.discard()
 
-    def _keep_windows(self, status: str, reason: str, seconds: float) -> None:
+    def _keep_windows(
+        self, status: str, reason: str, seconds: float, filled: tuple[int, int] = (0, 0)
+    ) -> None:
         """Hand the windows since the last part to the partial results."""
         is_part = status == "unfinished"
         events: tuple[Event, ...] = ()
@@ -111,7 +118,8 @@ class Tally:
 
         starts_s = np.array(self._starts) / self.config.sample_rate
         recording = Recording(self.name, status, reason, seconds, starts_s, scores, events, silent)
-        self._keep(recording, first=self._first, state=self._state() if is_part else None)
+        state = self._state() if is_part else {"filled": list(filled)}
+        self._keep(recording, first=self._first, state=state)
 
         self._first += len(self._starts)
         self._starts, self._scores, self._silent = [], [], []

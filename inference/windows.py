@@ -73,6 +73,8 @@ class Item(NamedTuple):
         begins_batch: whether a batch begins here: an interrupted run may go on with this window, or
             another worker with this recording.
         is_end: whether the recording ends here.
+        filled: items, and images among them, that stand before this one in its batch: where one
+            begins, those that an interrupted run had there; at an end, with the end itself.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Item(NamedTuple):
     image: np.ndarray | None = None
     begins_batch: bool = False
     is_end: bool = False
+    filled: tuple[int, int] = (0, 0)
 
 
 Scored = tuple[Item, Any, Any]  # with scores (models, C), frames (models, n_frames, C) or None
@@ -95,12 +98,16 @@ def clips_of(
     *,
     decode: Callable[[Path, int], Iterator[Block]] = decode,
     n_done: int = 0,
-    begins_block: bool = False,
+    filled: tuple[int, int] | None = None,
 ) -> Iterator[Item]:
-    """Decode a recording and prepare its clips one by one, without the first `n_done` windows."""
+    """Decode a recording and prepare its clips one by one, without the first `n_done` windows.
+
+    Where `filled` is given, a batch begins with the first item, which has it.
+    """
     config, stride = models.config, plan.stride(models.config)
     source = stream.Stream(path, config.sample_rate, decode)
-    begins, before = begins_block, -1  # whether the next item begins a batch; the last window
+    begins, before = filled is not None, -1  # whether the next item begins a batch; the last window
+    filled = (0, 0) if filled is None or n_done else filled
     for clip in stream.cut(source, config.n_samples, stride, plan.shifts(config)):
         if clip.start < n_done * stride:
             continue
@@ -108,30 +115,35 @@ def clips_of(
         begins = begins or (is_part and clip.start != before)
         heard = has_signal(clip.samples, config.sample_rate)
         image = models.prepare(clip.samples) if heard else None
-        yield Item(name, source, clip.start, clip.begin, image, begins)
-        begins, before = False, clip.start
+        yield Item(name, source, clip.start, clip.begin, image, begins, filled=filled)
+        begins, before, filled = False, clip.start, (0, 0)
 
-    yield Item(name, source, is_end=True, begins_batch=begins)
+    yield Item(name, source, is_end=True, begins_batch=begins, filled=filled)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Collect items until `size` of them have an image, or there are many without one.
 
     A batch crosses the borders of recordings but not of parts and blocks: the last bit of a score
-    depends on the size of its batch, so a run that goes on with a part, or a worker that has a
+    depends on its batch, so a run that goes on with a part or a recording, or a worker that has a
     block, must batch it as the unbroken run does.
     """
     batch: list[Item] = []
+    n_items = n_images = 0
     for item in items:
-        if batch and item.begins_batch:
-            yield batch
-            batch = []
+        if item.begins_batch:
+            if batch:
+                yield batch
+            batch, (n_items, n_images) = [], item.filled
 
+        n_items, n_images = n_items + 1, n_images + (item.image is not None)
+        is_full = n_images == size or n_items == MAX_ITEMS
+        if item.is_end:
+            item = item._replace(filled=(0, 0) if is_full else (n_items, n_images))
         batch.append(item)
-        n_images = sum(one.image is not None for one in batch)
-        if n_images == size or len(batch) == MAX_ITEMS:
+        if is_full:
             yield batch
-            batch = []
+            batch, n_items, n_images = [], 0, 0
 
     if batch:
         yield batch
@@ -140,10 +152,13 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def score_batch(models: Models, plan: Plan, batch: list[Item]) -> list[Scored]:
     """Score a batch: each item with its scores and, if the plan needs them, frames.
 
-    A clip without signal scores 0, and the network does not see it.
+    A clip without signal scores 0, and the network does not see it. Where an interrupted run had
+    images before the first item, that one's stands in for them.
     """
     images = [item.image for item in batch if item.image is not None]
-    answers = iter(_score_images(models, plan, images))
+    n_filled = batch[0].filled[1] if batch[0].begins_batch else 0
+    answers = iter(_score_images(models, plan, images[:1] * n_filled + images))
+    answers = itertools.islice(answers, n_filled, None)
 
     n_models, n_classes = len(models.models), len(models.class_names)
     nothing = np.zeros((n_models, n_classes), np.float32)

@@ -94,7 +94,11 @@ def test_a_batch_begins_with_each_block_also_where_its_first_recording_has_no_so
         item
         for name, path in paths.items()
         for item in windows.clips_of(
-            name, path, models, windows.Plan(), begins_block=name in ("a", "none", "c")
+            name,
+            path,
+            models,
+            windows.Plan(),
+            filled=(0, 0) if name in ("a", "none", "c") else None,
         )
     ]
     found = [[item.name for item in batch] for batch in windows.batches(items, 4)]
@@ -143,7 +147,7 @@ def test_relative_paths_are_those_of_the_process_that_shares_out(
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     monkeypatch, tmp_path, model, field, one_process, batches_left, n_images
 ):
-    """Batches cross recordings, so a block is scored anew, or on from a part of a long recording.
+    """A block goes on behind its last whole recording, or from a part of a long one.
 
     The blocks have 2, 3 and 1 batches; after the fourth batch there is a part of recording 4.
     """

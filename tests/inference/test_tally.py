@@ -65,7 +65,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     )
     models = Breaking([path], tiny())
     models.batches_left = 1  # four clips: all of s0 and of s1, whose end comes with the next batch
-    for wanted_images in (4, 4):
+    for wanted_images in (4, 7):  # with three in place of those of s0
         partial = PartialResults(tmp_path / "partial", {"a": 1})
         try:
             models.n_images = 0
@@ -77,6 +77,44 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, sounds):
     for one in Results(partial, list(recordings), "probability"):
         np.testing.assert_allclose(one.scores, unbroken[one.name].scores, atol=1e-6)
     partial.close()
+
+
+class Telling(Breaking):
+    """Answers with the size of the batch and the image's place in it, which may show in a score."""
+
+    def score(self, images, *, frames):
+        clipwise, frame_max, framewise = super().score(images, frames=frames)
+        clipwise[:] = (len(images) / 10 + np.arange(len(images)) / 100)[:, None]
+        return clipwise, frame_max, framewise
+
+
+@pytest.mark.parametrize("plan", [windows.Plan(), windows.Plan(shifts_s=(-0.25,))])
+def test_wherever_a_run_was_interrupted_it_scores_the_batches_of_the_unbroken_one(
+    tmp_path, monkeypatch, plan
+):
+    monkeypatch.setattr(windows, "MAX_ITEMS", 8)
+    lengths = (1.0, 3.0, 0.0, 0.3, 2.0, 1.0, 1.0, 5.0, 1.0, 2.0)
+    recordings = {}
+    for number, seconds in enumerate(lengths):
+        samples = song(seconds, seed=number)
+        samples[RATE : 2 * RATE] = 0  # the second window is silent
+        recordings[f"{number}"] = write_wav(tmp_path / f"{number}.wav", samples)
+    path = save_model(tmp_path / "m.pth", tiny())
+    models = Telling([path], tiny(num_workers=1))
+    unbroken = score(models, recordings, plan, tmp_path / "whole")
+
+    for before in (1, 2, 3):
+        (tmp_path / f"{before}").mkdir()
+        models.batches_left = before
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            PartialResults(tmp_path / f"{before}/partial", {}) as partial,
+        ):
+            predict.score_recordings(models, recordings, plan, partial)
+        models.batches_left = 10**9
+        found = score(models, recordings, plan, tmp_path / f"{before}")
+        for name, one in found.items():
+            np.testing.assert_array_equal(one.scores, unbroken[name].scores)
 
 
 def test_an_interrupted_run_goes_on_inside_a_long_recording(tmp_path, monkeypatch):

@@ -41,6 +41,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     candidates = find_candidates(config, flags.neighbours)
     for candidate in candidates:
+        is_done(candidate)  # a number taken by other settings is refused before hours of training
+    for candidate in candidates:
         train(candidate)
 
     found = {one.name: read_out_of_fold(one.folder) for one in candidates}
@@ -50,9 +52,10 @@ def main(args: Sequence[str] | None = None) -> int:
     best_dir = config.models_dir / f"Exp_{config.exp_id}_best"
     model = gather_models(best_dir, [folders[name] for name in winner.members])
     thresholds = config.models_dir / f"Exp_{config.exp_id}_thresholds.csv"
-    write_thresholds(thresholds, winner.oof)
+    n_own = write_thresholds(thresholds, winner.oof)
     command = predict_command(model, thresholds)
-    write_file(flags.output, how_to_predict(entries, winner, folders, command, config))
+    page = how_to_predict(entries, winner, folders, command, config, n_own)
+    write_file(flags.output, page)
 
     for one in entries:
         print(

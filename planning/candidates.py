@@ -95,11 +95,12 @@ def _refuse_other_settings(candidate: Candidate) -> None:
             "train_bs",
             *MIXING_SETTINGS,
         )
-    wanted = candidate.config.to_dict()
+    wanted, usual = candidate.config.to_dict(), Config().to_dict()
     for folder in fold_folders(candidate.folder):
         path = folder / "config.yaml"
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
-        differ = sorted(name for name in set(names) if stored.get(name) != wanted[name])
+        # A setting of a later version was at its default before: that is how it came to be.
+        stored = usual | yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
+        differ = sorted(name for name in set(names) if stored[name] != wanted[name])
         if differ:
             raise UserError(
                 f"{path}: trained with another {', '.join(differ[:3])}; give --exp-id a number "

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from configs import Config, UserError
 from files import csv_text, write_file
 from inference.evaluation import find_thresholds
@@ -13,22 +15,33 @@ from inference.model_files import fold_folders, newest_best
 from inference.out_of_fold import OutOfFold
 from planning.contest import Entry
 
+FEWEST = 5  # held-back recordings of a species with a threshold of its own
 ANY_PRECISION = 0.9  # find_thresholds wants one; the threshold of the best F1 is taken
 
 
 def write_thresholds(path: Path, oof: OutOfFold) -> int:
-    """Write each species' threshold of the best F1; return how many have one.
+    """Write a threshold for each species: its own of the best F1, or that of all together.
+
+    One held-back recording says where that one scored and no more, so species with fewer than
+    FEWEST share the threshold of the best F1 over all scores.
 
     The column's name tells predict.py that it is of scores as the network gives them, to be
     calibrated where they are.
+
+    Returns:
+        How many species have their own.
     """
+    shared, _ = find_thresholds(oof.labels.ravel(), oof.scores.ravel(), ANY_PRECISION)
+    counts = oof.labels.sum(axis=0, dtype=np.int64)
     rows = []
     for number, species in enumerate(oof.class_names):
-        best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], ANY_PRECISION)
+        best = shared
+        if counts[number] >= FEWEST:
+            best, _ = find_thresholds(oof.labels[:, number], oof.scores[:, number], ANY_PRECISION)
         if best.score == best.score:  # not NaN
             rows.append((species, f"{best.score:.6g}"))
     write_file(path, csv_text([("species", "best_f1_threshold"), *rows]))
-    return len(rows)
+    return int((counts >= FEWEST).sum())
 
 
 def gather_models(target: Path, folders: Sequence[Path]) -> Path:
@@ -75,6 +88,7 @@ def how_to_predict(
     folders: Mapping[str, Path],
     command: str,
     config: Config,
+    n_own: int,
 ) -> str:
     """Write the page: the command, and why this one won.
 
@@ -84,21 +98,24 @@ def how_to_predict(
         folders: of the candidates, by name.
         command: that predicts with the winner.
         config: of the planned candidate.
+        n_own: species with a threshold of their own.
     """
     n_recordings, n_classes = winner.oof.scores.shape
+    n_heard = int(winner.oof.labels.any(axis=0).sum())
     places = ", ".join(str(folders[name]) for name in winner.members)
     lines = [
         "# How to predict", "",
         "```bash", command, "```", "",
         f"The winner is **{winner.name}**: {places}.",
-        f"Compared on {n_recordings} held-back recordings of {n_classes} species, folds "
-        f"{', '.join(map(str, config.folds))}, by macro average precision. Intervals hold 95 % of "
-        "the draws of a bootstrap of recordings; differences are paired, to the best single one.",
+        f"Compared on {n_recordings} held-back recordings, which hold {n_heard} of {n_classes} "
+        f"species, of fold {', '.join(map(str, config.folds))}, by macro average precision. "
+        "Intervals hold 95 % of the draws of a bootstrap of recordings; differences are paired, to "
+        "the best single one.",
         "", "| candidate | macro AP | interval | difference | interval | chance that it is noise |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     lines += [_row(one) for one in entries]
-    lines += ["", *_remarks(entries, winner)]
+    lines += ["", *_remarks(entries, winner, n_own)]
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +130,7 @@ def _row(one: Entry) -> str:
     return f"| {one.name} | {score:.4f} | {low:.4f} to {high:.4f} | {' | '.join(cells)} |"
 
 
-def _remarks(entries: Sequence[Entry], winner: Entry) -> list[str]:
+def _remarks(entries: Sequence[Entry], winner: Entry, n_own: int) -> list[str]:
     """Say what the numbers do not show."""
     singles = [one for one in entries if len(one.members) == 1 and one is not winner]
     even = [one.name for one in singles if one.difference["high"] >= 0]
@@ -122,7 +139,9 @@ def _remarks(entries: Sequence[Entry], winner: Entry) -> list[str]:
         lines.append(f"Not told apart from the best single one: {', '.join(even)}.")
     lines.append(
         "A pair wins only where it is better in the whole interval, for it takes twice as long. "
-        "The thresholds are those of the best F1 on the same recordings, so they are a little too "
-        "good for these; new places need a look at `--threshold`."
+        f"The thresholds are those of the best F1 on the same recordings. {n_own} species have one "
+        f"of their own; those that fewer than {FEWEST} recordings hold share that of all species "
+        "together. They are a little too good for these recordings; new places need a look at "
+        "`--threshold`."
     )
     return lines

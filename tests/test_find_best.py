@@ -69,6 +69,17 @@ def test_the_probe_is_shipped_where_it_wins(prepared, monkeypatch, rng, capsys):
     assert capsys.readouterr().out.count("taken from") == 3
 
 
+def test_a_taken_number_is_refused_before_anything_is_trained(prepared, monkeypatch, rng):
+    run = pretend(monkeypatch, {"Exp_48": made_up(rng, n=30)})
+    settings = yaml.safe_load((prepared / "plan.yaml").read_text())
+    other = prepared / "other.yaml"
+    other.write_text(yaml.safe_dump(settings | {"exp_id": 48, "epochs": 3}))
+    find_best.subprocess.run(["python", "train.py", "--config", str(other)], check=False)
+    with pytest.raises(UserError, match="Exp_48/fold_0/config.yaml: trained with another .*epochs"):
+        find_best.main(["--config", str(prepared / "plan.yaml")])
+    assert run == ["train 48"]
+
+
 def test_a_script_that_stops_is_said(prepared, monkeypatch):
     failed = subprocess.CompletedProcess([], 2)
     monkeypatch.setattr(find_best.subprocess, "run", lambda *_, **__: failed)

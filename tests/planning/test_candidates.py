@@ -1,6 +1,7 @@
 """planning/candidates.py: who takes part, and what counts as trained."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -59,6 +60,19 @@ def test_another_training_is_not_taken_for_it(config, changes):
     leave(planned, **changes)
     with pytest.raises(UserError, match=f"another {next(iter(changes))}"):
         is_done(planned)
+
+
+def test_a_training_from_before_a_setting_was_there_had_its_default(config):
+    _, planned = find_candidates(config, 0)
+    leave(planned)
+    for path in planned.folder.glob("fold_*/config.yaml"):
+        stored = yaml.safe_load(path.read_text())
+        del stored["config"]["distill_weight"]
+        path.write_text(yaml.safe_dump(stored))
+    assert is_done(planned)
+    _, other = find_candidates(replace(config, distill_weight=0.5), 0)
+    with pytest.raises(UserError, match="another distill_weight"):
+        is_done(other)
 
 
 def test_the_probe_has_a_head_of_its_own(config):

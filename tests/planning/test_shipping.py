@@ -27,6 +27,22 @@ def test_thresholds_are_those_of_the_best_f1(tmp_path, rng):
         assert f1_score(labels, scores >= table[species] - 1e-6) == pytest.approx(best)
 
 
+def test_species_of_few_recordings_share_the_threshold_of_all(tmp_path, rng):
+    oof = made_up(rng, n=60, noise=0.9)
+    few = np.flatnonzero(oof.labels[:, 1])[4:]
+    oof.labels[few, 1] = 0  # four are left
+    assert write_thresholds(tmp_path / "t.csv", oof) == 2
+    table = pd.read_csv(tmp_path / "t.csv").set_index("species")["best_f1_threshold"]
+    labels, scores = oof.labels.ravel(), oof.scores.ravel()
+    best = max(f1_score(labels, scores >= value) for value in scores)
+    shared = table[oof.class_names[1]]
+    assert f1_score(labels, scores >= shared - 1e-6) == pytest.approx(best)
+
+    oof.labels[:] = 0
+    assert write_thresholds(tmp_path / "t.csv", oof) == 0
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 0
+
+
 def test_thresholds_are_calibrated_as_the_scores_are(tmp_path, rng):
     oof = made_up(rng, n=60)
     path = tmp_path / "t.csv"
@@ -65,7 +81,11 @@ def test_the_page_has_the_command_and_every_candidate(rng):
     entries, winner = hold({"probe": oof, "planned": oof}, 100, 8)
     command = predict_command(Path("models/a b"), Path("t.csv"))
     folders = {"probe": Path("models/Exp_1_probe"), "planned": Path("models/Exp_1")}
-    page = how_to_predict(entries, winner, folders, command, Config(folds=[0, 1]))
+    page = how_to_predict(entries, winner, folders, command, Config(folds=[0, 1]), n_own=2)
     assert "'models/a b'" in command and f"```bash\n{command}\n```" in page
-    assert "**probe**: models/Exp_1_probe." in page and "60 held-back recordings" in page
+    assert (
+        "**probe**: models/Exp_1_probe." in page
+        and "60 held-back recordings, which hold 3 of 3" in page
+    )
+    assert "of fold 0, 1, by macro" in page and "2 species have one of their own" in page
     assert page.count("\n| ") == 5 and "Not told apart from the best single one: planned" in page

@@ -17,6 +17,10 @@ LOCAL = (
     *("device", "num_workers", "folds"),
 )
 
+# train.py stores what `auto` became of these. A probe has no use for them and leaves them at it.
+SETTLED = ("train_bs", "frontend", "channels_last", "compile_model")
+LEFT_OPEN = "auto"
+
 
 def in_one_order(oof: OutOfFold) -> OutOfFold:
     """Sort recordings by fold and name."""
@@ -48,11 +52,20 @@ def check_comparable(first: Path, one: OutOfFold, second: Path, other: OutOfFold
 
 
 def differing_settings(experiments: Sequence[Path]) -> dict[str, list[str]]:
-    """Find the settings in which experiments differ: their values, by name; "-" where unknown."""
+    """Find the settings in which experiments differ: their values, by name; "-" where unknown.
+
+    Where `auto` was settled, what it became is compared.
+    """
     configs = [read_config(path) for path in experiments]
     names = sorted({name for config in configs for name in config} - set(LOCAL))
     values = {name: [str(config.get(name, "-")) for config in configs] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
+    return {name: found for name, found in values.items() if _differ(name, found)}
+
+
+def _differ(name: str, values: Sequence[str]) -> bool:
+    """Say whether a setting differs; one that was settled in one experiment and left open, no."""
+    found = set(values)
+    return len(found - {LEFT_OPEN} if name in SETTLED else found) > 1
 
 
 def read_config(experiment: Path) -> dict[str, Any]:

@@ -33,6 +33,20 @@ def test_a_twin_is_read_in_our_order_and_differs_in_its_seed_alone(tmp_path, rng
         read_twin(one, oof, other)
 
 
+def test_what_auto_became_is_compared_where_it_is_stored(tmp_path, rng):
+    oof = made_up(rng)
+    probe, first, second = (write(tmp_path / f"Exp_{n}", oof) for n in (1, 2, 3))
+    write_settings(probe, frontend="auto", channels_last="auto", train_bs="auto", last_batch="auto")
+    write_settings(first, frontend="cpu", channels_last="on", train_bs=16, last_batch="auto")
+    write_settings(second, frontend="cpu", channels_last="off", train_bs=16, last_batch="keep")
+    assert differing_settings([probe, first]) == {}
+    assert differing_settings([first, second]) == {
+        "channels_last": ["on", "off"],
+        "last_batch": ["auto", "keep"],  # nobody stores what became of it
+    }
+    assert differing_settings([probe, first, second])["channels_last"] == ["auto", "on", "off"]
+
+
 def test_the_spread_stands_behind_its_score():
     one = pd.DataFrame({"metric": ["a", "b"], "score": [0.5, np.nan], "low": [0.4, np.nan]})
     twin = one.assign(score=[0.8, 0.1])

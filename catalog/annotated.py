@@ -56,7 +56,7 @@ def read_annotated(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     assert config.annotations is not None
     seconds = prepared_seconds(config)
     spans = read_annotations(config.annotations, sorted(seconds))
-    _refuse_bad_labels(spans["label"])
+    check_spans(spans, seconds)
     names = sorted(set(spans["filename"]))
     if left_out := sorted(seconds.keys() - set(names)):
         logger.warning(
@@ -101,6 +101,48 @@ def prepared_seconds(config: Config) -> dict[str, float]:
             "--annotations first"
         )
     return dict(zip(report["filename"], report["seconds"], strict=True))
+
+
+def check_spans(spans: pd.DataFrame, seconds: dict[str, float]) -> None:
+    """Refuse labels that cannot be the names of classes, and times that are of something else.
+
+    Args:
+        spans: as read_annotations returns them.
+        seconds: length of each recording.
+
+    Raises:
+        UserError: a label that is a formula or the like, two that differ in case alone, or a
+            recording behind whose end all its labels lie.
+    """
+    _refuse_bad_labels(spans["label"])
+    _refuse_other_case(spans["label"])
+    sung = spans[spans["label"] != ""]
+    is_behind = sung["start_s"] >= sung["filename"].map(seconds)
+    for name, behind in is_behind.groupby(sung["filename"]):
+        if behind.all():
+            first_s = sung.loc[behind.index, "start_s"].min()
+            raise UserError(
+                f"annotations: {name} is {seconds[str(name)]:.1f} s long, and its first label "
+                f"begins at {first_s:g} s; write times from the recording's begin, not times of "
+                "day or over several files, or take its labels out if it was cut short"
+            )
+    if n_behind := int(is_behind.sum()):
+        example = sung[is_behind].iloc[0]
+        logger.warning(
+            "%d labels lie behind the end of their recording and are left out: %s of %s at %g s",
+            n_behind, example["label"], example["filename"], example["start_s"],
+        )  # fmt: skip
+
+
+def _refuse_other_case(labels: pd.Series) -> None:
+    spelled: dict[str, str] = {}
+    for label in sorted(set(labels)):
+        other = spelled.setdefault(label.casefold(), label)
+        if other != label:
+            raise UserError(
+                f"annotations: the labels {other!r} and {label!r} differ only in case; spell them "
+                "in one way"
+            )
 
 
 def _refuse_bad_labels(labels: pd.Series) -> None:
@@ -240,6 +282,7 @@ def _exact_spans(
         name: config.frame_labels != "auto"
         or name not in reviewed
         and not is_grid(own["start_s"].to_numpy(float), own["end_s"].to_numpy(float))
+        and bool((own["start_s"] < own["end_s"]).all())  # a point does not say until when
         for name, own in sung.groupby("filename")
     }
     columns = ["filename", "start_s", "spans", *({REFUTED_COLUMN} & set(windows))]

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from catalog.labels import is_no_bird, parse_labels, split_labels
+from catalog.annotation_columns import Columns, plain_name
+from catalog.labels import is_no_bird, parse_labels, split_labels, tidy_label
 from catalog.recording_names import RecordingNames
 from catalog.reviews import REVIEW_COLUMNS, judge, read_verdict, without_undecided
 from catalog.tables import read_table, read_text
@@ -25,37 +26,6 @@ from files import original_cell
 logger = logging.getLogger("birdclef.annotations")
 
 TABLE_SUFFIXES = (".txt", ".csv", ".tsv")
-
-# Columns under their usual names, in lower case without units and punctuation.
-START_COLUMNS = (
-    *("begin time", "start time", "start", "begin", "onset", "t start", "start s"),
-    *("tmin", "xmin", "from", "start ms", "begin ms", "start time ms", "offset"),
-)
-END_COLUMNS = (
-    *("end time", "end", "offset", "t end", "stop", "stop time", "end s"),
-    *("tmax", "xmax", "to", "end ms", "stop ms", "end time ms"),
-)
-DURATION_COLUMNS = ("duration", "delta time", "dur", "length", "duration s", "duration ms")
-FILE_COLUMNS = (
-    *("begin path", "begin file", "filename", "file", "filepath", "file name", "path"),
-    *("in file", "recording", "audio file", "audio", "sourcefile"),
-)
-LABEL_COLUMNS = (
-    *(
-        "label",
-        "labels",
-        "species code",
-        "species ebird code",
-        "species",
-        "primary label",
-        "birds",
-        "ebird code",
-    ),
-    *("common name", "scientific name", "annotation", "annotations", "class", "tag", "manual id"),
-    *("top 1match", "bird", "id", "code", "text"),
-)
-OFFSET_COLUMNS = ("file offset",)
-IGNORED_COLUMNS = ("selection", "view", "channel", "confidence", "score", "low freq", "high freq")
 
 # day_0.Table.1.selections.txt, day_0.BirdNET.results.csv, day_0.wav.txt: a table of day_0
 TABLE_ENDINGS = re.compile(
@@ -110,9 +80,16 @@ def read_annotations(
     tables = _find_tables(path, flag)
     folders = {table: _folder_below(path, table) for table in tables}
     names = RecordingNames(recordings, folders.values())
-    spans = []
+    spans: list[Span] = []
+    unsure: list[Path] = []
     for table, folder in folders.items():
-        spans += _read_spans(table, folder, names, is_alone=len(tables) == 1)
+        spans += _read_spans(table, folder, names, unsure, is_alone=len(tables) == 1)
+    if unsure:
+        logger.warning(
+            "%s%s: %d tables have a column of confidence (%s); each row is taken as a label, "
+            "however unsure: delete those that you do not trust",
+            flag, path, len(unsure), unsure[0],
+        )  # fmt: skip
     if not spans:
         strangers = "; ".join(f"{where}: {text!r}" for text, where in names.strangers.items())
         hint = f" ({strangers[:200]})" if strangers else ""
@@ -120,6 +97,7 @@ def read_annotations(
 
     _log_strangers(names, f"{flag}{path}")
     frame = pd.DataFrame(spans, columns=Span._fields).drop(columns="where")
+    frame["label"] = frame["label"].map(tidy_label)
     if not frame["verdict"].any():
         frame = frame.drop(columns=list(REVIEW_COLUMNS))
     else:
@@ -162,8 +140,13 @@ def _log_strangers(names: RecordingNames, source: str) -> None:
         )
 
 
-def _read_spans(path: Path, folder: str, names: RecordingNames, *, is_alone: bool) -> list[Span]:
-    """Read one table, whatever its form; a file in a folder that is no such table gives nothing."""
+def _read_spans(
+    path: Path, folder: str, names: RecordingNames, unsure: list[Path], *, is_alone: bool
+) -> list[Span]:
+    """Read one table, whatever its form; a file in a folder that is no such table gives nothing.
+
+    One that a program has made, with its confidence, is added to `unsure`.
+    """
     if _is_audacity(path):
         return _read_audacity(path, folder, names)
 
@@ -175,7 +158,7 @@ def _read_spans(path: Path, folder: str, names: RecordingNames, *, is_alone: boo
         logger.info("%s: no table, left out", path)
         return []
 
-    columns = _Columns(table, path)
+    columns = Columns(table)
     if columns.row_id:
         return _read_row_ids(table, columns, names, folder, path)
     if columns.start is None or (columns.end or columns.duration) is None:
@@ -186,6 +169,8 @@ def _read_spans(path: Path, folder: str, names: RecordingNames, *, is_alone: boo
             )
         logger.info("%s: no columns for start and end, left out", path)
         return []
+    if columns.confidence and not columns.verdict and len(table):
+        unsure.append(path)
     return _read_table_spans(table, columns, names, folder, path)
 
 
@@ -196,44 +181,8 @@ def _list(columns: Iterable[str]) -> str:
     return ", ".join(map(repr, columns))
 
 
-def _plain(column: str) -> str:
-    """Write a column's name without unit and capitals: `Begin Time (s)` is "begin time"."""
-    without_unit = re.sub(r"\((s|sec|seconds|hz)\)|\[s\]", "", column.lower())
-    return " ".join(re.sub(r"[^a-z0-9]+", " ", without_unit).split())
-
-
-class _Columns:
-    """Which column of a table holds what; None where there is none."""
-
-    def __init__(self, table: pd.DataFrame, path: Path) -> None:
-        plain = {_plain(column): column for column in reversed(table.columns)}
-
-        def first(names: Sequence[str]) -> str | None:
-            return next((plain[name] for name in names if name in plain), None)
-
-        self.row_id = first(("row id",))
-        self.start = first(START_COLUMNS)
-        self.end = first([name for name in END_COLUMNS if plain.get(name) != self.start])
-        self.duration = None if self.end else first(DURATION_COLUMNS)
-        self.file, self.offset = first(FILE_COLUMNS), first(OFFSET_COLUMNS)
-        self.folder = first(("folder",))  # Kaleidoscope has it beside the file
-        self.label = first([name for name in LABEL_COLUMNS if name not in ("offset",)])
-        self.verdict, self.detected = first(("verdict",)), first(("detected",))
-        self.view = first(("view",))
-        self.selection = first(("selection",))
-        self.one_hot = [] if self.label else self._one_hot(table)
-
-    def _one_hot(self, table: pd.DataFrame) -> list[str]:
-        """List the columns of 0 and 1, one a species, as in OpenSoundscape's tables."""
-        known = {self.start, self.end, self.duration, self.file, self.offset, self.row_id}
-        rest = [name for name in table.columns if name not in known]
-        rest = [name for name in rest if _plain(name) not in IGNORED_COLUMNS]
-        marks = {"0", "1", "0.0", "1.0", "true", "false", ""}
-        return [name for name in rest if set(table[name].str.strip().str.lower()) <= marks]
-
-
 def _read_table_spans(
-    table: pd.DataFrame, columns: _Columns, names: RecordingNames, folder: str, path: Path
+    table: pd.DataFrame, columns: Columns, names: RecordingNames, folder: str, path: Path
 ) -> list[Span]:
     if columns.label is None and not columns.one_hot and len(table):
         raise UserError(
@@ -241,7 +190,7 @@ def _read_table_spans(
         )
 
     own = None
-    if columns.file is None:
+    if columns.file is None or table.empty:
         own = names.find(_recording_of(path), str(path), folder)
     if columns.file is None and own is None:
         return []
@@ -265,7 +214,7 @@ def _read_table_spans(
     return spans
 
 
-def _said(cells: pd.Series, columns: _Columns, where: str) -> Sequence[tuple[str, ...]]:
+def _said(cells: pd.Series, columns: Columns, where: str) -> Sequence[tuple[str, ...]]:
     """List what a row says: labels, or in a table of verdicts label, verdict and refuted."""
     labels = _labels(cells, columns, where)
     if columns.verdict is None:
@@ -277,18 +226,23 @@ def _said(cells: pd.Series, columns: _Columns, where: str) -> Sequence[tuple[str
     return judge(verdict, labels, original_cell(detected), has_label=has_label, where=where)
 
 
-def _name_in(cells: pd.Series, columns: _Columns) -> str:
+def _name_in(cells: pd.Series, columns: Columns) -> str:
     """Name the recording of a row, with its folder where the table has one beside it."""
     name = cells[columns.file].strip()
     folder = cells[columns.folder].strip() if columns.folder else ""
     return f"{folder}/{name}" if folder else name
 
 
-def _one_view(table: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
-    """Keep one of the rows that Raven writes for each view of a selection."""
+def _one_view(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Keep one of the rows that Raven writes for each view of a selection, one with its label."""
     if columns.view is None or columns.selection is None:
         return table
     keys = [name for name in (columns.selection, columns.file, columns.start) if name]
+    if columns.label:
+        has_label = table[columns.label].str.strip() != ""
+        is_labelled = has_label.groupby([table[name] for name in keys]).transform("any")
+        table = table[has_label | ~is_labelled]
+        keys.append(columns.label)
     return table[~table.duplicated(keys)]
 
 
@@ -298,7 +252,7 @@ def _recording_of(path: Path) -> str:
     return TABLE_ENDINGS.sub("", stem) or stem
 
 
-def _is_without_time(cells: pd.Series, columns: _Columns) -> bool:
+def _is_without_time(cells: pd.Series, columns: Columns) -> bool:
     """Say whether a row says no more than that nothing sings in a recording."""
     times = [columns.start, columns.end or columns.duration]
     label = cells[columns.label].strip() if columns.label else ""
@@ -306,7 +260,7 @@ def _is_without_time(cells: pd.Series, columns: _Columns) -> bool:
     return not has_label and not any(cells[name].strip() for name in times)
 
 
-def _times(cells: pd.Series, columns: _Columns, where: str) -> tuple[float, float]:
+def _times(cells: pd.Series, columns: Columns, where: str) -> tuple[float, float]:
     start_s = _seconds_of(cells, columns.start, where)
     if columns.end is not None:
         end_s = _seconds_of(cells, columns.end, where)
@@ -316,16 +270,22 @@ def _times(cells: pd.Series, columns: _Columns, where: str) -> tuple[float, floa
         # A combined table of Raven counts its times over all files; the offset is within this one.
         offset_s = parse_seconds(cells[columns.offset], where)
         start_s, end_s = offset_s, offset_s + (end_s - start_s)
-    if not 0 <= start_s <= end_s:
-        raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
+    _check_order(start_s, end_s, where)
     return start_s, end_s
+
+
+def _check_order(start_s: float, end_s: float, where: str) -> None:
+    if not 0 <= start_s <= end_s:
+        raise UserError(
+            f"{where}: starts at {start_s:g} s and ends at {end_s:g} s; correct or delete the row"
+        )
 
 
 def _seconds_of(cells: pd.Series, column: str | None, where: str) -> float:
     """Read the time in a column, in milliseconds where its name ends in ms."""
     assert column is not None
     seconds = parse_seconds(cells[column], where)
-    return seconds / 1000 if _plain(column).endswith(" ms") else seconds
+    return seconds / 1000 if plain_name(column).endswith(" ms") else seconds
 
 
 def parse_seconds(text: str, where: str) -> float:
@@ -345,7 +305,7 @@ def parse_seconds(text: str, where: str) -> float:
     return seconds
 
 
-def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
+def _labels(cells: pd.Series, columns: Columns, where: str) -> list[str]:
     if columns.label is None:
         marked = [
             name for name in columns.one_hot if cells[name].strip().lower() in ("1", "1.0", "true")
@@ -369,7 +329,7 @@ def _labels(cells: pd.Series, columns: _Columns, where: str) -> list[str]:
 
 
 def _read_row_ids(
-    table: pd.DataFrame, columns: _Columns, names: RecordingNames, folder: str, path: Path
+    table: pd.DataFrame, columns: Columns, names: RecordingNames, folder: str, path: Path
 ) -> list[Span]:
     """Read rows of 5 s windows, named `<recording>_<second of the window's end>` as in BirdCLEF."""
     assert columns.row_id is not None
@@ -419,8 +379,7 @@ def _read_audacity(path: Path, folder: str, names: RecordingNames) -> list[Span]
         if len(cells) < 2:
             raise UserError(f"{where}: expected start, end and label, separated by tabs")
         start_s, end_s = parse_seconds(cells[0], where), parse_seconds(cells[1], where)
-        if not 0 <= start_s <= end_s:
-            raise UserError(f"{where}: starts at {start_s:g} s and ends at {end_s:g} s")
+        _check_order(start_s, end_s, where)
         label = cells[2].strip() if len(cells) > 2 else ""
         label = "" if label and is_no_bird(label) else label
         spans.append(Span(filename, start_s, end_s, label, where))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catalog.annotated import list_all_windows
+from catalog.annotated import check_spans, list_all_windows
 from catalog.identity import BY_NUMBER, BY_TIME, content_ids, recording_names
 from catalog.labels import join_labels, split_labels
 from catalog.refuted import REFUTED_COLUMN, Refuted
@@ -220,6 +220,7 @@ def windows_of_labels(
         A row a window, of PSEUDO_COLUMNS without filepath; a label scores 1. `refuted` names the
         species of which alone a window without labels says that they are absent.
     """
+    check_spans(spans, seconds)
     windows = list_all_windows(spans, seconds, config)
     if REFUTED_COLUMN not in windows:
         windows[REFUTED_COLUMN] = [()] * len(windows)

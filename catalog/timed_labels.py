@@ -29,7 +29,8 @@ def list_windows(
     """List the windows of annotated recordings with their labels.
 
     A label counts where its overlap with the window is at least `min_overlap` of the shorter of the
-    two: a short call in a window counts, and the last tenth of a long song does not.
+    two: a short call in a window counts, and the last tenth of a long song does not. One without a
+    length, a point, counts in the windows that it lies in.
 
     Args:
         spans: as read_annotations returns them.
@@ -78,7 +79,8 @@ def count_in_window(
     """
     overlap_s = np.minimum(end, start_s + period) - np.maximum(begin, start_s)
     shorter_s = np.minimum(end - begin, period)
-    return (overlap_s > 0) & (overlap_s >= min_overlap * shorter_s), overlap_s
+    is_point = (begin == end) & (begin >= start_s) & (begin < start_s + period)
+    return is_point | (overlap_s > 0) & (overlap_s >= min_overlap * shorter_s), overlap_s
 
 
 def _longest_first(labels: np.ndarray, seconds: np.ndarray) -> tuple[str, ...]:

@@ -49,6 +49,30 @@ def test_a_row_a_recording_with_the_label_that_sings_longest_first(config, caplo
     }
 
 
+HEAD = "filename,start,end,label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a/one.wav,05:30:00,05:30:02,wren\n", "a/one.wav is 10.0 s long, .* begins at 19800 s"),
+        ("a/one.wav,10,11,wren\nb/two.wav,0,1,wren\n", "a/one.wav is 10.0 s long"),
+        ("a/one.wav,1,2,wren\nb/two.wav,0,1,Wren\n", "'Wren' and 'wren' differ only in case"),
+        ("a/one.wav,1,2,=wren\n", "begins like a formula"),
+    ],
+)
+def test_times_and_labels_that_mean_something_else_are_refused(config, text, said):
+    config.annotations.write_text(HEAD + text)
+    with pytest.raises(UserError, match=said):
+        read_annotated(config)
+
+
+def test_labels_behind_the_end_of_a_recording_are_said(config, caplog):
+    config.annotations.write_text(HEAD + "a/one.wav,1,2,wren\na/one.wav,12,13,owl\n")
+    read_annotated(config)
+    assert "1 labels lie behind the end of their recording and are left out: owl" in caplog.text
+
+
 def test_windows_have_the_labels_of_their_own_time(config):
     table, spans = read_annotated(config)
     write_spans(spans, config)
@@ -129,6 +153,17 @@ def test_labels_of_a_grid_of_clips_teach_no_frames_unless_asked(config):
     always = expand_windows(table.assign(kfold=0), replace(config, frame_labels="always"))
     found = {(row.filename, row.start_s): row.spans for row in always.itertuples()}
     assert found["b/two.wav", 7.5] == [("wren", 0.5, 1.5), ("wren", 3.0, 4.0)]  # 2.5 s, repeated
+
+
+def test_a_point_labels_its_windows_and_teaches_no_frames(config):
+    irregular = "b/two.wav,8,9.3,wren\nb/two.wav,0.2,0.9,wren\n"
+    config.annotations.write_text(f"{HEAD}a/one.wav,7,7,wren\n{irregular}")
+    table, spans = read_annotated(config)
+    write_spans(spans, config)
+    rows = expand_windows(table.assign(kfold=0), config).set_index(["filename", "start_s"])
+    assert rows.loc[("a/one.wav", 5.0), "labels"] == "wren"
+    assert rows.loc[("a/one.wav", 5.0), "spans"] is None
+    assert rows.loc[("b/two.wav", 5.0), "spans"] == [("wren", 3.0, pytest.approx(4.3))]
 
 
 @pytest.mark.parametrize(

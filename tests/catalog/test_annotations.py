@@ -183,3 +183,38 @@ def test_a_row_without_times_and_label_says_that_nothing_sings(tmp_path):
     ]
     with pytest.raises(UserError, match="row 2: '' is no time"):
         read(tmp_path, "spans.csv", "filename,start,end,label\nday_0.wav,,,wren\n")
+
+
+def test_labels_are_spelled_alike_whatever_wrote_their_spaces_and_accents(tmp_path):
+    composed, apart = "\u00c9tourneau", "E\u0301tourneau"
+    text = f"0\t1\t{composed}\n2\t3\t{apart} \n4\t5\tGreat  tit\n"
+    assert list(read(tmp_path, "day_0.txt", text)["label"]) == [composed, composed, "Great tit"]
+
+
+def test_of_ravens_views_the_one_with_a_label_counts(tmp_path):
+    text = (
+        f"{RAVEN_HEADER}\tSpecies\n"
+        "1\tWaveform 1\t1\t2.0\t3.0\t1000\t6000\t\n"
+        "1\tSpectrogram 1\t1\t2.0\t3.0\t1000\t6000\twren\n"
+        "2\tSpectrogram 1\t1\t4.0\t5.5\t1000\t6000\trobin\n"
+        "2\tSpectrogram 1\t2\t4.0\t5.5\t1000\t6000\trobin\n"
+        "2\tSpectrogram 1\t2\t4.0\t5.5\t1000\t6000\towl\n"
+    )
+    found = rows(read(tmp_path, "day_0.txt", text))
+    assert found == [SPANS[0], ("site_a/day_0.wav", 4.0, 5.5, "owl"), SPANS[1]]
+
+
+def test_an_empty_table_of_birdnet_says_that_its_recording_is_empty(tmp_path):
+    (tmp_path / "t").mkdir()
+    header = f"{RAVEN_HEADER}\tBegin Path\tCommon Name\n"
+    (tmp_path / "t/day_1.BirdNET.selection.table.txt").write_text(header)
+    assert rows(read_annotations(tmp_path / "t", RECORDINGS)) == [
+        ("site_a/day_1.wav", 0.0, 0.0, "")
+    ]
+
+
+def test_what_a_program_was_unsure_of_is_said_to_be_taken_as_labels(tmp_path, caplog):
+    read(tmp_path, "spans.csv", "filename,start,end,label\nday_0.wav,2,3,wren\n")
+    assert "confidence" not in caplog.text
+    read(tmp_path, "out.csv", BIRDNET)
+    assert "1 tables have a column of confidence" in caplog.text

@@ -43,6 +43,14 @@ def test_windows_of_a_recording_by_hand():
     assert list(found["labels"]) == [("robin", "wren"), (), ("wren",)]
 
 
+def test_a_point_counts_in_the_windows_that_it_lies_in():
+    spans = pd.DataFrame(
+        [("a", 5.0, 5.0, "wren")], columns=["filename", "start_s", "end_s", "label"]
+    )
+    found = list_windows(spans, {"a": 15.0}, period=5.0, stride=2.5, min_overlap=0.5)
+    assert [len(labels) for labels in found["labels"]] == [0, 1, 1, 0, 0, 0]
+
+
 def test_windows_agree_with_a_slow_count(rng):
     period = 3.0
     starts = rng.uniform(0, 40, 60)

@@ -141,7 +141,11 @@ def read_by_species(
         wanted = " or ".join(columns)
         raise UserError(f"{text}: needs the columns species and {wanted}; has {', '.join(header)}")
 
-    found = {original_cell(row["species"]): row[column] for row in rows}
+    found: dict[str, str] = {}
+    for row in rows:
+        name, number = original_cell(row["species"]).strip(), row[column].strip().replace(",", ".")
+        if found.setdefault(name, number) != number:
+            raise UserError(f"{text}: {name} has two numbers, {found[name]} and {number}")
     if not found.keys() & set(class_names):
         raise UserError(f"{text}: none of its {len(rows)} species is a class of the model")
     try:

@@ -7,7 +7,8 @@ Recorders write it in one of these ways:
   hexadecimal digits, the seconds since 1970.
 - Song Meter: SITE_20230501_050000.wav, in its clock's time, and GUANO metadata in a chunk of the
   file (Timestamp, guano-md.org).
-- Swift and others: SITE_20230501_050000.wav, SITE_20230501T050000Z.wav, 2023-05-01_05-00-00.wav.
+- Swift and others: SITE_20230501_050000.wav, SITE_20230501T050000Z.wav, 2023-05-01_05-00-00.wav,
+  2023-05-01T05.00.00.wav, 20230501050000.wav.
 """
 
 import re
@@ -21,8 +22,9 @@ from configs import UserError
 
 IN_NAME = re.compile(
     r"(?P<site>.*?)[_\-. ]?(?<!\d)"
-    r"(?P<date>(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01]))[_\-T$ ]"
-    r"(?P<time>(?:[01]\d|2[0-3])[-:h]?[0-5]\d(?:[-:m]?[0-5]\d)?)"
+    r"(?P<date>(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01]))"
+    r"(?:[_\-T$ ]|(?=\d{6}(?!\d)))"
+    r"(?P<time>(?:[01]\d|2[0-3])[-:h.]?[0-5]\d(?:[-:m.]?[0-5]\d)?)"
     r"(?P<zone>Z|[+-]\d{4})?(?!\d).*"
 )
 HEXADECIMAL = re.compile(r"[0-9A-F]{8}")

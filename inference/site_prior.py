@@ -41,7 +41,10 @@ def read_site_shifts(
     priors: dict[str, dict[str, float]] = defaultdict(dict)  # by species and site
     for line, row in enumerate(rows, 2):
         site, species = original_cell(row["site"]), original_cell(row["species"])
-        priors[species][site] = _read_prior(row["prior"], f"--site-prior {path}: row {line}")
+        where = f"--site-prior {path}: row {line}"
+        prior = _read_prior(row["prior"], where)
+        if priors[species].setdefault(site, prior) != prior:
+            raise UserError(f"{where}: {species} has another prior at {site} above; keep one")
     if not priors.keys() & set(class_names):
         raise UserError(f"--site-prior {path}: none of its species is a class of the model")
 
@@ -57,7 +60,7 @@ def read_site_shifts(
 
 def _read_prior(text: str, where: str) -> float:
     try:
-        prior = float(text)
+        prior = float(text.replace(",", "."))
     except (TypeError, ValueError):
         prior = math.nan
     if not 0 <= prior <= 1:

@@ -60,7 +60,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 def read_records(path: Path, failure: str) -> tuple[list[dict[str, str]], list[str]]:
     """Read a CSV that people or evaluate.py wrote: its rows by column, and the columns.
 
-    Without a row there are no columns.
+    Cells may be separated in any of the ways of catalog.tables.read_table. Without a row there are
+    no columns.
 
     Args:
         path: the file.
@@ -69,12 +70,15 @@ def read_records(path: Path, failure: str) -> tuple[list[dict[str, str]], list[s
     Raises:
         UserError: it cannot be read.
     """
+    from catalog.tables import read_table  # loads pandas, which predict.py seldom needs
+
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = read_table(path, may_be_empty=True)
+    except UserError as error:
         raise UserError(f"{failure}: {error}") from None
-    return rows, list(rows[0]) if rows else []
+    columns = list(map(str, table.columns))
+    rows = [dict(zip(columns, cells, strict=True)) for cells in table.itertuples(index=False)]
+    return rows, columns if rows else []
 
 
 def path_cell(folder: Path, name: str) -> str:

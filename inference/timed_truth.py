@@ -59,11 +59,23 @@ def meet(predicted: Predicted, labels: Path, names: Names, min_overlap: float) -
         of_file = found.iloc[rows_of[name]]
         starts = windows_of(predicted, of_file, float(own["end_s"].max()))
         period = predicted.period if predicted.are_windows else WINDOW_S
+        _refuse_behind(own, float(starts[-1]) + period, f"--labels {labels}: {name}")
         scores = spread(of_file, starts, period, class_names, exact=predicted.are_windows)
         truth = label_windows(own, starts, period, class_names, min_overlap)
         parts.append((np.repeat(str(name), len(starts)), starts, scores, truth))
     files, starts, scores, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
     return OutOfFold(scores, truth, files, np.zeros(len(files), int), class_names, starts)
+
+
+def _refuse_behind(spans: pd.DataFrame, end_s: float, where: str) -> None:
+    """Refuse labels of a recording that all begin behind its last window (UserError)."""
+    begin = spans.loc[spans["label"] != "", "start_s"]
+    if len(begin) and begin.min() >= end_s:
+        raise UserError(
+            f"{where} is scored up to {end_s:g} s, and its first label begins at "
+            f"{begin.min():g} s; write times from the recording's begin, not times of day or "
+            "over several files"
+        )
 
 
 def aliases(names: Names) -> dict[str, str]:

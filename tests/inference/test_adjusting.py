@@ -104,6 +104,8 @@ def test_a_number_or_a_table_by_species(tmp_path):
     columns = ["threshold", "best_f1_threshold"]
     assert read_by_species("0.3", columns, CLASSES, 0.5).tolist() == [0.3] * 3
     assert read_by_species(str(path), columns, CLASSES, 0.5).tolist() == [0.25, 0.5, 0.5]
+    path.write_text("species;threshold\nNA;0,75\nNA;0,75\n")  # as spreadsheets in Europe write
+    assert read_by_species(str(path), columns, CLASSES, 0.5).tolist() == [0.5, 0.75, 0.5]
     path.write_text("\ufeffspecies,threshold,best_f1_threshold\nNA,0.75,0.1\n")
     assert read_by_species(str(path), columns, CLASSES, 0.5).tolist() == [0.5, 0.75, 0.5]
 
@@ -114,7 +116,8 @@ def test_a_number_or_a_table_by_species(tmp_path):
         ("species,score\nNA,1\n", "needs the columns species and threshold; has species, score"),
         ("species,threshold\nDodo,1\n", "none of its 1 species is a class of the model"),
         ("species,threshold\nNA,high\n", "column threshold: could not convert"),
-        ("", "needs the columns species and threshold"),
+        ("species,threshold\nNA,0.4\nNA,0.5\n", "NA has two numbers, 0.4 and 0.5"),
+        ("", "neither a number nor a CSV that can be read: .* it is empty"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):

@@ -31,6 +31,10 @@ from tests.inference.written import NAMES, SCORES, selection
         ("HQ_20230501T050000+0200_rec.flac", "HQ", "2023-05-01T05:00:00+02:00"),
         ("lake 2023-05-01_05-00-30.wav", "lake", "2023-05-01T05:00:30"),
         ("lake_20230501_0500.wav", "lake", "2023-05-01T05:00:00"),
+        ("lake_2023-05-01T05.00.30.wav", "lake", "2023-05-01T05:00:30"),
+        ("pond/20230501050030.wav", "pond", "2023-05-01T05:00:30"),
+        ("pond/iNat20230501050.wav", "pond", None),  # an id
+        ("pond/920230501050030.wav", "pond", None),
         ("wren/XC123456.mp3", "wren", None),
         ("a/20230231_050000.wav", "a", None),  # no such day
         ("a/920230501_050000.wav", "a", None),  # a number

@@ -54,6 +54,7 @@ def test_an_unknown_site_and_no_weight_change_nothing(tmp_path):
         (["north,robin,1.5"], "row 2: the prior '1.5'"),
         (["north,robin,much"], "row 2: the prior 'much'"),
         (["north,heron,0.5"], "none of its species"),
+        (["north,robin,0.5", "north,robin,0.2"], "row 3: robin has another prior at north above"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, rows, complaint):

@@ -56,6 +56,12 @@ def test_labels_of_any_form_meet_scores_of_any_form(tmp_path, labels, form):
     )
 
 
+def test_labels_behind_all_windows_are_times_of_something_else(tmp_path):
+    labels = "file,start,end,label\n{0}.ogg,05:30:00,05:30:02,bird0\n"
+    with pytest.raises(UserError, match="scored up to 15 s, and its first label begins at 19800 s"):
+        met(tmp_path, "submission-2023", labels)
+
+
 def test_windows_that_a_list_leaves_out_score_0(tmp_path):
     labels = LABELS + "{0}.ogg,21,24,bird0\n"
     oof = met(tmp_path, threshold=0.5, labels=labels)  # nothing reaches 0.5 in the third window

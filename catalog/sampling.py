@@ -1,7 +1,13 @@
 """Which recordings an epoch shows, and how often: a function of (seed, epoch) alone."""
 
+import logging
+
 import numpy as np
 import pandas as pd
+
+from configs import UserError
+
+logger = logging.getLogger("birdclef.dataset")
 
 UNRATED = 3.0  # stars that a recording without a rating counts as
 BEST = 5.0
@@ -21,19 +27,37 @@ def row_weights(
 
     Returns:
         (n,) float64, or None where all rows weigh the same.
+
+    Raises:
+        UserError: a rating that is no number.
     """
     if sampling == "rows" and not by_rating:
         return None
 
     _, species, counts = np.unique(primary, return_inverse=True, return_counts=True)
     weights = np.ones(len(primary))
-    if by_rating and ratings is not None:
-        stars = pd.to_numeric(ratings, errors="coerce").to_numpy(np.float64)
+    if by_rating and ratings is None:
+        logger.warning("rating_weights has no effect: the table has no column rating")
+    elif by_rating:
+        stars = read_stars(ratings)
         weights = np.where(stars > 0, stars, UNRATED) / BEST
 
     of_species = np.bincount(species, weights)
     wanted = {"rows": counts, "square_root": np.sqrt(counts), "balanced": np.ones(len(counts))}
     return weights * (wanted[sampling] / of_species)[species]
+
+
+def read_stars(ratings: pd.Series) -> np.ndarray:
+    """Read stars (n,) float64, NaN where there are none (UserError: a rating is no number)."""
+    texts = ratings.fillna("").astype(str).str.strip().str.replace(",", ".")
+    stars = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    strange = texts[np.isnan(stars) & ~texts.str.casefold().isin(["", "nan"]).to_numpy()]
+    if len(strange):
+        raise UserError(
+            f"rating_weights: {len(strange)} ratings are no numbers, such as {strange.iloc[0]!r}; "
+            "write stars from 0.5 to 5 (xeno-canto's A to E are 5 to 1), or leave cells empty"
+        )
+    return stars
 
 
 def rows_of_epoch(

@@ -1,6 +1,5 @@
 """What of the results is written, and what the species are called."""
 
-import csv
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 
 from configs import Config, UserError, some
 from inference.detections import HIGHEST, Event, Recording
+from inference.text_files import read_records
 
 logger = logging.getLogger("birdclef.selection")
 
@@ -129,11 +129,14 @@ def read_taxonomy(path: Path) -> Names:
     Raises:
         UserError: it cannot be read or lacks the columns.
     """
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            return _read_names(path, csv.DictReader(file))
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a taxonomy: {error}") from None
+    rows, header = read_records(path, f"{path}: cannot be read as a taxonomy")
+    if (columns := find_name_columns(header)) is not None:
+        label, scientific, common = columns
+        return {row[label]: (row[scientific], row[common]) for row in rows}
+
+    known = " or ".join(", ".join(names) for names in TAXONOMY_COLUMNS)
+    there = ", ".join(map(_plain, header))
+    raise UserError(f"{path}: no taxonomy: it has the columns {there}, not {known}")
 
 
 def read_metadata_names(config: Config) -> Names:
@@ -142,17 +145,6 @@ def read_metadata_names(config: Config) -> Names:
         return read_taxonomy(config.metadata_path)
     except UserError:
         return {}
-
-
-def _read_names(path: Path, table: csv.DictReader) -> Names:
-    columns = find_name_columns(table.fieldnames or [])
-    if columns is not None:
-        label, scientific, common = columns
-        return {row[label]: (row[scientific], row[common]) for row in table}
-
-    known = " or ".join(", ".join(names) for names in TAXONOMY_COLUMNS)
-    there = ", ".join(_plain(name) for name in table.fieldnames or [])
-    raise UserError(f"{path}: no taxonomy: it has the columns {there}, not {known}")
 
 
 def find_name_columns(header: Iterable[str]) -> list[str] | None:

@@ -60,8 +60,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 def read_records(path: Path, failure: str) -> tuple[list[dict[str, str]], list[str]]:
     """Read a CSV that people or evaluate.py wrote: its rows by column, and the columns.
 
-    Cells may be separated in any of the ways of catalog.tables.read_table. Without a row there are
-    no columns.
+    Cells may be separated in any of the ways of catalog.tables.read_table.
 
     Args:
         path: the file.
@@ -78,7 +77,7 @@ def read_records(path: Path, failure: str) -> tuple[list[dict[str, str]], list[s
         raise UserError(f"{failure}: {error}") from None
     columns = list(map(str, table.columns))
     rows = [dict(zip(columns, cells, strict=True)) for cells in table.itertuples(index=False)]
-    return rows, columns if rows else []
+    return rows, columns
 
 
 def path_cell(folder: Path, name: str) -> str:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catalog.sampling import row_weights, rows_of_epoch
+from catalog.sampling import read_stars, row_weights, rows_of_epoch
+from configs import UserError
 
 PRIMARY = np.array([0] * 1 + [1] * 4 + [2] * 25)
 
@@ -34,6 +35,18 @@ def test_a_row_comes_as_often_as_its_weight_says_but_for_rounding(sampling):
         rows = rows_of_epoch(30, 90, weights, np.random.default_rng(seed))
         expected = 90 * weights / weights.sum()
         assert (np.abs(np.bincount(rows, minlength=30) - expected) < 1).all()
+
+
+def test_ratings_are_numbers_with_a_point_or_a_comma_and_nothing_else():
+    stars = read_stars(pd.Series(["4,5", " 3.0", "", "0", None]))
+    np.testing.assert_array_equal(stars, [4.5, 3.0, np.nan, 0.0, np.nan])
+    with pytest.raises(UserError, match="2 ratings are no numbers, such as 'A'; .* A to E are 5"):
+        read_stars(pd.Series(["4.5", "A", "no score"]))
+
+
+def test_weights_by_ratings_that_are_not_there_are_said_to_have_no_effect(caplog):
+    row_weights(PRIMARY, None, sampling="rows", by_rating=True)
+    assert "the table has no column rating" in caplog.text
 
 
 def test_ratings_weigh_the_rows_of_a_species_and_not_the_species():

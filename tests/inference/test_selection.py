@@ -27,6 +27,13 @@ def test_taxonomies_of_ebird_and_birdclef_are_read(tmp_path, header):
     }
 
 
+def test_a_taxonomy_may_have_semicolons_and_rows_that_end_early(tmp_path):
+    text = "species_code;sci_name;primary_com_name\nbird0;Turdus merula;Merle noir\nbird1\n"
+    (tmp_path / "t.csv").write_text(text)
+    found = selection_module.read_taxonomy(tmp_path / "t.csv")
+    assert found == {"bird0": ("Turdus merula", "Merle noir"), "bird1": ("", "")}
+
+
 def test_metadata_give_names_where_they_have_them(tmp_path):
     table = tmp_path / "m.csv"
     config = Config(root=tmp_path, metadata_path=table)

@@ -82,7 +82,7 @@ def test_records_come_with_their_columns_and_a_mistake_says_what_failed(tmp_path
     assert (rows, columns) == ([{"species": "wren", "prior": "0.5"}], ["species", "prior"])
 
     (tmp_path / "empty.csv").write_text("species,prior\n")
-    assert read_records(tmp_path / "empty.csv", "no") == ([], [])
+    assert read_records(tmp_path / "empty.csv", "no") == ([], ["species", "prior"])
 
     with pytest.raises(UserError, match="--site-prior x.csv: cannot be read: .*No such file"):
         read_records(tmp_path / "x.csv", "--site-prior x.csv: cannot be read")

@@ -1,6 +1,7 @@
 """What is done to a recording's scores after its models are averaged, each on demand."""
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,8 @@ def read_by_species(
 
     found: dict[str, str] = {}
     for row in rows:
-        name, number = original_cell(row["species"]).strip(), row[column].strip().replace(",", ".")
+        name = unicodedata.normalize("NFC", original_cell(row["species"]).strip())
+        number = row[column].strip().replace(",", ".")
         if found.setdefault(name, number) != number:
             raise UserError(f"{text}: {name} has two numbers, {found[name]} and {number}")
     if not found.keys() & set(class_names):

@@ -1,6 +1,7 @@
 """What of the results is written, and what the species are called."""
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -174,10 +175,11 @@ def read_species(path: Path, class_names: Sequence[str], names: Names) -> np.nda
         UserError: it cannot be read, or none of its lines is a class.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list of species: {error}") from None
 
+    lines = [line.strip() for line in text.splitlines()]
     listed = {line for line in lines if line and not line.startswith("#")}
     known = []
     for label in class_names:

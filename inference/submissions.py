@@ -34,16 +34,22 @@ def read_sample(path: Path) -> Sample:
     """
     try:
         with open(path, **TEXT) as file:
-            header, *rows = [row for row in csv.reader(file) if row]
+            lines = [row for row in csv.reader(file) if row]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a sample submission: {error}") from None
+    if not lines:
+        raise UserError(f"{path}: no sample submission: it is empty")
 
+    header, *rows = lines
     header[0] = header[0].lstrip("\ufeff")
     if header[0] != "row_id" or len(header) < 2:
         begin = ", ".join(header[:3])
         raise UserError(f"{path}: no sample submission: its header begins {begin}, not row_id")
 
     row_ids = [original_cell(row[0]) for row in rows]
+    for what, names in (("column", header), ("row_id", row_ids)):
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(f"{path}: {what} {twice[0]!r} stands in it twice; keep one")
     if header[1:] == ["birds"]:
         return Sample(path, "submission-2021", [], row_ids)
     if header[1:] == ["target"]:

@@ -110,6 +110,13 @@ def test_a_number_or_a_table_by_species(tmp_path):
     assert read_by_species(str(path), columns, CLASSES, 0.5).tolist() == [0.5, 0.75, 0.5]
 
 
+def test_species_of_a_table_may_have_accents_as_a_mac_writes_them(tmp_path):
+    path = tmp_path / "species.csv"
+    path.write_text("species,threshold\nE\u0301tourneau,0.25\n", encoding="utf-8")
+    found = read_by_species(str(path), ["threshold"], ["\u00c9tourneau"], 0.5)
+    assert found.tolist() == [0.25]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -50,6 +50,13 @@ def test_what_is_no_taxonomy_is_refused_with_its_columns(tmp_path):
         selection_module.read_taxonomy(tmp_path / "t.csv")
 
 
+def test_a_species_list_may_have_accents_as_a_mac_writes_them(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("E\u0301tourneau\n", encoding="utf-8")
+    found = selection_module.read_species(path, ["bird0", "\u00c9tourneau"], {})
+    assert found.tolist() == [False, True]
+
+
 def test_a_species_list_takes_labels_names_and_birdnets_lines(tmp_path, caplog):
     path = tmp_path / "list.txt"
     for line in ("bird0", "Turdus merula", "Common Blackbird", "Turdus merula_Common Blackbird"):

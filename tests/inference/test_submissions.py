@@ -35,6 +35,19 @@ def test_a_submission_has_a_row_a_window_named_by_its_end_and_exact_scores(tmp_p
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("row_id;bird0\nx_5;0\n", "its header begins row_id;bird0"),
+        ("row_id,bird0,bird0\nx_5,0,0\n", "column 'bird0' stands in it twice"),
+        ("row_id,bird0\nx_5,0\nx_5,0\n", "row_id 'x_5' stands in it twice"),
+    ],
+)
+def test_what_no_competition_would_give_is_refused(tmp_path, text, said):
+    with pytest.raises(UserError, match=said):
+        sample_file(tmp_path / "sample_submission.csv", text)
+
+
 def test_columns_and_rows_follow_the_sample(tmp_path, caplog):
     header = "row_id,22961,bird0"
     rows = "soundscape_29201_10,0,0\nsoundscape_29201_5,0,0\nsoundscape_7_5,0,0\n"
@@ -142,7 +155,7 @@ def test_sample_columns_that_are_no_classes_are_refused_or_zero(tmp_path, caplog
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "cannot be read"), ("id,bird0\n", "not row_id"), ("row_id\n", "no sample submission"),
+    ("", "it is empty"), ("id,bird0\n", "not row_id"), ("row_id\n", "no sample submission"),
 ])  # fmt: skip
 def test_what_is_no_sample_submission_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):

@@ -107,6 +107,10 @@ class NetworkSettings(SoundSettings):
         lambda: [0.003, 0.01, 0.03],
         "inverse strengths of its regularisation; the best on the training folds is taken",
     )
+    probe_shrinkage: Annotated[list[Probability], Field(min_length=1)] = PROBE(
+        lambda: [0.2, 1.0],
+        "whitens by the scatter within recordings, shrunk so far; 1: not; chosen likewise",
+    )
 
     # Teacher
     teacher_embeddings: Path | None = TEACHER(

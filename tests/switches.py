@@ -22,7 +22,8 @@ SWITCHES: dict[str, dict[str, object]] = {
     "starting from the probe": {
         "head": "linear", "head_input": "rows", "head_block": -1, "mel_statistics": 8,
         "probe_start": True, "probe_clips": 2, "probe_noisy": 1, "probe_no_bird": 2,
-        "probe_c": [0.01, 0.1], "loss_name": "cross_entropy", "smoothing": 0.1,
+        "probe_c": [0.01, 0.1], "probe_shrinkage": [0.3, 1.0], "loss_name": "cross_entropy",
+        "smoothing": 0.1,
         "frozen_statistics": "always", "head_lr": 1e-4, "monitor": "last", "no_bird_class": True,
         "background_dir": "quiet_places", "p_background": 0.7, "background_snr_db": [0.0, 9.0],
         "background_by_folder": True, "p_second_background": 0.5, "negative_share": 0.2,

@@ -31,6 +31,7 @@ def test_tones_are_told_apart_and_the_files_are_those_of_a_fold(df, config, capl
     row = pd.read_csv(folder / "fold_2/history.csv").iloc[0]
     assert row["macro_ap"] == summary["folds"]["2"]["macro_ap"]
     assert row["probe_c"] in config.probe_c
+    assert row["probe_shrinkage"] in config.probe_shrinkage
 
 
 def test_train_with_all_frozen_leaves_what_the_probe_leaves(df, config, caplog):

@@ -181,16 +181,20 @@ def fit_to(
         "n_outputs": no_bird + config.no_bird_class,
         "strengths": config.probe_c,
         "softmax": config.has_softmax_scores,
+        "shrinkages": config.probe_shrinkage,
+        "no_bird": no_bird if config.no_bird_class else None,
     }
     features, targets, folds = clips.features[is_used], targets[is_used], folds[is_used]
+    recordings = np.where(is_empty, NONE, clips.row)[is_used]
     if soft is None:
-        return fit(features, targets, folds, **how)
+        return fit(features, targets, folds, recordings=recordings, **how)
 
     n_clips, share = len(features), config.pseudo_share
     return fit(
         np.concatenate([features, soft.features]),
         np.concatenate([targets, soft.targets]),
         np.concatenate([folds, np.full(len(soft.targets), NONE)]),
+        recordings=np.concatenate([recordings, np.full(len(soft.features), NONE)]),
         rows=np.concatenate([np.arange(n_clips), n_clips + soft.rows]),
         weights=np.concatenate([np.full(n_clips, 1 - share), share * n_clips * soft.weights]),
         **how,
@@ -266,6 +270,7 @@ def score(
     row = {
         "epoch": 1, "step": 0, "lr": 0.0, "train_loss": valid_loss, "valid_loss": valid_loss,
         **meter.compute(), "skipped_steps": 0, "probe_c": regression.c,
+        "probe_shrinkage": regression.shrinkage,
     }  # fmt: skip
     state = None if model is None else model.state_dict()
     return Probe(config, state, row, scores, labels, rows.filenames(), rows.starts_s)

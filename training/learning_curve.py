@@ -47,8 +47,8 @@ def measure_curve(
     is_train = table.index.isin(train_part.index)
     labels = table["primary_label"].astype(str).to_numpy()
 
-    strength = fit_to(clips, table, is_train, class_names, config).c
-    config = replace(config, probe_c=[strength])
+    whole = fit_to(clips, table, is_train, class_names, config)
+    config = replace(config, probe_c=[whole.c], probe_shrinkage=[whole.shrinkage])
     rows: list[dict[str, Any]] = []
     for most, repeat, chosen in subsets(labels, is_train, config.seed):
         regression = fit_to(clips, table, chosen, class_names, config)

@@ -4,10 +4,13 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from catalog.targets import NONE
+from training.scatter import PLAIN, whiten
 
 logger = logging.getLogger("birdclef.train")
 
@@ -26,6 +29,7 @@ class Regression:
         weight: (C, n) float32.
         bias: (C,) float32.
         c: inverse strength of the regularisation.
+        shrinkage: of the scatter that the features are whitened by; PLAIN: they are not.
     """
 
     mean: np.ndarray
@@ -33,6 +37,7 @@ class Regression:
     weight: np.ndarray
     bias: np.ndarray
     c: float
+    shrinkage: float = PLAIN
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Score features (N, n): (N, C) float32."""
@@ -50,8 +55,11 @@ def fit(
     softmax: bool = True,
     rows: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    recordings: np.ndarray | None = None,
+    shrinkages: Sequence[float] = (PLAIN,),
+    no_bird: int | None = None,
 ) -> Regression:
-    """Standardise features and fit a logistic regression to them.
+    """Standardise features, whiten them and fit a logistic regression to them.
 
     Args:
         features: (M, n) float32.
@@ -65,6 +73,12 @@ def fit(
         rows: (N,) which features each target is of: a clip of doubtful label has a target for each
             of its classes. None: N is M, and each has one.
         weights: (N,) how much each counts; None: all alike.
+        recordings: (M,) which recording each clip is of, for the scatter; NONE for a clip that
+            does not count in it.
+        shrinkages: of that scatter, to choose from like the strengths: 0 takes it as it is, 1 does
+            not whiten.
+        no_bird: number of the class for no bird, whose row of a softmax is fitted to features that
+            are not whitened: what whitening plays down, noise, is what tells it apart.
     """
     rows = np.arange(len(features)) if rows is None else rows
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -72,13 +86,23 @@ def fit(
     standardised = (features - mean) / std
     turned, back = turn(standardised)
 
-    c = strengths[0]
-    if len(strengths) > 1:
-        counts = groups >= 0
-        c = choose_strength(turned[rows[counts]], targets[counts], groups[counts], strengths)
-    fit_weights = fit_softmax if softmax else fit_each
-    weight, bias = fit_weights(turned[rows], targets, n_outputs, c, weights=weights)
-    return Regression(mean, std, (weight @ back).astype(np.float32), bias, c)
+    if recordings is None:
+        recordings, shrinkages = np.full(len(features), NONE), (PLAIN,)
+    turned, recordings = turned[rows], recordings[rows]
+    counts = groups >= 0
+    shrinkage, c = choose(
+        turned[counts], recordings[counts], targets[counts], groups[counts], shrinkages, strengths,
+        no_bird=no_bird,
+    )  # fmt: skip
+
+    whitening = whiten(turned, recordings, shrinkage)
+    how: dict[str, Any] = {"whitening": whitening, "weights": weights}
+    if softmax:
+        weight, bias = fit_softmax(turned, targets, n_outputs, c, no_bird=no_bird, **how)
+    else:
+        weight, bias = fit_each(turned, targets, n_outputs, c, **how)
+    shrinkage = PLAIN if whitening is None else shrinkage
+    return Regression(mean, std, (weight @ back).astype(np.float32), bias, c, shrinkage)
 
 
 def turn(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,34 +126,72 @@ def turn(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return turned.astype(np.float32), back.astype(np.float32)
 
 
-def choose_strength(
-    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, strengths: Sequence[float]
-) -> float:
-    """Choose the strength under which held-back groups are most likely.
+def choose(
+    features: np.ndarray,
+    recordings: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    shrinkages: Sequence[float],
+    strengths: Sequence[float],
+    *,
+    no_bird: int | None = None,
+) -> tuple[float, float]:
+    """Choose the shrinkage and the strength under which held-back groups are most likely.
+
+    The shrinkage comes first, at the middle strength. Without a group to hold back, it is the first
+    of them, and the strength the middle one.
+    """
+    shrinkage, c = shrinkages[0], sorted(strengths)[len(strengths) // 2]
+    if len(np.unique(groups)) < 2:
+        return shrinkage, c
+
+    likelihood = partial(
+        held_back_likelihood, features, recordings, targets, groups, no_bird=no_bird
+    )
+    if len(shrinkages) > 1:
+        shrinkage = _best("shrinkage", shrinkages, [likelihood(one, [c])[0] for one in shrinkages])
+    if len(strengths) > 1:
+        c = _best("C", strengths, likelihood(shrinkage, strengths))
+    return shrinkage, c
+
+
+def held_back_likelihood(
+    features: np.ndarray,
+    recordings: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    shrinkage: float,
+    strengths: Sequence[float],
+    *,
+    no_bird: int | None = None,
+) -> list[float]:
+    """Fit to all groups but one, for each; give each strength's mean log-likelihood of that one.
 
     Clips of a class that the other groups lack cannot be predicted; they do not count.
     """
-    folds = np.unique(groups)
-    if len(folds) < 2:
-        return sorted(strengths)[len(strengths) // 2]
-
-    total = np.zeros(len(strengths))
-    for fold in folds:
-        held = groups == fold
+    n_outputs = int(targets.max()) + 1
+    totals = np.zeros(len(strengths))
+    for group in np.unique(groups):
+        held = groups == group
         known = held & np.isin(targets, targets[~held])
         if not known.any():
             continue
+        fitted = features[~held], targets[~held], n_outputs
+        whitening = whiten(features[~held], recordings[~held], shrinkage)
         for number, c in enumerate(strengths):
-            n_outputs = int(targets.max()) + 1
-            weight, bias = fit_softmax(features[~held], targets[~held], n_outputs, c, rough=True)
+            weight, bias = fit_softmax(*fitted, c, whitening=whitening, no_bird=no_bird, rough=True)
             log_p = log_softmax(features[known] @ weight.T + bias)
-            total[number] += log_p[np.arange(len(log_p)), targets[known]].sum()
+            totals[number] += log_p[np.arange(len(log_p)), targets[known]].sum()
+    return list(totals / len(targets))
 
-    best = strengths[int(total.argmax())]
+
+def _best(name: str, choices: Sequence[float], likelihoods: Sequence[float]) -> float:
+    best = choices[int(np.argmax(likelihoods))]
     told = ", ".join(
-        f"{c:g}: {sum_ / len(targets):.3f}" for c, sum_ in zip(strengths, total, strict=True)
+        f"{choice:g}: {likelihood:.3f}"
+        for choice, likelihood in zip(choices, likelihoods, strict=True)
     )
-    logger.debug("regularisation C by log-likelihood a clip: %s; taken: %g", told, best)
+    logger.debug("%s by log-likelihood a clip: %s; taken: %g", name, told, best)
     return best
 
 
@@ -139,10 +201,16 @@ def fit_softmax(
     n_outputs: int,
     c: float,
     *,
+    whitening: np.ndarray | None = None,
+    no_bird: int | None = None,
     rough: bool = False,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a softmax regression: weight (C, n), bias (C,) float32; NONE is left out."""
+    """Fit a softmax regression: weight (C, n), bias (C,) float32; NONE is left out.
+
+    Whitened features are fitted to; the weight is that of features as they are. The row of
+    `no_bird` is then fitted beside the others, to features that are not whitened.
+    """
     is_known = targets != NONE
     features, targets = features[is_known], targets[is_known]
     weights = None if weights is None else weights[is_known]
@@ -153,7 +221,21 @@ def fit_softmax(
         bias[heard] = 0.0
         return weight, bias
 
-    coefficients, intercepts = _fit(features, targets, c, ROUGH if rough else FINE, weights)
+    if whitening is not None and no_bird is not None and no_bird in heard:
+        is_bird = targets != no_bird
+        weight, bias = fit_softmax(
+            features[is_bird], targets[is_bird], n_outputs, c, whitening=whitening, rough=rough,
+            weights=None if weights is None else weights[is_bird],
+        )  # fmt: skip
+        of_birds = np.unique(targets[is_bird])
+        logits = features @ weight[of_birds].T + bias[of_birds]
+        weight[no_bird], bias[no_bird] = fit_beside(features, ~is_bird, logits, c, weights)
+        return weight, bias
+
+    seen = features if whitening is None else features @ whitening
+    coefficients, intercepts = _fit(seen, targets, c, ROUGH if rough else FINE, weights)
+    if whitening is not None:
+        coefficients = coefficients @ whitening.T
     if len(heard) == 2:  # one row for the second class against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
@@ -162,15 +244,61 @@ def fit_softmax(
     return weight, bias
 
 
+def fit_beside(
+    features: np.ndarray,
+    is_one: np.ndarray,
+    others: np.ndarray,
+    c: float,
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, float]:
+    """Fit the row of one more class of a softmax whose other rows stand.
+
+    It is a logistic regression of that class against all others together, with their part of the
+    softmax given.
+
+    Args:
+        features: (N, n).
+        is_one: (N,) which clips are of the class.
+        others: (N, C) logits of the other classes.
+        c: inverse strength of the regularisation.
+        weights: (N,) how much each clip counts; None: all alike.
+
+    Returns:
+        weight (n,) float32 and bias.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logsumexp
+
+    against = logsumexp(others.astype(np.float64), axis=1)
+    sign = np.where(is_one, 1.0, -1.0)
+    strength = c * (np.ones(len(features)) if weights is None else weights)
+
+    def loss(row: np.ndarray) -> tuple[float, np.ndarray]:
+        margin = sign * (features @ row[:-1].astype(features.dtype) + row[-1] - against)
+        slope = -strength * sign * expit(-margin)
+        of_weight = features.T @ slope.astype(features.dtype) + row[:-1]
+        value = strength @ np.logaddexp(0, -margin) + row[:-1] @ row[:-1] / 2
+        return value, np.append(of_weight, slope.sum())
+
+    start = np.zeros(features.shape[1] + 1)
+    row = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x
+    return row[:-1].astype(np.float32), float(row[-1])
+
+
 def fit_each(
     features: np.ndarray,
     targets: np.ndarray,
     n_outputs: int,
     c: float,
     *,
+    whitening: np.ndarray | None = None,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a regression of each class against all others: weight (C, n), bias (C,) float32."""
+    """Fit a regression of each class against all others: weight (C, n), bias (C,) float32.
+
+    Whitened features are fitted to; the weight is that of features as they are.
+    """
+    features = features if whitening is None else features @ whitening
     weight = np.zeros((n_outputs, features.shape[1]), np.float32)
     bias = np.full(n_outputs, NEVER_HEARD, np.float32)
     for number in np.unique(targets[targets != NONE]):
@@ -180,7 +308,7 @@ def fit_each(
             continue
         coefficients, intercepts = _fit(features, is_class, c, FINE, weights)
         weight[number], bias[number] = coefficients[0], intercepts[0]
-    return weight, bias
+    return (weight if whitening is None else weight @ whitening.T), bias
 
 
 def _fit(

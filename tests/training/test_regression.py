@@ -1,5 +1,7 @@
 """The probe's regression against scikit-learn's own, and the choice of its strength."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -7,13 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from catalog.targets import NONE
 from training.regression import (
     NEVER_HEARD,
-    choose_strength,
+    choose,
     fit,
+    fit_beside,
     fit_each,
     fit_softmax,
     log_softmax,
     turn,
 )
+from training.scatter import whiten
 
 
 def clips(rng, n=60, n_features=100, n_classes=3, signal=1.0):
@@ -59,11 +63,104 @@ def test_each_against_all_others_matches_scikit_learn(rng):
 
 
 def test_noise_wants_a_strong_regularisation_and_a_signal_a_weak_one(rng):
-    strengths = [1e-4, 1.0]
+    choices = [1.0], [1e-4, 1.0]  # shrinkages, strengths
     noise, targets, groups = clips(rng, signal=0.0)
-    assert choose_strength((noise - 5) / 3, targets, groups, strengths) == 1e-4
+    assert choose((noise - 5) / 3, np.arange(60), targets, groups, *choices) == (1.0, 1e-4)
     clear, targets, groups = clips(rng, n_features=10, signal=4.0)
-    assert choose_strength((clear - 5) / 3, targets, groups, strengths) == 1.0
+    assert choose((clear - 5) / 3, np.arange(60), targets, groups, *choices) == (1.0, 1.0)
+
+
+def noisy_copies(rng, n_recordings=24, n_copies=6, n_features=30, n_classes=4):
+    """Copies of recordings, whose noise is louder than what tells the classes apart."""
+    classes = np.arange(n_recordings) % n_classes
+    own = 1.5 * np.eye(n_classes, n_features)[classes] + 0.2 * rng.normal(
+        size=(n_recordings, n_features)
+    )
+    recordings = np.repeat(np.arange(n_recordings), n_copies)
+    noise = rng.normal(size=(len(recordings), 3)) @ rng.normal(size=(3, n_features)) * 3
+    features = (own[recordings] + noise).astype(np.float32)
+    return features, recordings, classes[recordings], recordings // n_classes % 3
+
+
+def test_heads_on_whitened_features_hold_on_other_recordings(rng):
+    features, recordings, targets, groups = noisy_copies(rng)
+    held = groups == 2
+    fitted = {}
+    for shrinkage in (1.0, 0.1):
+        fitted[shrinkage] = fit(
+            features[~held], targets[~held], groups[~held], n_outputs=4, strengths=[0.01],
+            recordings=recordings[~held], shrinkages=[shrinkage],
+        )  # fmt: skip
+        assert fitted[shrinkage].shrinkage == shrinkage
+    right = {
+        one: (fitted[one].logits(features[held]).argmax(1) == targets[held]).mean()
+        for one in fitted
+    }
+    assert right[0.1] > right[1.0] + 0.1
+    assert right[0.1] > 0.8
+
+    chosen = fit(
+        features[~held], targets[~held], groups[~held], n_outputs=4, strengths=[0.01, 0.1],
+        recordings=recordings[~held], shrinkages=[1.0, 0.1],
+    )  # fmt: skip
+    assert chosen.shrinkage == 0.1
+
+
+def test_where_recordings_have_one_clip_each_nothing_is_whitened(rng):
+    features, targets, groups = clips(rng)
+    by = partial(fit, features, targets, groups, n_outputs=3, strengths=[0.1])
+    plain, asked = by(), by(recordings=np.arange(60), shrinkages=[0.2, 1.0])
+    assert asked.shrinkage == plain.shrinkage == 1.0
+    np.testing.assert_array_equal(asked.weight, plain.weight)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_weights_are_those_of_features_as_they_are(rng, softmax):
+    """They score features as a regression of whitened ones scores those."""
+    features, recordings, targets, groups = noisy_copies(rng)
+    fitted = fit(
+        features, targets, groups, n_outputs=4, strengths=[0.1], softmax=softmax,
+        recordings=recordings, shrinkages=[0.3],
+    )  # fmt: skip
+    standardised = (features - fitted.mean) / fitted.std
+    matrix = whiten(standardised, recordings, 0.3)
+    seen = standardised @ matrix
+    by = LogisticRegression(C=0.1, max_iter=1000, tol=1e-6)
+    if softmax:
+        theirs = by.fit(seen, targets).predict_proba(seen)
+        ours = np.exp(log_softmax(fitted.logits(features)))
+    else:
+        theirs = by.fit(seen, targets == 2).predict_proba(seen)[:, 1]
+        ours = 1 / (1 + np.exp(-fitted.logits(features)[:, 2]))
+    np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_the_row_for_no_bird_is_fitted_beside_the_others_and_not_whitened(rng):
+    features, recordings, targets, groups = noisy_copies(rng)
+    quiet = np.zeros((20, features.shape[1]), np.float32) + rng.normal(size=(20, 1))
+    targets = np.append(targets, np.full(20, 4))
+    whole = np.concatenate([features, quiet.astype(np.float32)])
+    matrix = whiten(features, recordings, 0.2)
+    weight, bias = fit_softmax(whole, targets, 5, 0.1, whitening=matrix, no_bird=4)
+    of_birds, their_bias = fit_softmax(features, targets[:-20], 5, 0.1, whitening=matrix)
+    np.testing.assert_array_equal(weight[:4], of_birds[:4])
+    np.testing.assert_array_equal(bias[:4], their_bias[:4])
+
+    # the gradient of cross-entropy and regularisation by that row is zero
+    p = np.exp(log_softmax(whole @ weight.T + bias))[:, 4]
+    wrong = p - (targets == 4)
+    np.testing.assert_allclose(0.1 * wrong @ whole + weight[4], 0, atol=5e-3)
+    assert abs(wrong.sum()) < 5e-2
+
+
+def test_a_row_beside_no_others_is_a_regression_of_two_classes(rng):
+    features = rng.normal(size=(50, 4)).astype(np.float32)
+    is_one = features[:, 0] + 0.3 * rng.normal(size=50) > 0
+    weights = rng.uniform(0.5, 2, size=50)
+    weight, bias = fit_beside(features, is_one, np.zeros((50, 1)), 0.5, weights)
+    plain = LogisticRegression(C=0.5, tol=1e-8).fit(features, is_one, weights)
+    np.testing.assert_allclose(weight, plain.coef_[0], atol=1e-3)
+    assert bias == pytest.approx(plain.intercept_[0], abs=1e-3)
 
 
 def test_a_clip_of_two_labels_is_fitted_to_both_by_their_weights(rng):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from catalog.targets import NONE
-from training.scatter import PLAIN, whiten
+from training.scatter import NOT_WHITENED, whiten
 
 logger = logging.getLogger("birdclef.train")
 
@@ -29,7 +29,7 @@ class Regression:
         weight: (C, n) float32.
         bias: (C,) float32.
         c: inverse strength of the regularisation.
-        shrinkage: of the scatter that the features are whitened by; PLAIN: they are not.
+        shrinkage: of the scatter that the features are whitened by; NOT_WHITENED: they are not.
     """
 
     mean: np.ndarray
@@ -37,7 +37,7 @@ class Regression:
     weight: np.ndarray
     bias: np.ndarray
     c: float
-    shrinkage: float = PLAIN
+    shrinkage: float = NOT_WHITENED
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Score features (N, n): (N, C) float32."""
@@ -56,7 +56,7 @@ def fit(
     rows: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     recordings: np.ndarray | None = None,
-    shrinkages: Sequence[float] = (PLAIN,),
+    shrinkages: Sequence[float] = (NOT_WHITENED,),
     no_bird: int | None = None,
 ) -> Regression:
     """Standardise features, whiten them and fit a logistic regression to them.
@@ -87,7 +87,7 @@ def fit(
     turned, back = turn(standardised)
 
     if recordings is None:
-        recordings, shrinkages = np.full(len(features), NONE), (PLAIN,)
+        recordings, shrinkages = np.full(len(features), NONE), (NOT_WHITENED,)
     turned, recordings = turned[rows], recordings[rows]
     counts = groups >= 0
     shrinkage, c = choose(
@@ -101,7 +101,7 @@ def fit(
         weight, bias = fit_softmax(turned, targets, n_outputs, c, no_bird=no_bird, **how)
     else:
         weight, bias = fit_each(turned, targets, n_outputs, c, **how)
-    shrinkage = PLAIN if whitening is None else shrinkage
+    shrinkage = NOT_WHITENED if whitening is None else shrinkage
     return Regression(mean, std, (weight @ back).astype(np.float32), bias, c, shrinkage)
 
 

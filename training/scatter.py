@@ -10,7 +10,7 @@ import numpy as np
 
 from catalog.targets import NONE
 
-PLAIN = 1.0  # shrinkage under which nothing is whitened
+NOT_WHITENED = 1.0  # shrinkage under which nothing is whitened
 
 
 def scatter_within(features: np.ndarray, recordings: np.ndarray) -> np.ndarray | None:
@@ -46,9 +46,9 @@ def whiten(features: np.ndarray, recordings: np.ndarray, shrinkage: float) -> np
     variances stays, and the strength of a regularisation means the same.
 
     Returns:
-        None where there is nothing to whiten by, or `shrinkage` is PLAIN.
+        None where there is nothing to whiten by, or `shrinkage` is NOT_WHITENED.
     """
-    scatter = None if shrinkage == PLAIN else scatter_within(features, recordings)
+    scatter = None if shrinkage == NOT_WHITENED else scatter_within(features, recordings)
     if scatter is None:
         return None
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catalog.targets import NONE
-from training.scatter import PLAIN, scatter_within, whiten
+from training.scatter import NOT_WHITENED, scatter_within, whiten
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_sum_of_variances_stays(features, recordings, shrinkage):
 
 
 def test_shrunk_wholly_nothing_is_whitened(features, recordings):
-    assert whiten(features, recordings, PLAIN) is None
+    assert whiten(features, recordings, NOT_WHITENED) is None
     np.testing.assert_allclose(
         whiten(features, recordings, 1 - 1e-9), np.eye(4), atol=1e-4
     )  # next to it, too

@@ -1,9 +1,13 @@
-"""The notebooks are those of their source, and run from the first cell to the last."""
+"""The notebooks are those of their source, and run from the first cell to the last.
+
+All run in one kernel, which is the only one of these processes that loads torch.
+"""
 
 import csv
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,6 @@ import yaml
 
 from configs import UserError
 from notebooks.make import FOLDER, SOURCE, dump, make_notebooks
-from tests.in_process import run_here
-from tests.predicting import save_model, song, tiny
 
 ROOT = FOLDER.parent
 NAMES = ["kaggle_training", "kaggle_inference", "colab", "tutorial"]
@@ -24,19 +26,30 @@ SMALL = "--base-model-name test_efficientnet --n-mels 32 --period 1 --device cpu
 SMALL += ["--num-workers", "0"]
 PLAN = "--no-trial --listen 4 --no-pretrained --folds 0 --epochs 1".split()
 
-# Scripts in the kernel itself, so that torch is imported once. Processes, as shown, are those that
-# write synthetic recordings.
+# Scripts in the kernel itself, so that torch is imported once. The one that writes synthetic
+# recordings is a process, as shown, the first time.
 IN_ONE_PROCESS = """
 import importlib
 in_a_process = run
 def run(script, *flags):
-    if script.startswith("examples/"):
+    module = script.removesuffix(".py").replace("/", ".")
+    if script.startswith("examples/") and module not in sys.modules:
+        sys.modules[module] = None
         return in_a_process(script, *flags)
+    if sys.modules.get(module, "") is None:
+        del sys.modules[module]
     if str(PROJECT) not in sys.path:
         sys.path.insert(0, str(PROJECT))
     sys.argv = [str(PROJECT / script), *map(str, flags)]
-    if importlib.import_module(script.removesuffix(".py")).main():
+    if status := importlib.import_module(module).main():
         raise RuntimeError(f"{script} ended with status {status}")
+"""
+
+# An empty namespace, as of a new kernel. %reset does the same and takes seconds where torch is.
+FORGET = """
+for _name in [name for name in globals() if not name.startswith("_")]:
+    if _name not in ("In", "Out", "get_ipython", "exit", "quit", "open"):
+        del globals()[_name]
 """
 
 
@@ -106,6 +119,12 @@ import timm
 from safetensors.torch import save_file
 save_file(timm.create_model("test_efficientnet", pretrained=False).state_dict(), {path!r})
 """
+MAKE_MODEL = """
+import pathlib, sys
+sys.path.insert(0, {root!r})
+from tests.predicting import save_model, tiny
+save_model(pathlib.Path({path!r}), tiny(period=5.0), class_names={labels!r})
+"""
 
 
 # As they run --------------------------------------------------------------------------------------
@@ -114,7 +133,7 @@ save_file(timm.create_model("test_efficientnet", pretrained=False).state_dict(),
 def with_values(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Cells of a notebook in an empty kernel, with other values for its parameters."""
     cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    found = [code("%reset -f")]
+    found = [code(FORGET)]
     for cell in cells:
         found.append(cell)
         if cell["metadata"].get("tags") == ["parameters"]:
@@ -131,23 +150,34 @@ def code(text: str) -> dict[str, Any]:
             "source": text}  # fmt: skip
 
 
-def execute(cells: list[dict[str, Any]], folder: Path) -> str:
-    """Run cells in one kernel; return what they printed."""
+@pytest.fixture(scope="module")
+def execute(tmp_path_factory) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
+    """Run cells in the one kernel; return what they printed."""
+    for package in ("nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="requirements-dev.txt has it")
     import nbformat
     from nbclient import NotebookClient
 
-    numbered = [
-        {**cell, "id": f"c{number}", "source": "".join(cell["source"])}
-        for number, cell in enumerate(cells)
-    ]
-    notebook = nbformat.from_dict(
-        {"cells": numbered, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    folder = str(tmp_path_factory.mktemp("kernel"))
+    client = NotebookClient(
+        nbformat.v4.new_notebook(),
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": folder}},
     )
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
-    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
-    return "".join(one.get("text", "") for one in outputs)
+
+    def run(cells: list[dict[str, Any]]) -> str:
+        client.nb.cells = [
+            nbformat.from_dict({**cell, "id": f"c{number}", "source": "".join(cell["source"])})
+            for number, cell in enumerate(cells)
+        ]
+        for number, cell in enumerate(client.nb.cells):
+            client.execute_cell(cell, number)
+        outputs = [one for cell in client.nb.cells for one in cell.get("outputs", [])]
+        return "".join(one.get("text", "") for one in outputs)
+
+    with client.setup_kernel():
+        yield run
 
 
 @pytest.fixture
@@ -167,7 +197,7 @@ def archive(tmp_path) -> Path:
 
 
 @pytest.fixture
-def kaggle(tmp_path, archive, monkeypatch) -> Path:
+def kaggle(tmp_path, archive) -> Path:
     """A folder in the place of /kaggle with competition, project and weights attached."""
     place = tmp_path / "kaggle"
     competition = place / "input/competitions/birdclef-2026"
@@ -186,15 +216,11 @@ def kaggle(tmp_path, archive, monkeypatch) -> Path:
     (place / "input/datasets/me/project").symlink_to(ROOT)
     (place / "input/datasets/me/made/weights").mkdir(parents=True)
     (place / "working").mkdir()
-    monkeypatch.setenv("BIRDCLEF_KAGGLE", str(place))
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     return place
 
 
 @pytest.mark.slow
-def test_all_four_run_from_the_first_cell_to_the_last(kaggle, archive, tmp_path):
-    for package in ("nbclient", "ipykernel"):
-        pytest.importorskip(package, reason="requirements-dev.txt has it")
+def test_all_four_run_from_the_first_cell_to_the_last(execute, kaggle, archive, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="requirements-export.txt has it")
 
@@ -218,10 +244,8 @@ def test_all_four_run_from_the_first_cell_to_the_last(kaggle, archive, tmp_path)
         },
     }  # fmt: skip
     weights = kaggle / "input/datasets/me/made/weights/test_efficientnet.safetensors"
-    cells = [code(MAKE_WEIGHTS.format(path=str(weights)))]
-    said = execute(
-        [*cells, *(cell for name in NAMES for cell in with_values(name, values[name]))], tmp_path
-    )
+    cells = [code(on_kaggle(kaggle)), code(MAKE_WEIGHTS.format(path=str(weights)))]
+    said = execute([*cells, *(cell for name in NAMES for cell in with_values(name, values[name]))])
     assert said.count("compared on 4 of 4 validation clips") == 1
     assert "submission.csv: 2 rows, submission-2023\n2 rows, 3 columns of species" in said
 
@@ -252,14 +276,13 @@ YEARS = {
 }
 
 
-def test_the_submission_has_the_columns_and_rows_of_each_year(tmp_path, monkeypatch, capsys):
-    labels = ["1139490", "bird1", "bird2"]
-    model = save_model(tmp_path / "m.pth", tiny(period=5.0), class_names=labels)
+@pytest.mark.slow
+def test_the_submission_has_the_columns_and_rows_of_each_year(execute, tmp_path):
+    labels, model = ["1139490", "bird1", "bird2"], str(tmp_path / "m.pth")
+    execute([code(MAKE_MODEL.format(root=str(ROOT), path=model, labels=labels))])
     found = []
     for place, (year, (mount, table, name)) in enumerate(YEARS.items()):
         kaggle, columns = tmp_path / str(year), labels[place % 3 :] + labels[: place % 3]
-        monkeypatch.setenv("BIRDCLEF_KAGGLE", str(kaggle))
-        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
         competition = kaggle / "input" / mount
         for folder in ("test_soundscapes", f"train_audio/{labels[0]}"):
             (competition / folder).mkdir(parents=True)
@@ -270,14 +293,21 @@ def test_the_submission_has_the_columns_and_rows_of_each_year(tmp_path, monkeypa
         (kaggle / "working").mkdir()
         attach_project(kaggle / "input/project")
 
-        run_cells("kaggle_inference", {"MODEL": str(model)}, tmp_path)
-        assert f"2 rows, {len(labels)} columns of species" in capsys.readouterr().out
+        cells = with_values("kaggle_inference", {"MODEL": model})
+        said = execute([code(on_kaggle(kaggle)), *cells])
+        assert f"2 rows, {len(labels)} columns of species" in said
         made = pd.read_csv(kaggle / "working/submission.csv")
         assert list(made) == ["row_id", *columns]
         assert list(made["row_id"]) == [f"{name}_10", f"{name}_5"]
         found.append(made[labels])
     assert all(one.equals(found[0]) for one in found)
     assert found[0].nunique().min() == 2
+
+
+def on_kaggle(place: Path) -> str:
+    """Code after which the kernel is one of Kaggle, with a folder in the place of /kaggle."""
+    variables = {"BIRDCLEF_KAGGLE": str(place), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    return f"import os\nos.environ.update({variables!r})"
 
 
 def attach_project(folder: Path) -> None:
@@ -291,22 +321,8 @@ def attach_project(folder: Path) -> None:
 def write_two_recordings(competition: Path, name: str, label: str) -> None:
     """Write a hidden recording of two windows, and one to try the pace on."""
     hidden, known = competition / "test_soundscapes", competition / "train_audio" / label
-    soundfile.write(hidden / f"{name}.ogg", song(10.0, 32_000), 32_000)
-    soundfile.write(known / "a.ogg", song(5.0, 32_000, seed=1), 32_000)
-
-
-def run_cells(name: str, values: dict[str, Any], folder: Path) -> None:
-    """Run a notebook's cells of code in this process, with other values for its parameters."""
-    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    place: dict[str, Any] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), place)
-        if cell["metadata"].get("tags") == ["parameters"]:
-            place.update(values)
-        if "run" in place:
-            place["run"] = lambda script, *flags: run_or_stop(folder, script, *flags)
-
-
-def run_or_stop(folder: Path, script: str, *flags: object) -> None:
-    assert run_here(folder, script, *flags) == 0
+    time = np.arange(10 * 32_000) / 32_000
+    noise = 0.02 * np.random.default_rng(3).standard_normal(len(time))
+    song = 0.3 * np.sin(2 * np.pi * (2000 + 200 * time) * time) + noise
+    soundfile.write(hidden / f"{name}.ogg", song, 32_000)
+    soundfile.write(known / "a.ogg", song[: len(song) // 2], 32_000)

@@ -76,6 +76,7 @@ def plan_outputs(flags: argparse.Namespace, models: Models, names: Sequence[str]
     if "parquet" in forms:
         formats.check_parquet()
     warn_of_idle_flags(flags, forms)
+    warn_of_gaps(flags.stride, models.config.period)
     for folder in (flags.frames, flags.activity):
         if folder is not None:
             make_folder(folder)
@@ -220,6 +221,13 @@ def warn_of_idle_flags(flags: argparse.Namespace, forms: Sequence[str]) -> None:
     for name, (is_idle, why) in idle.items():
         if is_idle:
             logger.warning("%s has no effect: %s", name, why)
+
+
+def warn_of_gaps(stride_s: float | None, period_s: float) -> None:
+    """Say it where windows are further apart than they are long."""
+    if stride_s is not None and stride_s > period_s:
+        message = "--stride %g: windows are %g s long, so %.0f %% of each recording is not scored"
+        logger.warning(message, stride_s, period_s, 100 * (1 - period_s / stride_s))
 
 
 def place_outputs(output: Path, forms: Sequence[str]) -> dict[str, Path]:

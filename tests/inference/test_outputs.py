@@ -14,6 +14,7 @@ from inference.outputs import (
     make_plan,
     place_outputs,
     read_threshold,
+    warn_of_gaps,
 )
 from inference.timeline import EventRule
 from inference.window_scores import settle_scores
@@ -37,6 +38,14 @@ def test_a_folder_or_a_file_in_the_way_is_refused(tmp_path):
         with pytest.raises(UserError, match="choose another --output"):
             place_outputs(tmp_path / name, [form])
     assert place_outputs(tmp_path, ["audacity"]) == {"audacity": tmp_path}  # it may go on in it
+
+
+def test_gaps_between_windows_are_said(caplog):
+    for stride_s in (None, 2.5, 5.0):
+        warn_of_gaps(stride_s, 5.0)
+    assert not caplog.text
+    warn_of_gaps(20.0, 5.0)
+    assert "windows are 5 s long, so 75 % of each recording is not scored" in caplog.text
 
 
 def plan_of(*flags: str, wanted: np.ndarray | None = None, threshold: float | None = None):

@@ -77,18 +77,19 @@ def write_page(
 def _facts(archive: Archive, facts: Facts) -> list[tuple[str, str]]:
     """What stands at the head of the page: name and value."""
     rates = pd.Series([one.rate for one in archive.headers.values()]).value_counts()
-    common = ", ".join(f"{rate / 1000:g} kHz: {n}" for rate, n in rates.head(3).items())
+    common = ", ".join(f"{n} at {rate / 1000:g} kHz" for rate, n in rates.head(3).items())
     return [
         ("recordings", f"{facts.n_recordings}, {facts.hours:.1f} h"),
         ("species", str(facts.n_species)),
-        ("recordings a species", f"{facts.least} / {facts.median:g} / {facts.most}"),
+        ("a species: least, median, most", f"{facts.least}, {facts.median:g}, {facts.most}"),
         ("labels a recording", f"{facts.labels_a_row:.2f}"),
         ("native rates", common),
         ("stereo", f"{facts.stereo_share:.0%}"),
         ("copies", str(facts.n_copies)),
-        ("clipped", f"{facts.clipped_share:.0%} of {len(archive.sample)} listened to"),
-        ("silence", f"{facts.silent_share:.1%} of their time"),
-        ("stands out", f"{facts.active_share:.0%} of their time"),
+        ("listened to", f"{len(archive.sample)} recordings"),
+        ("of these clipped", f"{facts.clipped_share:.0%}"),
+        ("of their time silent", f"{facts.silent_share:.1%}"),
+        ("stands out of the background", f"{facts.active_share:.0%} of a recording"),
         ("unreadable or silent", f"{archive.unusable + archive.n_unread}"),
         ("machine", f"{facts.cores} cores, {facts.memory_gb:.0f} GB, {facts.device}"),
         ("groups for folds", _groups(facts)),
@@ -139,7 +140,7 @@ def _draw(draw: Draw) -> str:
 def _pictures(archive: Archive, facts: Facts, config: Config) -> list[tuple[Draw, str]]:
     """The pictures, each with its caption."""
     return [
-        (lambda axes: draw_counts(axes, archive.counts), "Recordings of each species"),
+        (lambda axes: draw_counts(axes, archive.counts), "Recordings of each species, by rank"),
         (
             lambda axes: draw_lengths(axes, archive.seconds, config),
             "Lengths; lines: a clip, and what is kept of a recording",
@@ -154,7 +155,7 @@ def _pictures(archive: Archive, facts: Facts, config: Config) -> list[tuple[Draw
         ),
         (
             lambda axes: draw_calls(axes, archive, config),
-            "Lengths of what stands out; lines: a frame's step, and a clip",
+            "Lengths of calls, what stands out of the background; lines: a frame's step, a clip",
         ),
         (lambda axes: draw_loudness(axes, archive), "Level and peak of each recording"),
     ]

@@ -137,6 +137,12 @@ def _remarks(entries: Sequence[Entry], winner: Entry, n_own: int) -> list[str]:
     lines = []
     if even:
         lines.append(f"Not told apart from the best single one: {', '.join(even)}.")
+    if any(not low <= score <= high for score, low, high in (one.score for one in entries)):
+        lines.append(
+            "Where few recordings hold a species, a draw scores above the recordings themselves: "
+            "one that is drawn twice is found twice. That is why an interval lies above its score "
+            "here. Both sides of a difference have it."
+        )
     lines.append(
         "A pair wins only where it is better in the whole interval, for it takes twice as long. "
         f"The thresholds are those of the best F1 on the same recordings. {n_own} species have one "

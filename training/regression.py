@@ -323,6 +323,8 @@ def _fit(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Few recordings of many species look like a measured quantity to scikit-learn.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         fitted = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=tolerance)
         fitted.fit(features, targets, weights)
     return fitted.coef_, fitted.intercept_

@@ -1,5 +1,6 @@
 """planning/shipping.py: thresholds, folders and the page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,7 @@ def test_the_page_has_the_command_and_every_candidate(rng):
     )
     assert "of fold 0, 1, by macro" in page and "2 species have one of their own" in page
     assert page.count("\n| ") == 5 and "Not told apart from the best single one: planned" in page
+    assert "is found twice" not in page
+    high = [replace(one, score=(0.33, 0.34, 0.48)) for one in entries]
+    page = how_to_predict(high, winner, folders, command, Config(folds=[0, 1]), n_own=2)
+    assert "one that is drawn twice is found twice" in page

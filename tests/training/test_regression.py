@@ -53,6 +53,12 @@ def test_classes_without_a_clip_are_never_named(rng):
     assert (fitted.weight[[1, 3, 5]] == 0).all()
 
 
+def test_nearly_as_many_classes_as_clips_are_fitted_without_a_warning(rng):
+    features, targets, groups = clips(rng, n=60, n_classes=40, signal=3.0)
+    fitted = fit(features, targets, groups, n_outputs=40, strengths=[1.0])  # a warning is an error
+    assert (fitted.logits(features).argmax(axis=1) == targets).mean() > 0.9
+
+
 def test_each_against_all_others_matches_scikit_learn(rng):
     features, targets, _ = clips(rng, n_features=10)
     weight, bias = fit_each(features, targets, 3, 0.1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from configs import Config
 from docs.script_flags import WITH_FLAGS, flag_table, help_of, with_flags
@@ -25,9 +26,10 @@ DEMO = (ROOT / "examples/demo.sh").read_text(encoding="utf-8")
 SMALL = {
     "examples/make_sample_data.py": "--species 3 --recordings 8 --seconds 4",
     "plan.py": "--listen 4",
+    "dataset.py": "--show 1",
 }
 SMALL_SETTINGS = {"epochs": 1, "period": 2.0, "n_mels": 32, "num_workers": 0, "worst_clips": 0}
-SMALL_SETTINGS |= {"device": "cpu", "max_bad_fraction": 0.2}
+SMALL_SETTINGS |= {"device": "cpu", "max_bad_fraction": 0.2, "probe_c": [0.01]}
 ELSEWHERE = {"export.py", "embed.py", "find_best.py"}  # run by tests of their own
 
 
@@ -44,7 +46,8 @@ def examples(page: str) -> list[tuple[str, list[str]]]:
 
 
 def masked(line: str) -> str:
-    """A line without its numbers and widths, which are other ones with other recordings."""
+    """A line without numbers, widths and which of two experiments is better: recordings differ."""
+    line = re.sub(r"^Exp_1(_probe)? - Exp_1(_probe)?", "one - other", line)
     return " ".join(re.sub(r"[+-]?\d[\d.,:]*", "#", line).split())
 
 
@@ -52,6 +55,9 @@ def test_commands_are_read_with_what_they_print():
     page = "```bash\npython a.py  # first\npython b.py\n```\n\n```text\n12 rows\n...\n```\n"
     assert examples(page) == [("python a.py", []), ("python b.py", ["12 rows"])]
     assert masked("fold 0:  best  -0.31 [0.2, 0.4]") == "fold # best # [# #]"
+    assert (
+        masked("Exp_1 - Exp_1_probe  +1") == masked("Exp_1_probe - Exp_1 -0.2") == "one - other #"
+    )
 
 
 def pages_in_order() -> list[str]:
@@ -139,7 +145,10 @@ def test_a_page_without_marks_is_refused():
 
 
 @pytest.mark.slow
-def test_the_commands_run_and_print_what_is_shown(tmp_path, capsys):
+def test_the_commands_run_and_print_what_is_shown(tmp_path, capsys, monkeypatch):
+    draw = Figure.savefig  # a quarter of the time, at the resolution that people look at
+    small = {"dpi": 20}
+    monkeypatch.setattr(Figure, "savefig", lambda *args, **flags: draw(*args, **(flags | small)))
     settings = yaml.safe_load((ROOT / "examples/demo.yaml").read_text()) | SMALL_SETTINGS
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples/demo.yaml").write_text(yaml.safe_dump(settings))

@@ -20,18 +20,9 @@ FILE_COLUMNS = (
     *("in file", "recording", "audio file", "audio", "sourcefile"),
 )
 LABEL_COLUMNS = (
-    *(
-        "label",
-        "labels",
-        "species code",
-        "species ebird code",
-        "species",
-        "primary label",
-        "birds",
-        "ebird code",
-    ),
-    *("common name", "scientific name", "annotation", "annotations", "class", "tag", "manual id"),
-    *("top 1match", "bird", "id", "code", "text"),
+    *("label", "labels", "species code", "species ebird code", "species", "primary label"),
+    *("birds", "ebird code", "common name", "scientific name", "annotation", "annotations"),
+    *("class", "tag", "manual id", "top 1match", "bird", "id", "code", "text"),
 )
 OFFSET_COLUMNS = ("file offset",)
 IGNORED_COLUMNS = ("selection", "view", "channel", "confidence", "score", "low freq", "high freq")
@@ -63,7 +54,7 @@ class Columns:
         self.duration = None if self.end else first(DURATION_COLUMNS)
         self.file, self.offset = first(FILE_COLUMNS), first(OFFSET_COLUMNS)
         self.folder = first(("folder",))  # Kaleidoscope has it beside the file
-        self.label = first([name for name in LABEL_COLUMNS if name not in ("offset",)])
+        self.label = first(LABEL_COLUMNS)
         self.verdict, self.detected = first(("verdict",)), first(("detected",))
         self.view, self.confidence = first(("view",)), first(("confidence", "score"))
         self.selection = first(("selection",))

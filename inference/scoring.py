@@ -105,8 +105,7 @@ def filled_before(
     found = dict.fromkeys(firsts, (0, 0))
     for before, name in itertools.pairwise(names):
         if name not in firsts and before not in to_do:
-            n_items, n_images = partial.filled(before)
-            found[name] = (n_items, n_images)
+            found[name] = partial.filled(before)
     return found
 
 
